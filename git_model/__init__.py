@@ -1,0 +1,1 @@
+"""GIT, the Generative Image-to-text Transformer, from scratch in PyTorch."""

@@ -1,0 +1,298 @@
+"""Every setting of a GIT model as a frozen dataclass; read from TOML or JSON, written as JSON.
+
+Unknown keys and wrong types are errors that name the key. This room imports no torch, so that the
+command line can show its help without loading it.
+"""
+
+import dataclasses
+import json
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Style = Literal["huggingface", "microsoft"]
+Activation = Literal["gelu", "quick_gelu"]
+Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Checkpoints that the original runs without a crop, keeping the aspect ratio: image size -> longest
+# side (its parameter.yaml: test_crop_size, test_respect_ratio_max). All of them answer questions.
+KEEP_ASPECT = {480: 640, 420: 560}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the field, its value and what to do."""
+
+
+def _positive(config: Any, room: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value < 1:
+            raise ConfigError(f"{room}: {name} is {value}, expected at least 1")
+
+
+def _common_checks(config: Any, room: str) -> None:
+    _positive(config, room, "width", "layers", "heads", "mlp_width")
+    if config.width % config.heads:
+        raise ConfigError(f"{room}: width {config.width} is not a multiple of heads {config.heads}")
+
+
+def _fraction(config: Any, room: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise ConfigError(f"{room}: {name} is {value}, expected 0 or more and less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The CLIP image encoder. The defaults are ViT-B/16 at 224 pixels (paper, section 3.1)."""
+
+    image_size: int = 224  # pixels a side that the positions were trained for; others interpolate
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    activation: Activation = "quick_gelu"
+    norm_eps: float = 1e-5
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "encoder", "image_size", "patch_size")
+        _common_checks(self, "encoder")
+        _fraction(self, "encoder", "attention_dropout")
+        if self.image_size < self.patch_size:
+            raise ConfigError(
+                f"encoder: image_size {self.image_size} is smaller than patch_size "
+                f"{self.patch_size}, expected at least one patch"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Patches a side that the positions were trained for."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The text decoder: BERT's post-norm layers under a prefix mask (paper, section 3.1)."""
+
+    vocab_size: int = 30522
+    positions: int = 1024  # longest text, in tokens
+    width: int = 768
+    layers: int = 6
+    heads: int = 12
+    mlp_width: int = 3072
+    activation: Activation = "gelu"
+    norm_eps: float = 1e-12
+    embedding_norm_eps: float = 1e-12  # the original has 1e-8
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    tied: bool = False  # the output layer uses the token embeddings as its weight
+
+    def __post_init__(self) -> None:
+        _positive(self, "decoder", "vocab_size", "positions")
+        _common_checks(self, "decoder")
+        _fraction(self, "decoder", "dropout", "attention_dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig:
+    """From a picture to pixels: resize, crop, scale, normalise. Every choice that differs between
+    the references is a field here, so that a checkpoint carries its own."""
+
+    short_side: int | None = 224  # resize until the short side has this many pixels; None: do not
+    long_side_max: int | None = None  # but keep the long side within this (microsoft, questions)
+    exact: tuple[int, int] | None = None  # (height, width): stretch to this instead
+    crop: tuple[int, int] | None = (224, 224)  # (height, width) cut from the centre; None: do not
+    resample: Resample = "bicubic"
+    rescale: float = 1 / 255
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    transparency: Literal["white", "drop"] = "white"  # lay on white, or forget the alpha channel
+    crop_offset: Literal["floor", "round"] = "floor"  # an odd margin: round half to even in torch
+    upright: bool = False  # turn a photo as its EXIF orientation says
+    scale_16_bit: bool = False  # divide 16-bit pixels by 257; the references clip them at 255
+
+    def __post_init__(self) -> None:
+        if self.exact is not None and (self.short_side or self.long_side_max):
+            raise ConfigError("preprocess: give either exact or short_side, not both")
+        if self.long_side_max is not None and self.short_side is None:
+            raise ConfigError("preprocess: long_side_max needs short_side")
+        sizes = (self.short_side, self.long_side_max, *(self.exact or ()), *(self.crop or ()))
+        if any(size is not None and size < 1 for size in sizes):
+            raise ConfigError("preprocess: sizes must be at least 1 pixel")
+        if any(value <= 0 for value in self.std):
+            raise ConfigError(f"preprocess: std is {self.std}, expected numbers above 0")
+
+
+def style_preprocess(style: Style, *, image_size: int, video: bool) -> PreprocessConfig:
+    """The preprocessing that a style's reference uses for a model of this size.
+
+    huggingface: CLIP's; for video checkpoints VideoMAE's (mean and std 0.5, bilinear).
+    microsoft: inference.py, `get_image_transform`; frames are treated like any image.
+    """
+    square = PreprocessConfig(short_side=image_size, crop=(image_size, image_size))
+    if style == "huggingface":
+        half = (0.5, 0.5, 0.5)
+        changes: dict[str, Any] = {"mean": half, "std": half, "resample": "bilinear"}
+        return dataclasses.replace(square, **changes) if video else square
+    microsoft = dataclasses.replace(square, transparency="drop", crop_offset="round")
+    if image_size not in KEEP_ASPECT:
+        return microsoft
+    return dataclasses.replace(microsoft, long_side_max=KEEP_ASPECT[image_size], crop=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GITConfig:
+    """A whole model: both towers, what joins them, and how its checkpoint wants to be used."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    frames: int = 0  # temporal embeddings: the most frames a clip may have; 0 for images only
+    bos_id: int = 101  # [CLS]
+    eos_id: int = 102  # [SEP]
+    pad_id: int = 0  # [PAD]
+    style: Style = "huggingface"
+
+    def __post_init__(self) -> None:
+        if self.frames < 0:
+            raise ConfigError(f"frames is {self.frames}, expected 0 (images only) or more")
+        for name in ("bos_id", "eos_id", "pad_id"):
+            value = getattr(self, name)
+            if not 0 <= value < self.decoder.vocab_size:
+                raise ConfigError(
+                    f"{name} is {value}, expected an id below vocab_size {self.decoder.vocab_size}"
+                )
+
+    def with_style(self, style: Style) -> "GITConfig":
+        """The same model run as the other reference runs it (see the README's table of styles)."""
+        if style not in get_args(Style):
+            raise ConfigError(f"style is {style!r}, expected one of {', '.join(get_args(Style))}")
+        eps = 1e-8 if style == "microsoft" else 1e-12
+        return dataclasses.replace(
+            self,
+            style=style,
+            decoder=dataclasses.replace(self.decoder, embedding_norm_eps=eps),
+            preprocess=style_preprocess(
+                style, image_size=self.encoder.image_size, video=self.frames > 0
+            ),
+        )
+
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T:
+    """Build a dataclass from plain values, strictly.
+
+    Args:
+        data: keys are field names; nested dataclasses are nested mappings; lists become tuples.
+        where: the name that errors begin with, such as a file's path.
+
+    Raises:
+        ConfigError: an unknown key, a missing one without a default, a value of a wrong type.
+    """
+    hints = get_type_hints(cls)
+    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise ConfigError(f"{where}: unknown key {key!r}, expected one of {', '.join(fields)}")
+    for name, item in fields.items():
+        required = item.default is item.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ConfigError(f"{where}: {name} is missing")
+    values = {key: _coerce(hints[key], value, f"{where}: {key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type that `hint` asks for, or a ConfigError."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, Mapping):
+            return from_dict(hint, value, where)
+        raise ConfigError(f"{where} is {value!r}, expected a table")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _coerce(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"{where} is {value!r}, expected one of {', '.join(map(str, arguments))}")
+    if origin is tuple:
+        return _coerce_tuple(arguments, value, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise ConfigError(f"{where} is {value!r}, expected {hint.__name__}")
+
+
+def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where} is {value!r}, expected a list")
+    if arguments[-1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        raise ConfigError(f"{where} has {len(value)} entries, expected {len(arguments)}")
+    return tuple(_coerce(hint, item, where) for hint, item in zip(arguments, value, strict=True))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain values; `from_dict(type(config), to_dict(config)) == config`."""
+    return dataclasses.asdict(config)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The table in a .toml or .json file.
+
+    Raises:
+        ConfigError: the file is missing, is not UTF-8, does not parse, or is not a table.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        kind = "TOML" if path.suffix == ".toml" else "JSON"
+        raise ConfigError(f"{path}: not valid {kind}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a table, found {type(data).__name__}")
+    return data
+
+
+def read_config(path: Path) -> GITConfig:
+    """A model's configuration from a .toml or .json file."""
+    return from_dict(GITConfig, read_mapping(path), str(path))
+
+
+def named_config(name: str) -> GITConfig:
+    """A configuration that ships with the project: `git_base`, `git_large`, `demo`, …"""
+    folder = config_folder() / "model"
+    path = folder / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(item.stem for item in folder.glob("*.toml")))
+        raise ConfigError(f"no configuration named {name!r}, expected one of {known}")
+    return read_config(path)
+
+
+def config_folder() -> Path:
+    """Where the `configs` data lies: inside an installed package, or at the repository's root."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"

@@ -1,0 +1,132 @@
+"""The text decoder: BERT's layers, used as a prefix language model.
+
+Image tokens never look at text, so what they become does not depend on it. `read` runs them through
+the layers once and keeps each layer's keys and values; `forward` runs text tokens, which look at
+those and at the text before them. The two together are one pass under `prefix_mask`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from git_model.attention import Attention, KeyValue, KVCache, prefix_mask
+from git_model.config import DecoderConfig
+from git_model.mlp import MLP
+
+
+class DecoderBlock(nn.Module):
+    """A post-norm transformer block, as in BERT: transform, add, normalise."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.attn = Attention(config.width, config.heads, config.attention_dropout)
+        self.attn_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+        self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, past: Sequence[KeyValue] = (), mask: Tensor | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """(R, T, D) -> (R, T, D) and the keys and values of x; arguments as in `Attention`."""
+        seen, key_value = self.attn(x, past, mask)
+        x = self.attn_norm(x + self.dropout(seen))
+        return self.mlp_norm(x + self.dropout(self.mlp(x))), key_value
+
+
+class TextDecoder(nn.Module):
+    """Token embeddings, the blocks, and the output layer."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token = nn.Embedding(config.vocab_size, config.width)
+        self.position = nn.Embedding(config.positions, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.embedding_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
+        self.output_weight = (
+            None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        )
+        self.output_bias = nn.Parameter(torch.empty(config.vocab_size))
+
+    def read(self, visual: Tensor) -> tuple[KeyValue, ...]:
+        """Projected image tokens (B, I, D) -> each layer's keys and values of them.
+
+        The last layer's attention and MLP are left out: only text is read off there.
+        """
+        layers = []
+        for block in self.blocks[:-1]:
+            visual, key_value = block(visual)
+            layers.append(key_value)
+        last: DecoderBlock = self.blocks[-1]  # type: ignore[assignment]
+        return (*layers, last.attn.key_value(visual))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        image: Sequence[KeyValue] = (),
+        cache: KVCache | None = None,
+        token_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states (R, T, D) of text tokens (R, T), R a multiple of the number of images.
+
+        Args:
+            image: from `read`; empty for text without an image.
+            cache: the text before these tokens; they are added to it.
+            token_mask: (R, past + T), False for padding, in the past and in `tokens`. Padding is
+                seen by nobody and takes no position, so it changes nothing wherever it stands.
+        """
+        past_length = 0 if cache is None else cache.length
+        n_image = image[0][0].shape[2] if image else 0
+        x = self.embed(tokens, past_length, token_mask)
+        mask = self._mask(n_image, past_length, tokens, token_mask)
+        for layer, block in enumerate(self.blocks):
+            past = [image[layer]] if image else []
+            if cache is not None:
+                past += cache.past(layer)
+            x, key_value = block(x, past, mask)
+            if cache is not None:
+                cache.store(layer, key_value)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return x
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) -> logits of the next token (..., V)."""
+        weight = self.token.weight if self.output_weight is None else self.output_weight
+        return F.linear(hidden, weight, self.output_bias)
+
+    def embed(self, tokens: Tensor, past_length: int, token_mask: Tensor | None) -> Tensor:
+        """Token and position embeddings, added and normalised: (R, T) -> (R, T, D)."""
+        total = past_length + tokens.shape[1]
+        if total > self.config.positions:
+            raise ValueError(
+                f"text of {total} tokens is longer than the {self.config.positions} positions of "
+                "this model: shorten the prompt or ask for fewer new tokens"
+            )
+        if token_mask is None:
+            position = torch.arange(past_length, total, device=tokens.device)
+        else:
+            position = (token_mask.cumsum(1) - 1).clamp(min=0)[:, past_length:]
+        return self.dropout(self.norm(self.token(tokens) + self.position(position)))
+
+    def _mask(
+        self, n_image: int, past_length: int, tokens: Tensor, token_mask: Tensor | None
+    ) -> Tensor | None:
+        """The rows of `prefix_mask` for these tokens, less the padding; None if all is visible."""
+        length = tokens.shape[1]
+        if length == 1 and token_mask is None:
+            return None
+        n_text = past_length + length
+        visible = prefix_mask(
+            n_image, n_text, first_query=n_image + past_length, device=tokens.device
+        )
+        if token_mask is None:
+            return visible
+        real = F.pad(token_mask, (n_image, 0), value=True)[:, None]  # (R, 1, I + past + T)
+        # Padding sees itself: its own result is never read, and no softmax is left without a key.
+        itself = torch.eye(n_text, dtype=torch.bool, device=tokens.device)[past_length:]
+        return ((visible & real) | F.pad(itself, (n_image, 0)))[:, None]  # (R, 1, T, I + past + T)

@@ -1,0 +1,1 @@
+"""Checkpoints of other projects, brought into the form of `git_model` and back."""
