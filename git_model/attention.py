@@ -7,12 +7,27 @@ questions and class names all look at the one copy of their image.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-KeyValue = tuple[Tensor, Tensor]  # keys and values of one layer, each (B, H, S, D / H)
+
+class Places(NamedTuple):
+    """Where R rows of queries stand among the `room` equal places that a source's rows have for
+    them, when some of these are empty: the texts of one image may end at different times."""
+
+    at: Tensor  # (R,)
+    room: int
+
+
+class KeyValue(NamedTuple):
+    """What one layer lets others look at: keys and values of some tokens."""
+
+    key: Tensor  # (B, H, S, d)
+    value: Tensor  # (B, H, S, d)
+    places: Places | None = None  # None: R is a multiple of B, and every place is taken
 
 
 def prefix_mask(
@@ -40,28 +55,33 @@ def attend(
 
     Args:
         query: (R, H, T, d).
-        sources: keys and values, each (B, H, S, d); B may differ from source to source, and R is
-            a multiple of it: rows 0 to R/B - 1 look at the source's row 0, and so on.
+        sources: B may differ from source to source. R is a multiple of it, and rows 0 to R/B - 1
+            look at the source's row 0, and so on; or the source's `places` say where they stand.
         mask: True where a query may look; broadcasts to (R, H, T, S of all sources).
         dropout: probability that a weight is dropped.
 
     Returns:
         (R, H, T, d)
     """
-    if len(sources) == 1 and sources[0][0].shape[0] == query.shape[0]:
-        return F.scaled_dot_product_attention(query, *sources[0], mask, dropout)
+    if len(sources) == 1 and sources[0].key.shape[0] == query.shape[0]:
+        return F.scaled_dot_product_attention(
+            query, sources[0].key, sources[0].value, mask, dropout
+        )
     query = query * query.shape[-1] ** -0.5
-    scores = torch.cat([_shared_matmul(query, key.mT) for key, _ in sources], dim=-1)
+    scores = torch.cat([_matmul(query, one.key.mT, one.places) for one in sources], dim=-1)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = F.dropout(scores.softmax(-1), dropout)
-    parts = weights.split([key.shape[2] for key, _ in sources], dim=-1)
-    mixed = [_shared_matmul(part, value) for part, (_, value) in zip(parts, sources, strict=True)]
+    parts = weights.split([one.key.shape[2] for one in sources], dim=-1)
+    mixed = [_matmul(part, one.value, one.places) for part, one in zip(parts, sources, strict=True)]
     return torch.stack(mixed).sum(0)
 
 
-def _shared_matmul(rows: Tensor, shared: Tensor) -> Tensor:
-    """rows (R, H, T, x) @ shared (B, H, x, y) without repeating `shared` for its R / B rows."""
+def _matmul(rows: Tensor, shared: Tensor, places: Places | None) -> Tensor:
+    """rows (R, H, T, x) @ shared (B, H, x, y), without repeating `shared` for its rows."""
+    if places is not None:
+        room = rows.new_zeros(places.room, *rows.shape[1:]).index_copy(0, places.at, rows)
+        return _matmul(room, shared, None)[places.at]
     n = rows.shape[0] // shared.shape[0]
     if n == 1:
         return rows @ shared
@@ -96,14 +116,16 @@ class Attention(nn.Module):
         """
         query, key, value = self._by_head(self.qkv(x), 3)
         dropout = self.dropout if self.training else 0.0
-        seen = attend(query, [*past, (key, value)], mask, dropout)
-        return self.out(seen.transpose(1, 2).flatten(2)), (key, value)
+        present = KeyValue(key, value)
+        seen = attend(query, [*past, present], mask, dropout)
+        return self.out(seen.transpose(1, 2).flatten(2)), present
 
     def key_value(self, x: Tensor) -> KeyValue:
         """Keys and values only, for tokens whose own output nobody reads."""
         width = x.shape[-1]
-        key, value = self._by_head(F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]), 2)
-        return key, value
+        joined = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:])
+        key, value = self._by_head(joined, 2)
+        return KeyValue(key, value)
 
     def _by_head(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(R, T, parts D) -> `parts` tensors of (R, H, T, d)"""
@@ -113,32 +135,31 @@ class Attention(nn.Module):
 class KVCache:
     """The keys and values of a growing text, for every layer; passed in, never kept in a module.
 
-    Each layer takes room for `capacity` tokens at its first call, so that a step copies nothing but
-    its own token. It is for inference: it is written in place.
+    A layer's room doubles when it is full, so that a step copies little but its own token. It is
+    for inference: it is written in place.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self) -> None:
         self.length = 0  # tokens that every layer has stored
-        self._buffers: list[KeyValue] = []  # a layer's room: two of (R, H, capacity, d)
+        self._rooms: list[tuple[Tensor, Tensor]] = []  # a layer's keys and values, (R, H, room, d)
 
     def past(self, layer: int) -> list[KeyValue]:
         """What this layer remembers: a list of one source, or of none at the start."""
         if self.length == 0:
             return []
-        key, value = self._buffers[layer]
-        return [(key[:, :, : self.length], value[:, :, : self.length])]
+        key, value = self._rooms[layer]
+        return [KeyValue(key[:, :, : self.length], value[:, :, : self.length])]
 
-    def store(self, layer: int, key_value: KeyValue) -> None:
-        """Write this layer's keys and values (R, H, T, d) behind those already there."""
-        end = self.length + key_value[0].shape[2]
-        if end > self.capacity:
-            raise ValueError(f"the cache has room for {self.capacity} tokens, {end} were given")
-        if layer == len(self._buffers):
-            key, value = (x.new_empty(*x.shape[:2], self.capacity, x.shape[3]) for x in key_value)
-            self._buffers.append((key, value))
-        for room, new in zip(self._buffers[layer], key_value, strict=True):
-            room[:, :, self.length : end] = new
+    def store(self, layer: int, new: KeyValue) -> None:
+        """Write this layer's keys and values behind those already there."""
+        end = self.length + new.key.shape[2]
+        if layer == len(self._rooms):
+            self._rooms.append((new.key[:, :, :0], new.value[:, :, :0]))
+        if end > self._rooms[layer][0].shape[2]:
+            key, value = (self._enlarged(room, 2 * end) for room in self._rooms[layer])
+            self._rooms[layer] = key, value
+        for room, tensor in zip(self._rooms[layer], (new.key, new.value), strict=True):
+            room[:, :, self.length : end] = tensor
 
     def advance(self, n_tokens: int) -> None:
         """Count tokens that every layer has stored."""
@@ -146,4 +167,9 @@ class KVCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows (R',), in this order; a row may be taken twice."""
-        self._buffers = [(key[rows], value[rows]) for key, value in self._buffers]
+        self._rooms = [(key[rows], value[rows]) for key, value in self._rooms]
+
+    def _enlarged(self, room: Tensor, size: int) -> Tensor:
+        larger = room.new_empty(*room.shape[:2], size, room.shape[3])
+        larger[:, :, : self.length] = room[:, :, : self.length]
+        return larger

@@ -16,20 +16,36 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from git_model.config import ConfigError, GITConfig, from_dict, read_mapping, to_dict
+from git_model.config import ConfigError, GITConfig, GITError, from_dict, read_mapping, to_dict
 
 FORMAT = "git_model 1"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(GITError):
     """A checkpoint that cannot be read or written; the message names the file and the tensor."""
 
 
+def folder_of(name: str | Path) -> Path:
+    """The folder that a model's name stands for; `demo` is the one inside this package."""
+    return Path(__file__).parent / "demo" if name == "demo" else Path(name)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether this is a folder of our own form, as far as its config.json tells."""
+    try:
+        return read_mapping(folder / CONFIG).get("format") == FORMAT
+    except ConfigError:
+        return False
+
+
 def read_checkpoint(
-    folder: Path, *, dtype: torch.dtype = torch.float32
+    folder: Path, *, dtype: torch.dtype | None = torch.float32
 ) -> tuple[GITConfig, dict[str, Tensor]]:
     """The configuration and the tensors of a folder that `write_checkpoint` wrote.
+
+    Args:
+        dtype: of the tensors; None: as they are stored.
 
     Raises:
         CheckpointError: a file is missing, damaged, or not of this project's format.
@@ -128,6 +144,8 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         beside.chmod(0o755)
         yield beside
+        for path in beside.iterdir():
+            path.chmod(0o644)  # safetensors writes for its owner only
         old = beside.with_name(f"{beside.name}.old")
         if folder.exists():
             folder.rename(old)

@@ -27,7 +27,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KEEP_ASPECT = {480: 640, 420: 560}
 
 
-class ConfigError(ValueError):
+class GITError(ValueError):
+    """Something the user can put right; the message is one line that says what, where and how."""
+
+
+class ConfigError(GITError):
     """A setting that cannot be used; the message names the field, its value and what to do."""
 
 
@@ -151,6 +155,61 @@ def style_preprocess(style: Style, *, image_size: int, video: bool) -> Preproces
     return dataclasses.replace(microsoft, long_side_max=KEEP_ASPECT[image_size], crop=None)
 
 
+def _option(default: Any, meaning: str) -> Any:
+    """A field whose meaning is also the help text of the command line's option."""
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions:
+    """How the words are chosen: greedily, by beam search (`beams`), or at random (`sample`)."""
+
+    max_new_tokens: int = _option(20, "Most tokens to generate, the end token among them.")
+    min_new_tokens: int = _option(0, "Tokens to generate before the end token may come.")
+    beams: int = _option(1, "Texts that beam search keeps at each step; 1: greedy.")
+    length_penalty: float = _option(1.0, "Exponent by which beam search favours longer texts.")
+    dialect: Style = _option("huggingface", "Whose beam search: how it ends and what it scores.")
+    sequences: int = _option(1, "Texts to return for each image or question.")
+    sample: bool = _option(False, "Draw each token at random instead of taking the best.")
+    temperature: float = _option(1.0, "Below 1 samples safer tokens, above 1 wilder ones.")
+    top_k: int = _option(0, "Sample among the k best tokens only; 0: among all.")
+    top_p: float = _option(1.0, "Sample among the best tokens that make up this probability.")
+    seed: int = _option(0, "Of the random numbers for sampling.")
+    repetition_penalty: float = _option(1.0, "Above 1 makes tokens that were there less likely.")
+    no_repeat_ngram: int = _option(0, "Never repeat a run of this many tokens; 0: free.")
+    no_double: bool = _option(False, "A token never follows itself (the original's greedy search).")
+    suppress: tuple[int, ...] = _option((), "Ids of tokens that are never generated.")
+
+    def __post_init__(self) -> None:
+        _positive(self, "decoding", "max_new_tokens", "beams", "sequences")
+        for name, good, expected in (
+            ("min_new_tokens", 0 <= self.min_new_tokens < self.max_new_tokens,
+             "0 or more and less than max_new_tokens"),
+            ("dialect", self.dialect in get_args(Style), f"one of {', '.join(get_args(Style))}"),
+            ("sample", not (self.sample and self.beams > 1), "either sample or beams"),
+            ("sequences", self.sample or self.sequences <= self.beams,
+             "at most as many as beams, or sample"),
+            ("temperature", self.temperature > 0, "more than 0"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "more than 0"),
+            ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
+        ):  # fmt: skip
+            if not good:
+                raise ConfigError(f"decoding: {name} is {getattr(self, name)}, expected {expected}")
+
+
+def style_decoding(style: Style) -> DecodingOptions:
+    """How a style's reference writes by default.
+
+    huggingface: `generate` as it is, greedy. microsoft: model.py, `get_git_model`; 1,024 tokens
+    with the start token, which no caption reaches, but its beam search ends by that number.
+    """
+    if style == "huggingface":
+        return DecodingOptions()
+    return DecodingOptions(beams=4, length_penalty=0.6, dialect="microsoft", max_new_tokens=1023)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GITConfig:
     """A whole model: both towers, what joins them, and how its checkpoint wants to be used."""
@@ -158,6 +217,7 @@ class GITConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     frames: int = 0  # temporal embeddings: the most frames a clip may have; 0 for images only
     bos_id: int = 101  # [CLS]
     eos_id: int = 102  # [SEP]
@@ -186,6 +246,7 @@ class GITConfig:
             preprocess=style_preprocess(
                 style, image_size=self.encoder.image_size, video=self.frames > 0
             ),
+            decoding=dataclasses.replace(style_decoding(style), suppress=self.decoding.suppress),
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from git_model.attention import Attention, KeyValue, KVCache, prefix_mask
-from git_model.config import DecoderConfig
+from git_model.config import DecoderConfig, GITError
 from git_model.mlp import MLP
 
 
@@ -80,7 +80,7 @@ class TextDecoder(nn.Module):
                 seen by nobody and takes no position, so it changes nothing wherever it stands.
         """
         past_length = 0 if cache is None else cache.length
-        n_image = image[0][0].shape[2] if image else 0
+        n_image = image[0].key.shape[2] if image else 0
         x = self.embed(tokens, past_length, token_mask)
         mask = self._mask(n_image, past_length, tokens, token_mask)
         for layer, block in enumerate(self.blocks):
@@ -103,7 +103,7 @@ class TextDecoder(nn.Module):
         """Token and position embeddings, added and normalised: (R, T) -> (R, T, D)."""
         total = past_length + tokens.shape[1]
         if total > self.config.positions:
-            raise ValueError(
+            raise GITError(
                 f"text of {total} tokens is longer than the {self.config.positions} positions of "
                 "this model: shorten the prompt or ask for fewer new tokens"
             )

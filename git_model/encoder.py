@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from git_model.attention import Attention
-from git_model.config import EncoderConfig
+from git_model.config import EncoderConfig, GITError
 from git_model.mlp import MLP
 
 
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         the last whole patch are not seen.
         """
         if min(pixels.shape[-2:]) < self.config.patch_size:
-            raise ValueError(
+            raise GITError(
                 f"pixels are {pixels.shape[-2]} x {pixels.shape[-1]}, expected at least one patch "
                 f"of {self.config.patch_size} x {self.config.patch_size}"
             )

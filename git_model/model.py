@@ -4,7 +4,7 @@
 on several captions) asks the same `Scene`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,9 +12,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from git_model.attention import KeyValue, KVCache
+from git_model.attention import KeyValue, KVCache, Places
 from git_model.checkpoint import load_strictly, read_checkpoint, write_checkpoint
-from git_model.config import GITConfig
+from git_model.config import GITConfig, GITError
 from git_model.decoder import TextDecoder
 from git_model.encoder import Encoder
 
@@ -23,20 +23,20 @@ from git_model.encoder import Encoder
 class Scene:
     """All that the text side ever needs of B images: keys and values of every decoder layer."""
 
-    layers: tuple[KeyValue, ...]  # a pair of (B, H, I, d) a layer
+    layers: tuple[KeyValue, ...]
 
     def __len__(self) -> int:
         """The number of images (clips count as one)."""
-        return self.layers[0][0].shape[0]
+        return len(self.layers[0].key)
 
     @property
     def n_tokens(self) -> int:
         """Image tokens of each image."""
-        return self.layers[0][0].shape[2]
+        return self.layers[0].key.shape[2]
 
     def select(self, images: Tensor) -> "Scene":
         """The scene of these images (B',) only, in this order."""
-        return Scene(tuple((key[images], value[images]) for key, value in self.layers))
+        return Scene(tuple(KeyValue(x.key[images], x.value[images]) for x in self.layers))
 
 
 class Projector(nn.Module):
@@ -88,13 +88,13 @@ class GIT(nn.Module):
         if pixels.ndim == 4:
             return self.encoder(pixels)
         if pixels.ndim != 5:
-            raise ValueError(
+            raise GITError(
                 f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
                 "images or (B, frames, 3, height, width) for clips"
             )
         frames = pixels.shape[1]
         if self.temporal is None or not 1 <= frames <= len(self.temporal):
-            raise ValueError(
+            raise GITError(
                 f"a clip of {frames} frames, but this model has {self.config.frames} temporal "
                 "embeddings: sample fewer frames, or use a video checkpoint"
             )
@@ -146,18 +146,18 @@ class GIT(nn.Module):
 
 
 class Session:
-    """Texts in progress on a model: all that decoding sees of it.
+    """Texts in progress on a model: all that a search sees of it.
 
     Args:
-        scene: what they are about, or None; its images serve equally many consecutive rows.
-        capacity: the most tokens a text may reach.
+        scene: what they are about, or None; its images get equally many consecutive rows.
     """
 
-    def __init__(self, model: GIT, scene: Scene | None, capacity: int) -> None:
+    def __init__(self, model: GIT, scene: Scene | None) -> None:
         self._model = model
         self._scene = scene
-        self._cache = KVCache(capacity)
-        self._rows = 0
+        self._image: tuple[KeyValue, ...] = ()
+        self._image_of: list[int] = []  # the image that each row is about
+        self._cache = KVCache()
         self._token_mask: Tensor | None = None
 
     def step(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
@@ -166,25 +166,43 @@ class Session:
         Args:
             token_mask: (R, T), False for padding; given at the first step if ever.
         """
+        if self._cache.length == 0:
+            self._image = _layers_for(self._scene, len(tokens))
+            each = len(tokens) // (1 if self._scene is None else len(self._scene))
+            self._image_of = [row // each for row in range(len(tokens))]
         if self._token_mask is not None:
             token_mask = torch.cat([self._token_mask, torch.ones_like(tokens).bool()], dim=1)
         self._token_mask = token_mask
-        self._rows = len(tokens)
-        image = _layers_for(self._scene, len(tokens))
-        hidden = self._model.decoder(tokens, image, self._cache, token_mask)
+        hidden = self._model.decoder(tokens, self._image, self._cache, token_mask)
         return self._model.decoder.predict(hidden[:, -1])
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows (R',), in this order; every image that stays keeps equally many."""
-        if self._scene is not None:
-            per_image = self._rows // len(self._scene)
-            images = (rows // per_image).unique_consecutive()
-            if len(images) < len(self._scene):
-                self._scene = self._scene.select(images)
-        self._rows = len(rows)
-        self._cache.select(rows)
-        if self._token_mask is not None:
-            self._token_mask = self._token_mask[rows]
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; a row may be taken twice. What is left out costs nothing
+        more, and an image without a row is forgotten."""
+        index = torch.tensor(rows, device=self._model.decoder.output_bias.device)
+        if list(rows) != list(range(len(self._image_of))):
+            self._cache.select(index)
+            if self._token_mask is not None:
+                self._token_mask = self._token_mask[index]
+        image_of = [self._image_of[row] for row in rows]
+        if self._scene is not None and image_of != self._image_of:
+            kept = sorted(set(image_of))
+            if len(kept) < len(self._scene):
+                self._scene = self._scene.select(torch.tensor(kept, device=index.device))
+                image_of = [kept.index(image) for image in image_of]
+            self._place_rows(self._scene, image_of)
+        self._image_of = image_of
+
+    def _place_rows(self, scene: Scene, image_of: list[int]) -> None:
+        """Say where each row stands, its image having places for as many rows as any has."""
+        device = self._model.decoder.output_bias.device
+        each = max(map(image_of.count, range(len(scene))))
+        index = [image * each + image_of[:row].count(image) for row, image in enumerate(image_of)]
+        if index == list(range(each * len(scene))):
+            self._image = scene.layers
+        else:
+            places = Places(torch.tensor(index, device=device), each * len(scene))
+            self._image = tuple(layer._replace(places=places) for layer in scene.layers)
 
 
 def _layers_for(scene: Scene | None, rows: int) -> tuple[KeyValue, ...]:
@@ -192,7 +210,7 @@ def _layers_for(scene: Scene | None, rows: int) -> tuple[KeyValue, ...]:
     if scene is None:
         return ()
     if rows % len(scene):
-        raise ValueError(
+        raise GITError(
             f"{rows} texts for {len(scene)} images: expected equally many texts for each image"
         )
     return scene.layers

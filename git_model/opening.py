@@ -1,0 +1,67 @@
+"""A model by its name: the built-in one, a folder of any known form, or a hub id."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from git_model.checkpoint import TOKENIZER, folder_of, is_checkpoint, read_checkpoint
+from git_model.config import GITConfig, GITError, Style
+from git_model.model import GIT
+from git_model.tokenizer import Tokenizer
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def open_model(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    style: Style | None = None,
+) -> tuple[GIT, Tokenizer | None]:
+    """The model of this name, in eval mode, and its vocabulary if it has one.
+
+    Arguments as in `Captioner.from_pretrained`.
+    """
+    place = _device(device)
+    config, state, tokenizer = _read(name, _dtype(dtype), revision)
+    if style is not None:
+        config = config.with_style(style)
+    return GIT.from_state(config, state, str(name)).to(place), tokenizer
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise GITError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise GITError(f"device {str(device)!r} cannot be used here: {reason}") from None
+
+
+def _read(
+    name: str | Path, dtype: torch.dtype, revision: str | None
+) -> tuple[GITConfig, dict[str, Tensor], Tokenizer | None]:
+    """Configuration, tensors and vocabulary of any checkpoint that we know."""
+    folder = folder_of(name)
+    if is_checkpoint(folder):
+        has_words = (folder / TOKENIZER).is_file()
+        config, state = read_checkpoint(folder, dtype=dtype)
+        return config, state, Tokenizer.from_folder(folder) if has_words else None
+    from weights_convert import read_foreign  # only for the checkpoints of others
+
+    return read_foreign(str(name), dtype=dtype, revision=revision)

@@ -1,0 +1,31 @@
+"""A tiny model with random weights, for tests that need any model at all."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from git_model.config import DecoderConfig, EncoderConfig, GITConfig, PreprocessConfig
+from git_model.model import GIT
+
+
+def tiny_config(**changes: Any) -> GITConfig:
+    """16 x 16 pixels, 4 patches, 2 layers, 40 tokens."""
+    config = GITConfig(
+        encoder=EncoderConfig(
+            image_size=16, patch_size=8, width=16, layers=2, heads=2, mlp_width=32
+        ),
+        decoder=DecoderConfig(
+            vocab_size=40, positions=24, width=24, layers=2, heads=3, mlp_width=32
+        ),
+        preprocess=PreprocessConfig(short_side=16, crop=(16, 16)),
+        bos_id=1,
+        eos_id=2,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def tiny_model(seed: int = 0, **changes: Any) -> GIT:
+    """In eval mode, in float64."""
+    torch.manual_seed(seed)
+    return GIT(tiny_config(**changes)).double().eval()

@@ -1,0 +1,117 @@
+"""Folders in any form: read one, write one, or bring one into another form."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from git_model.checkpoint import (
+    CONFIG,
+    TOKENIZER,
+    is_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from git_model.model import GIT
+from git_model.tokenizer import Tokenizer
+from weights_convert import huggingface, microsoft
+from weights_convert.files import Checkpoint, open_tokenizer
+from weights_convert.hub import find_folder
+from weights_convert.rules import ConversionError
+
+Form = Literal["native", "hf"]
+
+
+def read_foreign(
+    source: str, *, dtype: torch.dtype | None = torch.float32, revision: str | None = None
+) -> Checkpoint:
+    """The checkpoint in a folder of Hugging Face's or of the original's form, or of a hub id.
+
+    Args:
+        dtype: of the tensors; None keeps the files'.
+        revision: of a hub id: a branch, tag or commit.
+
+    Raises:
+        GITError: there is none, it is damaged, or its model is none that this project has.
+    """
+    folder = find_folder(source, revision)
+    if (folder / CONFIG).is_file():
+        return huggingface.read_folder(folder, dtype=dtype)
+    if microsoft.find_weights(folder) is None:
+        raise ConversionError(
+            f"{folder}: not a checkpoint, expected {CONFIG} or {microsoft.WEIGHT_FILES[0]}"
+        )
+    return microsoft.read_folder(folder, dtype=dtype)
+
+
+def read_native(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder of our own form, its tensors as they are stored."""
+    config, state = read_checkpoint(folder, dtype=None)
+    GIT.from_state(config, state, str(folder))
+    return Checkpoint(config, state, open_tokenizer(folder))
+
+
+def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
+    """The same checkpoint with the vocabulary of this folder, if one is named."""
+    if folder is None:
+        return checkpoint
+    tokenizer = Tokenizer.from_folder(folder)
+    size = checkpoint.config.decoder.vocab_size
+    if len(tokenizer) > size:
+        raise ConversionError(f"{folder}: {len(tokenizer)} tokens, but the model knows {size}")
+    return checkpoint._replace(tokenizer=tokenizer)
+
+
+def write(checkpoint: Checkpoint, folder: Path, to: Form = "native") -> str:
+    """Write a new folder, whole or not at all; returns a line that says what was written.
+
+    A folder in Hugging Face's form runs as Hugging Face runs it, so its style is that, too.
+
+    Raises:
+        GITError: the folder is in the way, or the form has no word for a setting.
+    """
+    config, state, tokenizer = checkpoint
+    if to not in get_args(Form):
+        raise ConversionError(f"no form {to!r}, expected {' or '.join(get_args(Form))}")
+    if to == "hf":
+        if config.style != "huggingface":
+            config = config.with_style("huggingface")
+        huggingface.write_folder(folder, Checkpoint(config, state, tokenizer))
+    else:
+        texts = {} if tokenizer is None else {TOKENIZER: tokenizer.to_json()}
+        write_checkpoint(folder, config, state, texts)
+    numbers = sum(tensor.numel() for tensor in state.values())
+    words = "with" if tokenizer else "without"
+    return (
+        f"{folder}: {len(state)} tensors, {numbers:,} parameters, {config.style} style, "
+        f"{words} a vocabulary"
+    )
+
+
+def convert(
+    source: str,
+    destination: Path,
+    *,
+    to: Form = "native",
+    tokenizer: Path | None = None,
+    revision: str | None = None,
+) -> str:
+    """Bring a checkpoint of any form into ours or Hugging Face's; numbers stay as they are stored.
+
+    Args:
+        source: a folder, or a hub id such as "microsoft/git-base-coco".
+        destination: the new folder.
+        tokenizer: a folder whose vocabulary takes the place of the source's.
+        revision: of a hub id: a branch, tag or commit.
+
+    Returns:
+        A line that says what was written.
+
+    Raises:
+        GITError: the source cannot be read, or the destination not written.
+    """
+    if revision is None and is_checkpoint(Path(source)):
+        checkpoint = read_native(Path(source))
+    else:
+        checkpoint = read_foreign(source, dtype=None, revision=revision)
+    return write(with_tokenizer(checkpoint, tokenizer), destination, to)

@@ -1,0 +1,48 @@
+"""Where a checkpoint lies: a folder on this machine, or one downloaded by its hub id."""
+
+import re
+from pathlib import Path
+
+from weights_convert.rules import ConversionError
+
+TEXTS = ["config.json", "tokenizer*.json", "vocab.txt", "*processor_config.json"]
+SAFE = ["model*.safetensors", "model*.safetensors.index.json"]
+PICKLED = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]  # where nothing safer is offered
+
+
+def find_folder(source: str, revision: str | None = None) -> Path:
+    """The folder `source`, or the hub repository of that name, downloaded or from the cache.
+
+    Args:
+        revision: a branch, tag or commit of the repository.
+
+    Raises:
+        ConversionError: neither is there, or the hub cannot be asked.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise ConversionError(f"{source}: a revision is for hub ids, this is a folder")
+        return folder
+    if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        raise ConversionError(f"{source}: no such folder, and not a hub id such as org/name")
+    folder = _download(source, revision, TEXTS + SAFE)
+    if not list(folder.glob("*.safetensors")):
+        folder = _download(source, revision, TEXTS + PICKLED)
+    return folder
+
+
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except errors.RepositoryNotFoundError:
+        reason = "the hub has no such repository, or it is private"
+    except errors.RevisionNotFoundError:
+        reason = f"the hub's repository has no revision {revision}"
+    except errors.LocalEntryNotFoundError:
+        reason = "the hub cannot be reached, and it is not in the cache"
+    except Exception as error:  # a network fails in as many ways as its libraries have names for
+        reason = f"it cannot be downloaded: {' '.join(str(error).split())}"
+    raise ConversionError(f"{name}: no such folder, and {reason}")

@@ -1,0 +1,289 @@
+"""A `GitForCausalLM` of Transformers <-> this project: tensors, configuration, vocabulary.
+
+Source: transformers/models/git, version 5.23; older versions spell one name differently.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from git_model.checkpoint import CONFIG, WEIGHTS, is_checkpoint, new_folder
+from git_model.config import (
+    GITConfig,
+    GITError,
+    from_dict,
+    read_mapping,
+    style_preprocess,
+)
+from git_model.tokenizer import JSON, SETTINGS, UNK, Tokenizer
+from weights_convert import processor
+from weights_convert.files import INDEX, Checkpoint, open_tensors, open_tokenizer
+from weights_convert.rules import ConversionError, Rule, Tensors, apply, cat, nested, stack, undo
+from weights_convert.towers import BERT_LAYERS, decoding_of, empty_tensors
+
+PICKLE = "pytorch_model.bin"
+WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, PICKLE, PICKLE + INDEX)  # the first that is there
+
+VISION = (
+    Rule("embeddings.class_embedding", "class_token"),
+    Rule("embeddings.patch_embedding.weight", "patch.weight"),
+    Rule("embeddings.position_embedding.weight", "position"),
+    Rule("pre_layrnorm.*", "pre_norm.*"),
+    Rule("encoder.layers.*.layer_norm1.*", "blocks.*.attn_norm.*"),
+    Rule(
+        (
+            "encoder.layers.*.self_attn.q_proj.*",
+            "encoder.layers.*.self_attn.k_proj.*",
+            "encoder.layers.*.self_attn.v_proj.*",
+        ),
+        "blocks.*.attn.qkv.*",
+        cat,
+    ),
+    Rule("encoder.layers.*.self_attn.out_proj.*", "blocks.*.attn.out.*"),
+    Rule("encoder.layers.*.layer_norm2.*", "blocks.*.mlp_norm.*"),
+    Rule("encoder.layers.*.mlp.fc1.*", "blocks.*.mlp.up.*"),
+    Rule("encoder.layers.*.mlp.fc2.*", "blocks.*.mlp.down.*"),
+    Rule("post_layernorm.*", "post_norm.*"),
+    Rule("embeddings.position_ids", None),  # 0, 1, 2, …: stored by old versions
+)
+
+TABLE = (
+    *nested("git.image_encoder.vision_model", "encoder", VISION),
+    Rule("git.img_temporal_embedding.#", "temporal", stack),
+    Rule("git.img_temperal_embedding.#", "temporal", stack),  # so spelled before version 5
+    Rule("git.visual_projection.visual_projection.0.*", "projector.linear.*"),
+    Rule("git.visual_projection.visual_projection.1.*", "projector.norm.*"),
+    Rule("git.embeddings.word_embeddings.weight", "decoder.token.weight"),
+    Rule("git.embeddings.position_embeddings.weight", "decoder.position.weight"),
+    Rule("git.embeddings.LayerNorm.*", "decoder.norm.*"),
+    Rule("git.embeddings.position_ids", None),
+    *nested("git.encoder.layer", "decoder.blocks", BERT_LAYERS),
+    Rule("output.bias", "decoder.output_bias"),
+)
+OUTPUT, WORDS = "output.weight", "git.embeddings.word_embeddings.weight"
+
+# Their name -> our field, and the default that a configuration file leaves out.
+VISION_FIELDS: dict[str, tuple[str, Any]] = {
+    "image_size": ("image_size", 224),
+    "patch_size": ("patch_size", 16),
+    "hidden_size": ("width", 768),
+    "num_hidden_layers": ("layers", 12),
+    "num_attention_heads": ("heads", 12),
+    "intermediate_size": ("mlp_width", 3072),
+    "hidden_act": ("activation", "quick_gelu"),
+    "layer_norm_eps": ("norm_eps", 1e-5),
+    "attention_dropout": ("attention_dropout", 0.0),
+}
+TEXT_FIELDS: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocab_size", 30522),
+    "max_position_embeddings": ("positions", 1024),
+    "hidden_size": ("width", 768),
+    "num_hidden_layers": ("layers", 6),
+    "num_attention_heads": ("heads", 12),
+    "intermediate_size": ("mlp_width", 3072),
+    "hidden_act": ("activation", "gelu"),
+    "layer_norm_eps": ("norm_eps", 1e-12),
+    "hidden_dropout_prob": ("dropout", 0.1),
+    "attention_probs_dropout_prob": ("attention_dropout", 0.1),
+    "tie_word_embeddings": ("tied", False),
+}
+ID_FIELDS: dict[str, tuple[str, Any]] = {
+    "bos_token_id": ("bos_id", 101),
+    "eos_token_id": ("eos_id", 102),
+    "pad_token_id": ("pad_id", 0),
+}
+
+# Settings with another value than this would change the computation in a way we do not have.
+FIXED: dict[str, Any] = {
+    "model_type": "git",
+    "position_embedding_type": "absolute",
+    "quantization_config": None,
+}
+VISION_FIXED: dict[str, Any] = {"num_channels": 3}
+
+
+def rules(tied: bool) -> tuple[Rule, ...]:
+    """The whole table; the output layer of a tied model is its token embeddings once more."""
+    return (*TABLE, Rule(OUTPUT, None if tied else "decoder.output_weight"))
+
+
+def read_config(settings: Mapping[str, Any]) -> GITConfig:
+    """Our configuration for a config.json of theirs, which may be sparse.
+
+    Unknown keys are passed over, as they are by Transformers.
+
+    Raises:
+        ConversionError: a setting that this project does not have.
+    """
+    vision = settings.get("vision_config") or {}
+    if not isinstance(vision, Mapping):
+        raise ConversionError(f"{CONFIG}: vision_config is {vision!r}, expected a table")
+    _require(FIXED, settings)
+    _require(VISION_FIXED, vision)
+    encoder = _fields(VISION_FIELDS, vision)
+    encoder |= {name: _one_side(encoder[name], name) for name in ("image_size", "patch_size")}
+    ids = _fields(ID_FIELDS, settings)
+    if isinstance(ids["eos_id"], list) and len(ids["eos_id"]) == 1:
+        ids["eos_id"] = ids["eos_id"][0]
+    if ids["pad_id"] is None:
+        ids["pad_id"] = ids["eos_id"]  # as in their `generate`
+    decoder = _fields(TEXT_FIELDS, settings)
+    decoder["embedding_norm_eps"] = decoder["norm_eps"]
+    config = from_dict(
+        GITConfig,
+        {
+            "encoder": encoder,
+            "decoder": decoder,
+            "frames": settings.get("num_image_with_embedding") or 0,
+            **ids,
+        },
+        CONFIG,
+    )
+    size, video = config.encoder.image_size, config.frames > 0
+    return dataclasses.replace(
+        config,
+        preprocess=style_preprocess("huggingface", image_size=size, video=video),
+        decoding=decoding_of("huggingface", config.encoder, config.decoder.vocab_size),
+    )
+
+
+def write_config(config: GITConfig) -> dict[str, Any]:
+    """The config.json of theirs for a configuration of ours.
+
+    Raises:
+        ConversionError: their model has no such setting.
+    """
+    decoder = config.decoder
+    if decoder.embedding_norm_eps != decoder.norm_eps:
+        raise ConversionError(
+            f"decoder: embedding_norm_eps is {decoder.embedding_norm_eps}, but Hugging Face has "
+            f"one eps for all norms of the decoder, {decoder.norm_eps}: use the huggingface style"
+        )
+    return {
+        "architectures": ["GitForCausalLM"],
+        "model_type": "git",
+        "num_image_with_embedding": config.frames or None,
+        **{key: getattr(config, ours) for key, (ours, _) in ID_FIELDS.items()},
+        **{key: getattr(decoder, ours) for key, (ours, _) in TEXT_FIELDS.items()},
+        "vision_config": {
+            "model_type": "git_vision_model",
+            **{key: getattr(config.encoder, ours) for key, (ours, _) in VISION_FIELDS.items()},
+        },
+    }
+
+
+def read_state(
+    source: Tensors, config: GITConfig, *, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Their tensors under our names, for a model of this configuration.
+
+    Raises:
+        ConversionError: a tensor is missing, unexpected or misshapen; it is named.
+    """
+    return dict(apply(rules(config.decoder.tied), source, empty_tensors(config), dtype))
+
+
+def write_state(state: Tensors, config: GITConfig) -> dict[str, Tensor]:
+    """Our tensors under their names."""
+    return dict(undo(rules(config.decoder.tied), state))
+
+
+def read_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> Checkpoint:
+    """The checkpoint in a folder that Transformers can load.
+
+    Args:
+        dtype: of the tensors; None keeps the files'.
+
+    Raises:
+        GITError: a file is missing or damaged, or the model is none that this project has.
+    """
+    if is_checkpoint(folder):
+        raise ConversionError(f"{folder}: in this project's form already")
+    settings = read_mapping(folder / CONFIG)
+    weights = next((folder / n for n in WEIGHT_FILES if (folder / n).is_file()), None)
+    if weights is None:
+        raise ConversionError(f"{folder}: no weights, expected one of {', '.join(WEIGHT_FILES)}")
+    source = open_tensors(weights)
+    images = processor.find_settings(folder)
+    try:
+        config = _as_stored(read_config(settings), source)
+        if images is not None:
+            preprocess = processor.read_preprocess(images)
+            config = dataclasses.replace(config, preprocess=preprocess)
+        state = read_state(source, config, dtype=dtype)
+    except GITError as error:
+        raise ConversionError(f"{folder}: {error}") from None
+    return Checkpoint(config, state, open_tokenizer(folder))
+
+
+def write_folder(folder: Path, checkpoint: Checkpoint) -> None:
+    """A folder that `GitForCausalLM.from_pretrained` and `AutoProcessor.from_pretrained` load.
+
+    Raises:
+        GITError: the folder is in the way, or their model has no such setting.
+    """
+    config, state, tokenizer = checkpoint
+    texts = {
+        CONFIG: _json(write_config(config)),
+        processor.FILE: _json(
+            processor.write_preprocess(config.preprocess, video=config.frames > 0)
+        ),
+    }
+    if tokenizer is not None:
+        texts[JSON] = tokenizer.to_json()
+        texts[SETTINGS] = _json(_tokenizer_settings(config, tokenizer))
+    tensors = {name: part.contiguous() for name, part in write_state(state, config).items()}
+    with new_folder(folder) as beside:
+        for name, text in texts.items():
+            (beside / name).write_text(text, encoding="utf-8")
+        save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
+
+
+def _as_stored(config: GITConfig, source: Tensors) -> GITConfig:
+    """Transformers ties what a configuration calls tied unless the file holds two weights."""
+    if not config.decoder.tied or OUTPUT not in source or WORDS not in source:
+        return config
+    tied = torch.equal(source[OUTPUT], source[WORDS])
+    return dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, tied=tied))
+
+
+def _fields(fields: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {ours: settings.get(key, default) for key, (ours, default) in fields.items()}
+
+
+def _require(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for key, value in fixed.items():
+        if settings.get(key, value) != value:
+            raise ConversionError(f"{CONFIG}: {key} is {settings[key]!r}, expected {value!r}")
+
+
+def _one_side(size: Any, name: str) -> Any:
+    """A size that may be given as a list of two sides, which then have to be equal."""
+    if not isinstance(size, list | tuple):
+        return size
+    if len(size) != 2 or size[0] != size[1]:
+        raise ConversionError(f"{CONFIG}: {name} is {list(size)}, expected a square")
+    return size[0]
+
+
+def _tokenizer_settings(config: GITConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    ids = [config.bos_id, config.eos_id, config.pad_id]
+    cls, sep, pad = tokenizer.tokens(ids)
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is
+        "model_max_length": config.decoder.positions,
+        "cls_token": cls,
+        "sep_token": sep,
+        "pad_token": pad,
+        "unk_token": UNK,
+    }
+
+
+def _json(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, indent=2) + "\n"

@@ -1,0 +1,205 @@
+"""The original's checkpoints: `snapshot/model.pt` and `parameter.yaml` -> this project.
+
+Source: microsoft/GenerativeImage2Text, model.py (`get_git_model`) and inference.py. Its files hold
+neither a vocabulary nor special ids, and say little of sizes: those are read off the tensors.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from git_model.config import (
+    DecoderConfig,
+    EncoderConfig,
+    GITConfig,
+    GITError,
+    PreprocessConfig,
+    style_preprocess,
+)
+from weights_convert.files import Checkpoint, open_tensors
+from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested, stack
+from weights_convert.towers import (
+    BERT_LAYERS,
+    CLIP,
+    clip_config,
+    count_layers,
+    decoding_of,
+    empty_tensors,
+    heads_of,
+    shape_of,
+)
+
+WEIGHT_FILES = ("snapshot/model.pt", "model.pt")
+PARAMETERS = "parameter.yaml"
+
+TABLE = (
+    *nested("image_encoder", "encoder", CLIP),
+    Rule("img_temperal_embedding.#", "temporal", stack),  # so spelled
+    Rule("textual.visual_projection.0.*", "projector.linear.*"),
+    Rule("textual.visual_projection.1.*", "projector.norm.*"),
+    Rule("textual.embedding.words.weight", "decoder.token.weight"),
+    Rule("textual.embedding.positions.weight", "decoder.position.weight"),
+    Rule("textual.embedding.layer_norm.*", "decoder.norm.*"),
+    *nested("textual.transformer.encoder.layer", "decoder.blocks", BERT_LAYERS),
+    Rule("textual.output.bias", "decoder.output_bias"),
+)
+OUTPUT, WORDS = "textual.output.weight", "textual.embedding.words.weight"
+
+# The two encoders of parameter.yaml: width, layers, patch size.
+ENCODERS = {"CLIPViT_B_16": (768, 12, 16), "CLIPViT_L_14": (1024, 24, 14)}
+NUMBERS = (
+    "test_crop_size",
+    "test_respect_ratio_max",
+    "num_image_with_embedding",
+    "visual_feature_size",
+)
+
+
+def rules(tied: bool) -> tuple[Rule, ...]:
+    """The whole table; the output layer of a tied model is its token embeddings once more."""
+    return (*TABLE, Rule(OUTPUT, None if tied else "decoder.output_weight"))
+
+
+def find_weights(folder: Path) -> Path | None:
+    """The original's weight file in a folder, if it has one."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+
+
+def read_folder(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    bos_id: int = 101,
+    eos_id: int = 102,
+    pad_id: int = 0,
+) -> Checkpoint:
+    """The checkpoint in an original folder; it has no vocabulary.
+
+    Args:
+        dtype: of the tensors; None keeps the file's.
+        bos_id, eos_id, pad_id: the special tokens of the vocabulary that it was trained with, by
+            default [CLS], [SEP] and [PAD] of bert-base-uncased.
+
+    Raises:
+        GITError: a file is missing or damaged, or the model is none that this project has.
+    """
+    weights = find_weights(folder)
+    if weights is None:
+        raise ConversionError(f"{folder}: no weights, expected {' or '.join(WEIGHT_FILES)}")
+    parameters = read_parameters(folder / PARAMETERS)
+    source = open_tensors(weights)
+    try:
+        config = read_config(
+            source, parameters, {"bos_id": bos_id, "eos_id": eos_id, "pad_id": pad_id}
+        )
+        state = dict(apply(rules(config.decoder.tied), source, empty_tensors(config), dtype))
+    except GITError as error:
+        raise ConversionError(f"{folder}: {error}") from None
+    return Checkpoint(config, state, None)
+
+
+def read_parameters(path: Path) -> dict[str, Any] | None:
+    """What a parameter.yaml says; None without one.
+
+    Raises:
+        ConversionError: it cannot be read, or says something that is not known.
+    """
+    if not path.is_file():
+        return None
+    try:
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        raise ConversionError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(parameters, dict):
+        raise ConversionError(f"{path}: expected a table, found {type(parameters).__name__}")
+    for key, value in parameters.items():
+        if key == "image_encoder_type":
+            if value not in tuple(ENCODERS):
+                raise ConversionError(f"{path}: {key} is {value}, expected {' or '.join(ENCODERS)}")
+        elif key not in NUMBERS:
+            known = ", ".join((*NUMBERS, "image_encoder_type"))
+            raise ConversionError(f"{path}: unknown key {key!r}, expected one of {known}")
+        elif type(value) is not int or value < 1:
+            raise ConversionError(f"{path}: {key} is {value!r}, expected a number of at least 1")
+    return parameters
+
+
+def read_config(
+    source: Tensors, parameters: Mapping[str, Any] | None, ids: Mapping[str, int]
+) -> GITConfig:
+    """The configuration that the tensors show.
+
+    Raises:
+        ConversionError: parameter.yaml says otherwise, or a tensor that shows a size is missing.
+    """
+    encoder = clip_config(source, "image_encoder")
+    frames = sum(name.startswith("img_temperal_embedding.") for name in source)
+    _agree(parameters or {}, encoder, frames)
+    image_size = (parameters or {}).get("test_crop_size", encoder.image_size)
+    decoder = _decoder_config(source)
+    for name, value in ids.items():
+        if not 0 <= value < decoder.vocab_size:
+            raise ConversionError(
+                f"{name} is {value}, but the vocabulary has {decoder.vocab_size} tokens: give the "
+                "ids that it was trained with (--bos-id, --eos-id, --pad-id)"
+            )
+    return GITConfig(
+        encoder=dataclasses.replace(encoder, image_size=image_size),
+        decoder=decoder,
+        decoding=decoding_of("microsoft", encoder, decoder.vocab_size),
+        preprocess=_preprocess(parameters, image_size, video=frames > 0),
+        frames=frames,
+        style="microsoft",
+        **ids,
+    )
+
+
+def _decoder_config(source: Tensors) -> DecoderConfig:
+    vocab_size, width = shape_of(source, WORDS, 2)
+    layers = "textual.transformer.encoder.layer"
+    return DecoderConfig(
+        vocab_size=vocab_size,
+        positions=shape_of(source, "textual.embedding.positions.weight", 2)[0],
+        width=width,
+        layers=count_layers(source, layers),
+        heads=heads_of(width, "decoder"),
+        mlp_width=shape_of(source, f"{layers}.0.intermediate.dense.weight", 2)[0],
+        embedding_norm_eps=1e-8,
+        tied=OUTPUT in source and torch.equal(source[OUTPUT], source[WORDS]),
+    )
+
+
+def _agree(parameters: Mapping[str, Any], encoder: EncoderConfig, frames: int) -> None:
+    """The tensors say what the model is; a parameter.yaml that says otherwise is of another."""
+    shown: dict[str, Any] = {
+        "num_image_with_embedding": frames,
+        "visual_feature_size": encoder.width,
+        "test_crop_size": encoder.image_size,
+        "image_encoder_type": (encoder.width, encoder.layers, encoder.patch_size),
+    }
+    for key in parameters.keys() & shown.keys():
+        said = value = parameters[key]
+        if key == "image_encoder_type":
+            said = ENCODERS[value]
+        elif key == "test_crop_size":
+            said = value // encoder.patch_size * encoder.patch_size  # in whole patches
+        if said != shown[key]:
+            raise ConversionError(
+                f"{PARAMETERS}: {key} is {value}, but the tensors show {shown[key]}"
+            )
+
+
+def _preprocess(
+    parameters: Mapping[str, Any] | None, image_size: int, *, video: bool
+) -> PreprocessConfig:
+    """As parameter.yaml says; without one, as the released checkpoint of this size has it."""
+    usual = style_preprocess("microsoft", image_size=image_size, video=video)
+    if parameters is None:
+        return usual
+    longest = parameters.get("test_respect_ratio_max")
+    crop = None if longest else (image_size, image_size)
+    return dataclasses.replace(usual, long_side_max=longest, crop=crop)

@@ -1,0 +1,118 @@
+"""Tables for what several checkpoints have in common: CLIP's names for a vision transformer and
+BERT's for a layer of text; and the sizes that such a transformer's tensors tell."""
+
+import dataclasses
+from math import isqrt
+
+import torch
+
+from git_model.config import (
+    Activation,
+    DecodingOptions,
+    EncoderConfig,
+    GITConfig,
+    Style,
+    style_decoding,
+)
+from git_model.model import GIT
+from weights_convert.rules import ConversionError, Rule, Tensors, cat
+
+HEAD_WIDTH = 64  # of every released CLIP and GIT; a checkpoint's tensors do not tell it
+
+CLIP = (
+    Rule("conv1.weight", "patch.weight"),
+    Rule("class_embedding", "class_token"),
+    Rule("positional_embedding", "position"),
+    Rule("ln_pre.*", "pre_norm.*"),
+    Rule("transformer.resblocks.*.ln_1.*", "blocks.*.attn_norm.*"),
+    Rule("transformer.resblocks.*.attn.in_proj_*", "blocks.*.attn.qkv.*"),
+    Rule("transformer.resblocks.*.attn.out_proj.*", "blocks.*.attn.out.*"),
+    Rule("transformer.resblocks.*.ln_2.*", "blocks.*.mlp_norm.*"),
+    Rule("transformer.resblocks.*.mlp.c_fc.*", "blocks.*.mlp.up.*"),
+    Rule("transformer.resblocks.*.mlp.c_proj.*", "blocks.*.mlp.down.*"),
+    Rule("ln_post.*", "post_norm.*"),
+    Rule("proj", None),  # the way from CLIP's class token to the space it shares with text
+)
+
+UNUSED = 1  # [unused0] of bert-base-uncased
+
+_ATTENTION = "*.attention.self"
+BERT_LAYERS = (
+    Rule(
+        (f"{_ATTENTION}.query.*", f"{_ATTENTION}.key.*", f"{_ATTENTION}.value.*"),
+        "*.attn.qkv.*",
+        cat,
+    ),
+    Rule("*.attention.output.dense.*", "*.attn.out.*"),
+    Rule("*.attention.output.LayerNorm.*", "*.attn_norm.*"),
+    Rule("*.intermediate.dense.*", "*.mlp.up.*"),
+    Rule("*.output.dense.*", "*.mlp.down.*"),
+    Rule("*.output.LayerNorm.*", "*.mlp_norm.*"),
+)
+
+
+def empty_tensors(config: GITConfig) -> Tensors:
+    """The tensors of a model of this configuration: names and shapes, no numbers."""
+    with torch.device("meta"):
+        return GIT(config).state_dict()
+
+
+def decoding_of(style: Style, encoder: EncoderConfig, vocab_size: int) -> DecodingOptions:
+    """The style's way of decoding; the released large models, whose captions would contain
+    [unused0], leave it out."""
+    is_large = (encoder.width, encoder.layers, vocab_size) == (1024, 24, 30522)
+    return dataclasses.replace(style_decoding(style), suppress=(UNUSED,) if is_large else ())
+
+
+def shape_of(source: Tensors, name: str, dims: int) -> tuple[int, ...]:
+    """The shape of a tensor that has to have so many dimensions.
+
+    Raises:
+        ConversionError: it is missing, or has not.
+    """
+    if name not in source:
+        raise ConversionError(f"tensor {name} is missing")
+    shape = tuple(source[name].shape)
+    if len(shape) != dims:
+        raise ConversionError(f"tensor {name} has shape {shape}, expected {dims} dimensions")
+    return shape
+
+
+def count_layers(source: Tensors, prefix: str) -> int:
+    """How many layers stand under `prefix.0`, `prefix.1`, …"""
+    dots = prefix.count(".") + 1
+    return len({name.split(".")[dots] for name in source if name.startswith(f"{prefix}.")})
+
+
+def heads_of(width: int, tower: str) -> int:
+    """The heads of a tower of this width, each 64 wide."""
+    if width % HEAD_WIDTH:
+        raise ConversionError(f"{tower}: width {width} is not a multiple of {HEAD_WIDTH}")
+    return width // HEAD_WIDTH
+
+
+def clip_config(
+    source: Tensors, prefix: str, *, activation: Activation = "quick_gelu", heads: int | None = None
+) -> EncoderConfig:
+    """The sizes of the vision transformer whose tensors begin with `prefix.`.
+
+    Args:
+        heads: by default one for each 64 of the width.
+    """
+    width, _, patch, _ = shape_of(source, f"{prefix}.conv1.weight", 4)
+    positions, _ = shape_of(source, f"{prefix}.positional_embedding", 2)
+    grid = isqrt(max(positions - 1, 0))
+    if grid**2 != positions - 1:
+        raise ConversionError(
+            f"tensor {prefix}.positional_embedding has {positions} rows, expected 1 and a square"
+        )
+    blocks = f"{prefix}.transformer.resblocks"
+    return EncoderConfig(
+        image_size=grid * patch,
+        patch_size=patch,
+        width=width,
+        layers=count_layers(source, blocks),
+        heads=heads_of(width, "encoder") if heads is None else heads,
+        mlp_width=shape_of(source, f"{blocks}.0.mlp.c_fc.weight", 2)[0],
+        activation=activation,
+    )
