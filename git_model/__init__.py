@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from git_model.captioner import Caption, Captioner
+    from git_model.captioner import Captioner
     from git_model.config import DecodingOptions, GITConfig, GITError
     from git_model.decoding import generate
     from git_model.model import GIT, Scene
     from git_model.search import Generation
+    from git_model.speaker import Caption
 
 __all__ = [
     "GIT",
@@ -30,10 +31,11 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "captioner": ("Caption", "Captioner"),
+    "captioner": ("Captioner",),
     "config": ("DecodingOptions", "GITConfig", "GITError"),
     "decoding": ("generate",),
     "search": ("Generation",),
+    "speaker": ("Caption",),
     "model": ("GIT", "Scene"),
 }
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from git_model.linear import Linear
+
 
 class Places(NamedTuple):
     """Where R rows of queries stand among the `room` equal places that a source's rows have for
@@ -63,7 +65,7 @@ def attend(
     Returns:
         (R, H, T, d)
     """
-    if len(sources) == 1 and sources[0].key.shape[0] == query.shape[0]:
+    if len(sources) == 1 and len(sources[0].key) == len(query) and _fused_is_faster(query):
         return F.scaled_dot_product_attention(
             query, sources[0].key, sources[0].value, mask, dropout
         )
@@ -75,6 +77,12 @@ def attend(
     parts = weights.split([one.key.shape[2] for one in sources], dim=-1)
     mixed = [_matmul(part, one.value, one.places) for part, one in zip(parts, sources, strict=True)]
     return torch.stack(mixed).sum(0)
+
+
+def _fused_is_faster(query: Tensor) -> bool:
+    """Whether torch's one kernel beats the same formula in steps. On a CPU that is so only for
+    several images in float32; for one image, or in bfloat16, it takes twice as long."""
+    return query.device.type != "cpu" or (query.dtype == torch.float32 and len(query) > 1)
 
 
 def _matmul(rows: Tensor, shared: Tensor, places: Places | None) -> Tensor:
@@ -98,11 +106,15 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
     def forward(
-        self, x: Tensor, past: Sequence[KeyValue] = (), mask: Tensor | None = None
+        self,
+        x: Tensor,
+        past: Sequence[KeyValue] = (),
+        mask: Tensor | None = None,
+        cache: "LayerCache | None" = None,
     ) -> tuple[Tensor, KeyValue]:
         """x looks at the sources in `past`, then at itself.
 
@@ -110,14 +122,15 @@ class Attention(nn.Module):
             x: (R, T, D).
             past: keys and values from before, as in `attend`.
             mask: as in `attend`, over the keys of `past` and then of x.
+            cache: the text before x, which x continues; it counts as part of x as a source.
 
         Returns:
             what x saw (R, T, D), and x's own keys and values for those who come later.
         """
         query, key, value = self._by_head(self.qkv(x), 3)
-        dropout = self.dropout if self.training else 0.0
         present = KeyValue(key, value)
-        seen = attend(query, [*past, present], mask, dropout)
+        itself = present if cache is None else cache.extend(present)
+        seen = attend(query, [*past, itself], mask, self.dropout if self.training else 0.0)
         return self.out(seen.transpose(1, 2).flatten(2)), present
 
     def key_value(self, x: Tensor) -> KeyValue:
@@ -132,44 +145,52 @@ class Attention(nn.Module):
         return joined.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-class KVCache:
-    """The keys and values of a growing text, for every layer; passed in, never kept in a module.
+class LayerCache:
+    """The keys and values of a growing text in one layer.
 
-    A layer's room doubles when it is full, so that a step copies little but its own token. It is
-    for inference: it is written in place.
+    Its room doubles when it is full, so that a step copies little but its own token. It is for
+    inference: it is written in place.
     """
 
     def __init__(self) -> None:
-        self.length = 0  # tokens that every layer has stored
-        self._rooms: list[tuple[Tensor, Tensor]] = []  # a layer's keys and values, (R, H, room, d)
+        self.length = 0
+        self._room: tuple[Tensor, ...] = ()  # keys and values, each (R, H, room, d)
 
-    def past(self, layer: int) -> list[KeyValue]:
-        """What this layer remembers: a list of one source, or of none at the start."""
-        if self.length == 0:
-            return []
-        key, value = self._rooms[layer]
-        return [KeyValue(key[:, :, : self.length], value[:, :, : self.length])]
-
-    def store(self, layer: int, new: KeyValue) -> None:
-        """Write this layer's keys and values behind those already there."""
+    def extend(self, new: KeyValue) -> KeyValue:
+        """Write keys and values behind those already there, and return all of them."""
         end = self.length + new.key.shape[2]
-        if layer == len(self._rooms):
-            self._rooms.append((new.key[:, :, :0], new.value[:, :, :0]))
-        if end > self._rooms[layer][0].shape[2]:
-            key, value = (self._enlarged(room, 2 * end) for room in self._rooms[layer])
-            self._rooms[layer] = key, value
-        for room, tensor in zip(self._rooms[layer], (new.key, new.value), strict=True):
-            room[:, :, self.length : end] = tensor
-
-    def advance(self, n_tokens: int) -> None:
-        """Count tokens that every layer has stored."""
-        self.length += n_tokens
+        parts = (new.key, new.value)
+        room = self._room or tuple(part[:, :, :0] for part in parts)
+        if end > room[0].shape[2]:
+            room = tuple(self._enlarged(part, 2 * end) for part in room)
+        for whole, part in zip(room, parts, strict=True):
+            whole[:, :, self.length : end] = part
+        self._room, self.length = room, end
+        key, value = (whole[:, :, :end] for whole in room)
+        return KeyValue(key, value)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows (R',), in this order; a row may be taken twice."""
-        self._rooms = [(key[rows], value[rows]) for key, value in self._rooms]
+        self._room = tuple(whole[rows] for whole in self._room)
 
-    def _enlarged(self, room: Tensor, size: int) -> Tensor:
-        larger = room.new_empty(*room.shape[:2], size, room.shape[3])
-        larger[:, :, : self.length] = room[:, :, : self.length]
+    def _enlarged(self, part: Tensor, size: int) -> Tensor:
+        larger = part.new_empty(*part.shape[:2], size, part.shape[3])
+        larger[:, :, : self.length] = part[:, :, : self.length]
         return larger
+
+
+class KVCache:
+    """A `LayerCache` for every layer; passed in, never kept in a module."""
+
+    def __init__(self, n_layers: int) -> None:
+        self.layers = [LayerCache() for _ in range(n_layers)]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the text so far."""
+        return self.layers[0].length
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows (R',), in this order; a row may be taken twice."""
+        for layer in self.layers:
+            layer.select(rows)

@@ -3,44 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from git_model.config import DecodingOptions, GITError, Style
-from git_model.constraints import TokenTrie
-from git_model.decoding import generate, score_texts
-from git_model.model import GIT, Scene
+from git_model.model import Scene
 from git_model.opening import open_model
 from git_model.preprocess import open_image, preprocess_batch
-from git_model.tokenizer import Tokenizer
+from git_model.speaker import Caption, Label, Speaker, Texts
+from git_model.video import Clip, Sampling, read_media
 
 Picture = str | Path | Image.Image
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A text about a picture, and how sure the model is of it.
-
-    tokens: ids, with the end token if it was reached.
-    logprob: log p(tokens | picture), the sum of `token_logprobs`.
-    """
-
-    text: str
-    tokens: list[int]
-    logprob: float
-    token_logprobs: list[float]
-
-
-@dataclass(frozen=True)
-class Label:
-    """A class, its share of the probability of all labels given, and its log p(label | picture)."""
-
-    label: str
-    probability: float
-    logprob: float
+View = Picture | Sequence[Picture]  # a picture, or the frames of a clip
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,22 +26,23 @@ class PictureScene(Scene):
     """A scene that remembers whether one picture was given or a list of them."""
 
     single: bool
+    frames: tuple[list[int] | None, ...]  # for each clip from a file, which of its frames
+
+    def unpacked(self, rows: list[T]) -> T | list[T]:
+        """What was found about each picture, without the list if there was but one picture."""
+        return rows[0] if self.single else rows
 
 
-Seen = PictureScene | Picture | Sequence[Picture | Sequence[Picture]]
+Seen = PictureScene | View | Sequence[View]
 
 
-class Captioner:
+class Captioner(Speaker):
     """A GIT that works on files.
 
     >>> git = Captioner.from_pretrained("demo")
     >>> scene = git.see("examples/images/two_shapes.png")
     >>> git.caption(scene).text
     """
-
-    def __init__(self, model: GIT, tokenizer: Tokenizer | None) -> None:
-        self.model = model
-        self._tokenizer = tokenizer
 
     @classmethod
     def from_pretrained(
@@ -89,53 +68,81 @@ class Captioner:
         """
         return cls(*open_model(name, dtype=dtype, device=device, revision=revision, style=style))
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The vocabulary.
-
-        Raises:
-            GITError: the checkpoint came without one, as the original's do.
-        """
-        if self._tokenizer is None:
-            raise GITError(
-                "this checkpoint has no vocabulary, so it cannot read or write text: convert it "
-                "again with --tokenizer FOLDER (for released models that of bert-base-uncased)"
-            )
-        return self._tokenizer
-
     def preprocess(self, pictures: Sequence[Picture]) -> Tensor:
         """Pictures, or the frames of a clip, as pixels (B, 3, H, W)."""
         images = [p if isinstance(p, Image.Image) else open_image(Path(p)) for p in pictures]
         return preprocess_batch(images, self.model.config.preprocess)
 
-    def see(self, pictures: Picture | Sequence[Picture | Sequence[Picture]]) -> PictureScene:
+    def look(self, view: View, sampling: Sampling = "uniform") -> tuple[Tensor, list[int] | None]:
+        """One view as pixels: (3, H, W) of a picture, (F, 3, H, W) of a clip.
+
+        Args:
+            view: a picture, a list of frames, or a path. Behind a path a model with temporal
+                embeddings sees a video or an animation as a clip of as many frames.
+            sampling: which frames of a file to take, see `sample_indices`.
+
+        Returns:
+            the pixels, and the numbers of the frames in their file where they were picked.
+        """
+        if isinstance(view, str | Path):
+            media = read_media(Path(view), self.model.config.frames, sampling)
+            if isinstance(media, Clip):
+                return self.preprocess(media.frames), media.indices
+            view = media
+        if isinstance(view, Image.Image):
+            return self.preprocess([view])[0], None
+        return self.preprocess(view), None
+
+    def see(self, views: View | Sequence[View], sampling: Sampling = "uniform") -> PictureScene:
         """Read a picture, a clip, or a batch of either, once.
 
         Args:
-            pictures: a path or Pillow image; a list of Pillow images (the frames of one clip if
-                the model has temporal embeddings, else a batch); a list of paths (a batch); or a
-                list of lists of frames (a batch of clips).
+            views: a path or Pillow image; a list of Pillow images (the frames of one clip if the
+                model has temporal embeddings, else a batch); or a list of views (a batch).
+            sampling: as in `look`.
+
+        Raises:
+            GITError: a file cannot be read, or the views of a batch differ in size.
         """
-        if isinstance(pictures, str | Path | Image.Image):
-            return self.see_pixels(self.preprocess([pictures]), single=True)
-        if not pictures:
+        single = isinstance(views, str | Path | Image.Image) or self._is_clip(views)
+        batch: Sequence[View] = [views] if single else views  # type: ignore[assignment,list-item]
+        if not batch:
             raise GITError("no picture was given")
-        if all(isinstance(p, str | Path | Image.Image) for p in pictures):
-            flat: Sequence[Picture] = pictures  # type: ignore[assignment]
-            is_clip = self.model.config.frames > 0 and isinstance(flat[0], Image.Image)
-            pixels = self.preprocess(flat)
-            return self.see_pixels(pixels[None] if is_clip else pixels, single=is_clip)
-        clips: Sequence[Sequence[Picture]] = pictures  # type: ignore[assignment]
-        if len({len(clip) for clip in clips}) > 1:
-            raise GITError("the clips of a batch differ in their number of frames")
-        return self.see_pixels(torch.stack([self.preprocess(clip) for clip in clips]))
+        looks = [self.look(view, sampling) for view in batch]
+        shapes = [tuple(pixels.shape) for pixels, _ in looks]
+        for shape in shapes:
+            if shape != shapes[0]:
+                raise GITError(
+                    f"the views of a batch come out as {shapes[0]} and as {shape}: see those of "
+                    "one shape together"
+                )
+        return self.see_pixels(
+            torch.stack([pixels for pixels, _ in looks]),
+            single=single,
+            frames=[indices for _, indices in looks],
+        )
 
     @torch.inference_mode()
-    def see_pixels(self, pixels: Tensor, *, single: bool = False) -> PictureScene:
+    def see_pixels(
+        self,
+        pixels: Tensor,
+        *,
+        single: bool = False,
+        frames: Sequence[list[int] | None] | None = None,
+    ) -> PictureScene:
         """As `see`, for pixels (B, 3, H, W) or (B, F, 3, H, W) that are preprocessed already."""
         weight = self.model.encoder.patch.weight
         scene = self.model.see(pixels.to(weight.device, weight.dtype))
-        return PictureScene(scene.layers, single)
+        return PictureScene(scene.layers, single, tuple(frames or [None] * len(scene)))
+
+    def _is_clip(self, views: View | Sequence[View]) -> bool:
+        """Whether a list is the frames of one clip, not a batch."""
+        return (
+            self.model.config.frames > 0
+            and isinstance(views, Sequence)
+            and len(views) > 0
+            and all(isinstance(view, Image.Image) for view in views)
+        )
 
     def caption(
         self, scene: Seen, options: DecodingOptions | None = None
@@ -147,50 +154,39 @@ class Captioner:
             options: by default those of the checkpoint, `model.config.decoding`.
         """
         seen = self._seen(scene)
-        captions = [best for best, *_ in self.captions(seen, options)]
-        return captions[0] if seen.single else captions
+        return seen.unpacked([best for best, *_ in self.captions(seen, options)])
 
-    def captions(self, scene: Scene, options: DecodingOptions | None = None) -> list[list[Caption]]:
-        """For each image of a scene `options.sequences` captions, best first."""
-        return self._written(scene, [[self.model.config.bos_id]] * len(scene), options)
+    @overload
+    def ask(
+        self, scene: Seen, questions: str, options: DecodingOptions | None = None
+    ) -> Caption | list[Caption]: ...
+
+    @overload
+    def ask(
+        self, scene: Seen, questions: Texts, options: DecodingOptions | None = None
+    ) -> list[Caption] | list[list[Caption]]: ...
 
     def ask(
-        self, scene: Seen, questions: str | Sequence[str], options: DecodingOptions | None = None
-    ) -> Any:
+        self, scene: Seen, questions: str | Texts, options: DecodingOptions | None = None
+    ) -> Caption | list[Caption] | list[list[Caption]]:
         """Answer a question, or several, about each picture; the picture is read once.
 
         Returns:
-            a Caption whose text is the answer; a list of them for several questions; and a list of
-            either, picture by picture, for a batch.
+            a Caption whose text is the best answer, a list of them for several questions; for a
+            batch a list of either, picture by picture.
 
         Raises:
             GITError: a question is empty, or longer than the model's positions.
         """
         seen = self._seen(scene)
-        prompts = [
-            self.prompt(q) for q in ([questions] if isinstance(questions, str) else questions)
-        ]
-        found = self._written(seen, prompts * len(seen), options)
-        best = [texts[0] for texts in found]
-        rows: list[Any] = [best[n : n + len(prompts)] for n in range(0, len(best), len(prompts))]
-        if isinstance(questions, str):
-            rows = [row[0] for row in rows]
-        return rows[0] if seen.single else rows
-
-    def prompt(self, question: str) -> list[int]:
-        """The tokens that an answer is generated behind: the start token and the question.
-
-        In the microsoft style at most 38 of them: the last of the first 40 (inference.py).
-        """
-        tokens = self.tokenizer.encode(question)
-        if not tokens:
-            raise GITError(f"the question {question!r} is empty, expected some words")
-        if self.model.config.style == "microsoft":
-            tokens = tokens[:40][-38:]
-        return [self.model.config.bos_id, *tokens]
+        several = [questions] if isinstance(questions, str) else questions
+        rows = [[best for best, *_ in row] for row in self.answers(seen, several, options)]
+        lists = seen.unpacked(rows)
+        single = seen.unpacked([row[0] for row in rows])
+        return single if isinstance(questions, str) else lists
 
     def score(
-        self, scene: Seen, texts: Sequence[str], *, question: str | None = None
+        self, scene: Seen, texts: Texts, *, question: str | None = None
     ) -> list[Caption] | list[list[Caption]]:
         """The exact log p(text | picture) of each text, its end included.
 
@@ -201,16 +197,10 @@ class Captioner:
             the texts in the order given, for a batch a list of them for each picture.
         """
         seen = self._seen(scene)
-        rows = self._scored(seen, texts, [self._text_tokens(text) for text in texts], question)
-        return rows[0] if seen.single else rows
+        return seen.unpacked(self.scores(seen, texts, question=question))
 
     def classify(
-        self,
-        scene: Seen,
-        labels: Sequence[str],
-        *,
-        template: str = "{}",
-        question: str | None = None,
+        self, scene: Seen, labels: Texts, *, template: str = "{}", question: str | None = None
     ) -> list[Label] | list[list[Label]]:
         """Which of these labels fits each picture: all of them with their probabilities, the
         likeliest first. The probabilities are exact: each label is scored, none is sampled.
@@ -223,97 +213,16 @@ class Captioner:
             GITError: a label is empty, or there twice once it is in tokens.
         """
         seen = self._seen(scene)
-        scored = self._scored(seen, labels, self._label_tokens(labels, template), question)
-        rows = [_as_labels(row) for row in scored]
-        return rows[0] if seen.single else rows
+        return seen.unpacked(self.labels(seen, labels, template=template, question=question))
 
     def pick(
-        self,
-        scene: Seen,
-        labels: Sequence[str],
-        *,
-        template: str = "{}",
-        question: str | None = None,
-        options: DecodingOptions | None = None,
+        self, scene: Seen, labels: Texts, *, template: str = "{}", question: str | None = None
     ) -> Caption | list[Caption]:
         """One of these labels for each picture, generated under a trie of all labels, as the paper
-        classifies (section 4.4): cheaper than `classify` where there are many, and greedy."""
+        classifies (section 4.4): greedy, so not always the likeliest, but cheaper than `classify`
+        where there are many. Arguments as there."""
         seen = self._seen(scene)
-        tokens = self._label_tokens(labels, template)
-        longest = DecodingOptions(max_new_tokens=max(map(len, tokens)))
-        name_of = dict(zip(map(tuple, tokens), labels, strict=True))
-        start = [self.model.config.bos_id] if question is None else self.prompt(question)
-        found = generate(
-            self.model, seen, [start] * len(seen), options or longest, TokenTrie(tokens)
-        )
-        picked = [
-            Caption(name_of[tuple(best.tokens)], best.tokens, best.logprob, best.token_logprobs)
-            for best, *_ in found
-        ]
-        return picked[0] if seen.single else picked
+        return seen.unpacked(self.picks(seen, labels, template=template, question=question))
 
     def _seen(self, scene: Seen) -> PictureScene:
         return scene if isinstance(scene, PictureScene) else self.see(scene)
-
-    def _written(
-        self, scene: Scene, prompts: Sequence[Sequence[int]], options: DecodingOptions | None
-    ) -> list[list[Caption]]:
-        found = generate(self.model, scene, prompts, options or self.model.config.decoding)
-        return [
-            [
-                Caption(
-                    self.tokenizer.decode(one.tokens), one.tokens, one.logprob, one.token_logprobs
-                )
-                for one in texts
-            ]
-            for texts in found
-        ]
-
-    def _scored(
-        self,
-        scene: Scene,
-        names: Sequence[str],
-        tokens: Sequence[Sequence[int]],
-        question: str | None,
-    ) -> list[list[Caption]]:
-        """For each image its score of each text, under the name that the text goes by."""
-        start = [self.model.config.bos_id] if question is None else self.prompt(question)
-        rows = score_texts(self.model, scene, [start] * len(scene), tokens)
-        return [
-            [
-                Caption(name, list(text), sum(logprobs), logprobs)
-                for name, text, logprobs in zip(names, tokens, row, strict=True)
-            ]
-            for row in rows
-        ]
-
-    def _text_tokens(self, text: str) -> list[int]:
-        tokens = self.tokenizer.encode(text)
-        if not tokens:
-            raise GITError(f"the text {text!r} is empty, expected some words")
-        return [*tokens, self.model.config.eos_id]
-
-    def _label_tokens(self, labels: Sequence[str], template: str) -> list[list[int]]:
-        if not labels:
-            raise GITError("there are no labels, expected at least one")
-        if "{}" not in template:
-            raise GITError(f"the template {template!r} has no place for the label, expected {{}}")
-        known: dict[tuple[int, ...], str] = {}
-        for label in labels:
-            if not label.strip():
-                raise GITError(f"label {len(known) + 1} is empty, expected some words")
-            tokens = tuple(self._text_tokens(template.replace("{}", label)))
-            if tokens in known:
-                raise GITError(f"the labels {known[tokens]!r} and {label!r} are the same in tokens")
-            known[tokens] = label
-        return [list(tokens) for tokens in known]
-
-
-def _as_labels(scored: Sequence[Caption]) -> list[Label]:
-    """Log-probabilities as shares of a whole, the largest first."""
-    shares = torch.tensor([one.logprob for one in scored], dtype=torch.float64).softmax(0)
-    labels = [
-        Label(one.text, share, one.logprob)
-        for one, share in zip(scored, shares.tolist(), strict=True)
-    ]
-    return sorted(labels, key=lambda label: -label.probability)

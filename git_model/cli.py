@@ -1,21 +1,21 @@
 """The command line: one function a command. Heavy imports stand inside them, so that `--help`
 answers at once."""
 
-import dataclasses
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from git_model.config import DecodingOptions, GITError, Style, from_dict, style_decoding
+from git_model.cli_images import ImageRun, Record, reads_images
+from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
+from git_model.config import GITError, from_dict
 
 if TYPE_CHECKING:
-    from git_model.captioner import Caption, Captioner
+    from git_model.model import Scene
+    from git_model.speaker import Caption
 
-Command = Callable[..., Any]
+TOP = 5  # labels that `classify` prints
 
 
 class Commands(click.Group):
@@ -28,157 +28,133 @@ class Commands(click.Group):
         except GITError as error:
             raise click.ClickException(str(error)) from None
 
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The commands in the order of this file."""
+        return list(self.commands)
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="git-model")
 def main() -> None:
-    """GIT, the Generative Image-to-text Transformer: caption, convert, verify, train."""
-
-
-def model_options(command: Command) -> Command:
-    """The options that say which model, and how it is run."""
-    for option in (
-        click.option(
-            "--style",
-            type=click.Choice(["huggingface", "microsoft"]),
-            help="Run the checkpoint as this reference does.  [default: as it says]",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            default="float32",
-            show_default=True,
-            help="Number format of the weights.",
-        ),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps."),
-        click.option("--revision", help="Branch, tag or commit of a hub id."),
-        click.option(
-            "--model",
-            "-m",
-            default="demo",
-            show_default=True,
-            metavar="MODEL",
-            help="demo, a folder, or a hub id such as microsoft/git-base-coco.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def decoding_options(command: Command) -> Command:
-    """An option for each field of DecodingOptions, with its help and defaults, so that the two
-    cannot drift apart. The function gets those that were given, as keywords."""
-    hints = get_type_hints(DecodingOptions)
-    for item in reversed(dataclasses.fields(DecodingOptions)):
-        hint = hints[item.name]
-        is_list = get_origin(hint) is tuple
-        kind = get_args(hint)[0] if is_list else hint
-        command = click.option(
-            "--" + item.name.replace("_", "-"),
-            type=click.Choice(get_args(hint)) if get_origin(hint) is Literal else kind,
-            default=None,
-            is_flag=hint is bool,
-            multiple=is_list,
-            help=item.metadata["help"] + _default(item),
-        )(command)
-    return command
-
-
-def _default(item: dataclasses.Field[Any]) -> str:
-    """The end of an option's help: its value in most checkpoints, and in the microsoft style."""
-    if item.default in (False, ()):
-        return ""
-    microsoft = getattr(style_decoding("microsoft"), item.name)
-    other = f"; microsoft style: {microsoft}" if microsoft != item.default else ""
-    return f"  [usually {item.default}{other}]"
-
-
-def _decoding(usual: DecodingOptions, given: dict[str, Any]) -> DecodingOptions:
-    """A checkpoint's way of decoding, with the options that were given."""
-    chosen = {name: value for name, value in given.items() if value not in (None, ())}
-    try:
-        return dataclasses.replace(usual, **chosen)
-    except GITError as error:
-        raise click.UsageError(str(error)) from None
+    """GIT, the Generative Image-to-text Transformer: it looks at images and writes about them."""
 
 
 @main.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Images that are read together.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@reads_images
 @decoding_options
-@model_options
-def caption(
-    images: Sequence[str],
-    batch_size: int,
-    as_json: bool,
-    model: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
-    style: Style | None,
-    **decoding: Any,
-) -> None:
+def caption(run: ImageRun, decoding: Decoding) -> None:
     """Say what is to be seen in each IMAGE.
 
     A file that cannot be read gets a line on stderr, the others are captioned, and the exit code
     is 1.
     """
-    _decoding(DecodingOptions(), decoding)  # wrong usage is told before a model is loaded
-    from git_model.captioner import Captioner
+    git = run.open_model()
+    options = decoding(git.model.config.decoding)
 
-    git = Captioner.from_pretrained(
-        model, revision=revision, device=device, dtype=dtype, style=style
-    )
-    options = _decoding(git.model.config.decoding, decoding)
-    failed, width = 0, max(map(len, images))
-    for name, result in _captions(git, images, batch_size, options):
-        if isinstance(result, GITError):
-            failed += 1
-            click.echo(f"Error: {result}", err=True)
-            continue
-        for found in result:
-            if as_json:
-                record = {"image": name, "model": model, "caption": found.text}
-                rest = dataclasses.asdict(found)
-                del rest["text"]
-                click.echo(json.dumps(record | rest, ensure_ascii=False))
-            else:
-                click.echo(f"{name:{width}}  {found.text}  (log p {found.logprob:.2f})")
-    sys.exit(1 if failed else 0)
+    def task(scene: "Scene") -> list[list[Record]]:
+        found = git.captions(scene, options)
+        return [[{"caption": one.text} | _evidence(one) for one in texts] for texts in found]
+
+    run.report(git, task, "{caption}  (log p {logprob:.2f})")
 
 
-def _captions(
-    git: "Captioner", names: Sequence[str], batch_size: int, options: DecodingOptions
-) -> "Iterator[tuple[str, list[Caption] | GITError]]":
-    """Each file's captions, or what is wrong with the file, in the order of the names."""
-    import torch
-    from tqdm import tqdm
+@main.command()
+@text_list("question", "What to ask; may come several times.")
+@reads_images
+@decoding_options
+def ask(run: ImageRun, questions: list[str], decoding: Decoding) -> None:
+    """Answer every question about each IMAGE.
 
-    one_batch = len(names) <= batch_size
-    progress = tqdm(total=len(names), unit="image", disable=one_batch or None)  # None: if no tty
-    for start in range(0, len(names), batch_size):
-        results: dict[int, Any] = {}
-        by_shape: dict[Any, dict[int, torch.Tensor]] = {}  # only pictures of one size form a batch
-        for index, name in enumerate(names[start : start + batch_size]):
-            try:
-                pixels = git.preprocess([name])
-                by_shape.setdefault(pixels.shape, {})[index] = pixels
-            except GITError as error:
-                results[index] = error
-        for group in by_shape.values():
-            scene = git.see_pixels(torch.cat(list(group.values())))
-            results |= zip(group, git.captions(scene, options), strict=True)
-        progress.clear()  # the bar is drawn below the lines, not into them
-        yield from ((names[start + index], results[index]) for index in sorted(results))
-        progress.update(len(results))
-    progress.close()
+    An image is read once, however many questions there are. A file that cannot be read gets a
+    line on stderr, the others are answered for, and the exit code is 1.
+    """
+    git = run.open_model()
+    options = decoding(git.model.config.decoding)
+
+    def task(scene: "Scene") -> list[list[Record]]:
+        return [
+            [
+                {"question": question, "answer": one.text} | _evidence(one)
+                for question, answers in zip(questions, row, strict=True)
+                for one in answers
+            ]
+            for row in git.answers(scene, questions, options)
+        ]
+
+    run.report(git, task, "{question}  {answer}  (log p {logprob:.2f})")
+
+
+@main.command()
+@text_list("label", "A class; may come several times.", distinct=True)
+@click.option(
+    "--template",
+    type=Template(),
+    default="{}",
+    help="What a label is put into, such as 'a photo of a {}'.",
+)
+@question_option
+@click.option(
+    "--top", type=click.IntRange(min=1), help=f"Labels to print for each image.  [default: {TOP}]"
+)
+@click.option(
+    "--generate",
+    is_flag=True,
+    help="Write one of the labels word by word, as the paper does, instead of scoring them all.",
+)
+@reads_images
+def classify(
+    run: ImageRun,
+    labels: list[str],
+    template: str,
+    question: str | None,
+    top: int | None,
+    generate: bool,
+) -> None:
+    """Say which of the labels fit each IMAGE, with exact probabilities among them.
+
+    A file that cannot be read gets a line on stderr, the others are classified, and the exit code
+    is 1.
+    """
+    if generate and top is not None:
+        raise click.UsageError("--generate writes one label, so it goes without --top")
+    git = run.open_model()
+
+    def pick(scene: "Scene") -> list[list[Record]]:
+        found = git.picks(scene, labels, template=template, question=question)
+        return [[{"label": one.text} | _evidence(one)] for one in found]
+
+    def rank(scene: "Scene") -> list[list[Record]]:
+        found = git.labels(scene, labels, template=template, question=question)
+        return [[vars(label) for label in row[: top or TOP]] for row in found]
+
+    if generate:
+        run.report(git, pick, "{label}  (log p {logprob:.2f})")
+    else:
+        run.report(git, rank, "{label}  {probability:.1%}  (log p {logprob:.2f})")
+
+
+@main.command()
+@text_list("text", "What might be said; may come several times.")
+@question_option
+@reads_images
+def score(run: ImageRun, texts: list[str], question: str | None) -> None:
+    """Say how likely each text is, given each IMAGE: the exact log p(text | image).
+
+    A file that cannot be read gets a line on stderr, the others are scored, and the exit code
+    is 1.
+    """
+    git = run.open_model()
+
+    def task(scene: "Scene") -> list[list[Record]]:
+        found = git.scores(scene, texts, question=question)
+        return [[{"text": one.text} | _evidence(one) for one in row] for row in found]
+
+    run.report(git, task, "{text}  (log p {logprob:.2f})")
+
+
+def _evidence(found: "Caption") -> Record:
+    """How sure the model is of a text."""
+    return {name: getattr(found, name) for name in ("logprob", "tokens", "token_logprobs")}
 
 
 @main.command()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from git_model.attention import Attention, KeyValue, KVCache, prefix_mask
+from git_model.attention import Attention, KeyValue, KVCache, LayerCache, prefix_mask
 from git_model.config import DecoderConfig, GITError
+from git_model.linear import linear
 from git_model.mlp import MLP
 
 
@@ -28,10 +29,14 @@ class DecoderBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, past: Sequence[KeyValue] = (), mask: Tensor | None = None
+        self,
+        x: Tensor,
+        past: Sequence[KeyValue] = (),
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
     ) -> tuple[Tensor, KeyValue]:
         """(R, T, D) -> (R, T, D) and the keys and values of x; arguments as in `Attention`."""
-        seen, key_value = self.attn(x, past, mask)
+        seen, key_value = self.attn(x, past, mask, cache)
         x = self.attn_norm(x + self.dropout(seen))
         return self.mlp_norm(x + self.dropout(self.mlp(x))), key_value
 
@@ -62,7 +67,9 @@ class TextDecoder(nn.Module):
             visual, key_value = block(visual)
             layers.append(key_value)
         last: DecoderBlock = self.blocks[-1]  # type: ignore[assignment]
-        return (*layers, last.attn.key_value(visual))
+        layers.append(last.attn.key_value(visual))
+        # They stand in one tensor with the queries, so each product to come would copy them first.
+        return tuple(KeyValue(one.key.contiguous(), one.value.contiguous()) for one in layers)
 
     def forward(
         self,
@@ -84,20 +91,18 @@ class TextDecoder(nn.Module):
         x = self.embed(tokens, past_length, token_mask)
         mask = self._mask(n_image, past_length, tokens, token_mask)
         for layer, block in enumerate(self.blocks):
-            past = [image[layer]] if image else []
-            if cache is not None:
-                past += cache.past(layer)
-            x, key_value = block(x, past, mask)
-            if cache is not None:
-                cache.store(layer, key_value)
-        if cache is not None:
-            cache.advance(tokens.shape[1])
+            x, _ = block(
+                x,
+                past=[image[layer]] if image else [],
+                mask=mask,
+                cache=cache and cache.layers[layer],
+            )
         return x
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) -> logits of the next token (..., V)."""
         weight = self.token.weight if self.output_weight is None else self.output_weight
-        return F.linear(hidden, weight, self.output_bias)
+        return linear(hidden, weight, self.output_bias)
 
     def embed(self, tokens: Tensor, past_length: int, token_mask: Tensor | None) -> Tensor:
         """Token and position embeddings, added and normalised: (R, T) -> (R, T, D)."""

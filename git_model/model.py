@@ -157,7 +157,7 @@ class Session:
         self._scene = scene
         self._image: tuple[KeyValue, ...] = ()
         self._image_of: list[int] = []  # the image that each row is about
-        self._cache = KVCache()
+        self._cache = KVCache(model.config.decoder.layers)
         self._token_mask: Tensor | None = None
 
     def step(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:

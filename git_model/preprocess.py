@@ -44,7 +44,7 @@ def open_image(path: str | Path) -> Image.Image:
             if not file.read(1):
                 raise ImageError(f"{path}: the file is empty, expected a picture")
         with Image.open(path) as image:
-            if _is_bomb(image.size):  # Pillow itself only warns until twice its limit
+            if is_bomb(image.size):  # Pillow itself only warns until twice its limit
                 raise Image.DecompressionBombError
             image.load()
             return image
@@ -58,14 +58,15 @@ def open_image(path: str | Path) -> Image.Image:
             f"{path}: not a picture, expected JPEG, PNG or another format that Pillow reads"
         ) from None
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
-        raise ImageError(f"{path}: {_reason(error)}, expected a whole picture file") from None
+        raise ImageError(f"{path}: {reason_of(error)}, expected a whole picture file") from None
 
 
-def _is_bomb(size: tuple[int, int]) -> bool:
+def is_bomb(size: tuple[int, int]) -> bool:
+    """Whether a picture of this size has more pixels than Pillow's limit."""
     return Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What an exception says, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
@@ -101,7 +102,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
         rgb = _resize(_rgb(_upright(image) if config.upright else image, config), config)
     except (OSError, SyntaxError, TypeError, ValueError) as error:
         name = getattr(image, "filename", "") or f"a picture of mode {image.mode}"
-        raise ImageError(f"{name}: {_reason(error)}") from None
+        raise ImageError(f"{name}: {reason_of(error)}") from None
     if config.crop is not None:
         rgb = _centre_crop(rgb, config.crop, config.crop_offset)
     values = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # (3, H, W), 0 to 255
@@ -154,7 +155,7 @@ def _resize(rgb: Image.Image, config: PreprocessConfig) -> Image.Image:
     if 0 in rgb.size:
         raise ImageError(f"{_by(rgb.size)} pixels, expected at least 1 x 1")
     size = _wanted_size(rgb.size, config)
-    if 0 in size or _is_bomb(size):
+    if 0 in size or is_bomb(size):
         raise ImageError(
             f"{_by(rgb.size)} pixels would be resized to {_by(size)}, expected at least 1 x 1 and "
             f"at most {Image.MAX_IMAGE_PIXELS} in all"

@@ -6,14 +6,13 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from git_model.captioner import Captioner
@@ -164,7 +163,8 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = share * group["highest_lr"]
     model.train()
-    with _precision(config):
+    kind, half = torch.device(config.device).type, config.precision == "bfloat16"
+    with torch.autocast(kind, torch.bfloat16, enabled=half):
         logits = model(batch.pixels, batch.tokens).float()
     loss = caption_loss(
         logits, batch.tokens, batch.mask, smoothing=config.smoothing, style=config.style
@@ -197,20 +197,6 @@ def save(git: Captioner, folder: Path) -> None:
     """Write a checkpoint, vocabulary and all, in place of the one before."""
     files = {TOKENIZER: git.tokenizer.to_json()}
     write_checkpoint(folder, git.model.config, git.model.state_dict(), files, overwrite=True)
-
-
-@contextmanager
-def _precision(config: TrainConfig) -> Iterator[None]:
-    """The number format of a forward pass, and so of its backward pass."""
-    kind = torch.device(config.device).type
-    with ExitStack() as stack:
-        if config.precision == "bfloat16":
-            stack.enter_context(torch.autocast(kind, torch.bfloat16))
-            if kind == "cpu":
-                # torch's fused attention needs as long for its backward pass in bfloat16 on a CPU
-                # as all the rest of a step together.
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield
 
 
 @contextmanager

@@ -97,14 +97,15 @@ def test_dropout_is_for_training_only() -> None:
 
 @given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5))
 def test_a_cache_hands_back_what_was_stored(lengths: list[int]) -> None:
-    cache = KVCache()
-    assert cache.past(0) == []
+    cache = KVCache(2)
     pieces = [torch.randn(2, 2, 3, length, 5) for length in lengths]
-    for piece in pieces:
-        cache.store(0, KeyValue(*piece))
-        cache.advance(piece.shape[3])
-    whole = torch.cat(pieces, dim=3)
-    (source,) = cache.past(0)
-    assert torch.equal(torch.stack([source.key, source.value]), whole)
+    for count, piece in enumerate(pieces, start=1):
+        whole = torch.cat(pieces[:count], dim=3)
+        for layer in cache.layers:
+            found = layer.extend(KeyValue(*piece))
+            assert torch.equal(torch.stack([found.key, found.value]), whole)
+        assert cache.length == whole.shape[3]
     cache.select(torch.tensor([1, 1, 0]))
-    assert torch.equal(cache.past(0)[0].key, whole[0][[1, 1, 0]])
+    more = torch.randn(2, 3, 3, 1, 5)
+    found = cache.layers[1].extend(KeyValue(*more))
+    assert torch.equal(found.key, torch.cat([whole[0][[1, 1, 0]], more[0]], dim=2))

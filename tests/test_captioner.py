@@ -1,18 +1,23 @@
 """Files in, text out."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from git_model import Captioner, DecodingOptions
+from git_model import Captioner, DecodingOptions, speaker
 from git_model.captioner import PictureScene
 from git_model.config import GITError
 from git_model.model import GIT
 from git_model.tokenizer import Tokenizer
 
+ROUNDING = 1e-5  # a search takes its logits in float32, whatever the model has
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"word{n}" for n in range(36))]
 
 
@@ -31,6 +36,32 @@ def git() -> Captioner:
 @pytest.fixture
 def clips() -> Captioner:
     return Captioner(tiny_model(frames=3).float(), Tokenizer.from_vocab(WORDS))
+
+
+@pytest.fixture
+def exact() -> Captioner:
+    """In float64, with weights large enough for texts to differ."""
+    return exact_captioner()
+
+
+def exact_captioner() -> Captioner:
+    model = tiny_model()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=1.5 / parameter.shape[-1] ** 0.5)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.2)
+        model.decoder.output_bias[2] = 2.0  # texts end
+    return Captioner(model, Tokenizer.from_vocab(WORDS))
+
+
+def log_p(git: Captioner, pixels: torch.Tensor, prompt: list[int], text: list[int]) -> list[float]:
+    """By teacher forcing: one uncached pass over prompt and text."""
+    tokens = torch.tensor([[*prompt, *text]])
+    with torch.inference_mode():
+        logprobs = git.model(pixels, tokens)[0].log_softmax(-1)
+    return [logprobs[len(prompt) - 1 + n, token].item() for n, token in enumerate(text)]
 
 
 def test_one_picture_gives_one_caption_and_a_list_gives_a_list(git: Captioner) -> None:
@@ -74,7 +105,7 @@ def test_a_list_of_frames_is_one_clip_where_the_model_knows_clips(clips: Caption
 
 
 def test_clips_of_different_length_do_not_form_a_batch(clips: Captioner) -> None:
-    with pytest.raises(GITError, match="differ in their number of frames"):
+    with pytest.raises(GITError, match=r"come out as \(1, 3, 16, 16\) and as \(2, 3"):
         clips.see([[picture(0)], [picture(1), picture(2)]])
 
 
@@ -130,3 +161,185 @@ def test_a_model_that_is_nowhere_is_one_line() -> None:
 
 def test_the_tiny_model_is_what_it_says() -> None:
     assert GIT(tiny_config()).config.decoder.vocab_size == len(WORDS)
+
+
+def test_one_question_gives_one_answer_and_a_list_gives_a_list(git: Captioner) -> None:
+    one = git.ask(picture(0), "word1 word2")
+    assert git.ask(picture(0), ["word1 word2"]) == [one]
+    assert git.ask([picture(0)], "word1 word2") == [one]
+    assert git.ask([picture(0)], ("word1 word2",)) == [[one]]
+
+
+def test_answers_of_a_batch_are_those_of_each_picture_and_question(exact: Captioner) -> None:
+    pictures = [picture(0), picture(1, (40, 20))]
+    questions = ["word1", "word4 word5 word6", "word2 word2"]
+    rows = exact.ask(pictures, questions)
+    for image, row in zip(pictures, rows, strict=True):
+        assert [one.tokens for one in row] == [exact.ask(image, q).tokens for q in questions]
+        logprobs = [exact.ask(image, q).logprob for q in questions]
+        assert [one.logprob for one in row] == pytest.approx(logprobs, abs=ROUNDING)
+    assert len({tuple(one.tokens) for row in rows for one in row}) > 2
+    assert [one.tokens for one in exact.ask(pictures, questions[1])] == [r[1].tokens for r in rows]
+
+
+def test_an_answer_is_what_the_model_says_behind_the_question(exact: Captioner) -> None:
+    answer = exact.ask(picture(0), "word1 word2")
+    known = log_p(exact, exact.preprocess([picture(0)]).double(), [1, 5, 6], answer.tokens)
+    assert answer.token_logprobs == pytest.approx(known, abs=ROUNDING)
+    assert answer.text == exact.tokenizer.decode(answer.tokens)
+
+
+def test_many_questions_are_answered_a_few_at_a_time(
+    exact: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = exact.see([picture(0), picture(1)])
+    questions, options = [f"word{n}" for n in range(7)], DecodingOptions(beams=2, sequences=2)
+    at_once = exact.answers(scene, questions, options)
+    assert [[len(answers) for answers in row] for row in at_once] == [[2] * 7] * 2
+    monkeypatch.setattr(speaker, "ROWS", 12)
+    chunked = exact.answers(scene, questions, options)
+    for one, other in zip(at_once, chunked, strict=True):
+        texts = [[[found.text for found in answers] for answers in row] for row in (one, other)]
+        assert texts[0] == texts[1]
+
+
+def test_the_microsoft_prompt_is_the_last_38_of_at_most_40_tokens() -> None:
+    config = tiny_config()
+    config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, positions=64))
+    words = [f"word{n % 36}" for n in range(45)]
+    ids = [4 + n % 36 for n in range(45)]
+    tokenizer = Tokenizer.from_vocab(WORDS)
+    original = Captioner(GIT(config.with_style("microsoft")), tokenizer)
+    assert original.prompt(" ".join(words)) == [1, *ids[2:40]]
+    assert original.prompt(" ".join(words[:39])) == [1, *ids[1:39]]
+    assert original.prompt(" ".join(words[:38])) == [1, *ids[:38]]
+    assert Captioner(GIT(config), tokenizer).prompt(" ".join(words)) == [1, *ids]
+
+
+@pytest.mark.parametrize("question", [None, "word7 word8"])
+def test_a_score_equals_teacher_forcing(exact: Captioner, question: str | None) -> None:
+    texts = ["word1 word2", "word1", "word1 word2 word3", "word9", "word1"]
+    pictures = [picture(0), picture(1)]
+    prompt = [1] if question is None else [1, 11, 12]
+    for image, row in zip(pictures, exact.score(pictures, texts, question=question), strict=True):
+        pixels = exact.preprocess([image]).double()
+        assert [one.text for one in row] == texts
+        for one in row:
+            assert one.tokens == [*exact.tokenizer.encode(one.text), 2]
+            known = log_p(exact, pixels, prompt, one.tokens)
+            assert one.token_logprobs == pytest.approx(known, abs=ROUNDING)
+            assert one.logprob == pytest.approx(sum(known), abs=ROUNDING)
+
+
+def test_a_generated_caption_has_the_score_of_its_text(exact: Captioner) -> None:
+    caption = exact.caption(picture(2), DecodingOptions(beams=3, suppress=(0, 1, 3)))
+    (scored,) = exact.score(picture(2), [caption.text])
+    assert scored.tokens == caption.tokens
+    assert scored.logprob == pytest.approx(caption.logprob, abs=ROUNDING)
+
+
+def test_probabilities_of_labels_are_the_softmax_of_their_scores(exact: Captioner) -> None:
+    labels = ["word1", "word2 word3", "word2", "word30"]
+    found = exact.classify(picture(0), labels, template="word5 {}", question="word6")
+    texts = [f"word5 {label}" for label in labels]
+    scores = [one.logprob for one in exact.score(picture(0), texts, question="word6")]
+    shares = torch.tensor(scores, dtype=torch.float64).softmax(0).tolist()
+    assert {one.label: one.probability for one in found} == pytest.approx(
+        dict(zip(labels, shares, strict=True)), abs=1e-12
+    )
+    assert sum(one.probability for one in found) == pytest.approx(1, abs=1e-12)
+    assert found == sorted(found, key=lambda one: -one.probability)
+
+
+def greedy_under_a_trie(
+    git: Captioner, image: Image.Image, start: list[int], texts: list[list[int]]
+) -> list[int]:
+    """The best token that some text goes on with, until a text has ended; uncached."""
+    pixels, written = git.preprocess([image]).double(), []
+    while not written or written[-1] != 2:
+        n = len(written)
+        going = sorted({text[n] for text in texts if text[:n] == written and len(text) > n})
+        with torch.inference_mode():
+            logits = git.model(pixels, torch.tensor([[*start, *written]]))[0, -1]
+        written.append(max(going, key=lambda token: logits[token].item()))
+    return written
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    words=st.sets(st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple), min_size=1),
+    question=st.sampled_from([None, "word8"]),
+)
+def test_a_pick_is_the_label_that_greedy_search_among_them_finds(
+    words: set[tuple[int, ...]], question: str | None
+) -> None:
+    git = exact_captioner()
+    labels = [" ".join(f"word{n}" for n in label) for label in sorted(words)]
+    texts = [[*git.tokenizer.encode(label), 2] for label in labels]
+    pictures = [picture(0), picture(1)]
+    for image, found in zip(pictures, git.pick(pictures, labels, question=question), strict=True):
+        start = [1] if question is None else [1, 12]
+        assert found.tokens == greedy_under_a_trie(git, image, start, texts)
+        assert found.text == labels[texts.index(found.tokens)]
+        (scored,) = git.score(image, [found.text], question=question)
+        assert found.logprob == pytest.approx(scored.logprob, abs=ROUNDING)
+
+
+LONG = " ".join(["word1"] * 24)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (lambda git: git.ask(picture(0), " "), r"question ' ' is empty, expected some words"),
+        (lambda git: git.ask(picture(0), []), r"the questions are \[\], expected a list"),
+        (lambda git: git.ask(picture(0), LONG), "has 24 tokens, expected at most 22"),
+        (lambda git: git.score(picture(0), []), r"the texts are \[\], expected a list"),
+        (lambda git: git.score(picture(0), "word1"), "the texts are 'word1', expected a list"),
+        (lambda git: git.score(picture(0), ["word1", ""]), "the text '' is empty"),
+        (lambda git: git.score(picture(0), ["word1 [SEP]"]), "holds the end token"),
+        (lambda git: git.score(picture(0), [LONG]), "more than this model's 24 positions"),
+        (lambda git: git.score(picture(0), ["word1"], question=""), "the question '' is empty"),
+        (lambda git: git.classify(picture(0), []), r"the labels are \[\], expected a list"),
+        (lambda git: git.classify(picture(0), "word1"), "the labels are 'word1', expected a list"),
+        (lambda git: git.classify(picture(0), ["word1", " "]), "label 2 is empty"),
+        (lambda git: git.classify(picture(0), ["word1", "WORD1"]), "'word1' and 'WORD1' are the"),
+        (lambda git: git.classify(picture(0), ["word1"], template="a"), "no place for the label"),
+        (lambda git: git.pick(picture(0), ["word1", "word1"]), "are the same in tokens"),
+        (lambda git: git.pick(picture(0), ["word1 [SEP] word2"]), "holds the end token"),
+        (lambda git: git.pick(picture(0), [LONG]), "25 tokens with its end, expected at most 23"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_one_line(
+    git: Captioner, work: Callable[[Captioner], object], message: str
+) -> None:
+    with pytest.raises(GITError, match=message) as error:
+        work(git)
+    assert "\n" not in str(error.value)
+
+
+def test_the_longest_texts_that_fit_are_answered_scored_and_picked(git: Captioner) -> None:
+    words = ["word1"] * 23
+    assert len(git.ask(picture(0), " ".join(words[:22])).tokens) == 1
+    assert len(git.score(picture(0), [" ".join(words)])[0].tokens) == 24
+    assert len(git.pick(picture(0), [" ".join(words[:22])]).tokens) == 23
+
+
+def test_an_animation_is_a_clip_where_the_model_knows_clips(
+    git: Captioner, clips: Captioner, tmp_path: Path
+) -> None:
+    path = tmp_path / "moving.gif"
+    frames = [Image.new("RGB", (16, 16), (20 * n, 0, 0)) for n in range(9)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    scene = clips.see(path)
+    assert (scene.n_tokens, scene.frames) == (15, ([1, 4, 7],))
+    assert clips.see(path, "ends").frames == ([0, 4, 8],)
+    first = git.see(path)
+    assert (first.n_tokens, first.frames) == (5, (None,))
+    assert len(clips.see([path, path])) == 2
+
+
+def test_a_still_picture_on_a_video_model_is_one_picture(clips: Captioner, tmp_path: Path) -> None:
+    path = tmp_path / "still.png"
+    picture(0).save(path)
+    assert clips.see(path).n_tokens == 5

@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A room imports only from rooms that stand before it.
 ROOMS = [
-    "config", "tokenizer", "constraints", "mlp", "attention", "preprocess", "video", "checkpoint",
-    "encoder", "decoder", "model", "search", "decoding", "opening", "captioner",
-    "shapes", "data", "loss", "train", "cli", "__main__",
+    "config", "tokenizer", "constraints", "linear", "mlp", "attention", "preprocess", "video",
+    "checkpoint", "encoder", "decoder", "model", "search", "decoding", "opening", "speaker",
+    "captioner", "shapes", "data", "loss", "train", "cli_options", "cli_images", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}

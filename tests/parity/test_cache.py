@@ -29,7 +29,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Twins, object, Tensor]:
 @torch.no_grad()
 def in_pieces(twin: Twins, scene: object, tokens: Tensor, cuts: list[int]) -> Tensor:
     """Logits of a text that is fed in pieces, cut before these positions."""
-    cache = KVCache()
+    cache = KVCache(len(twin.ours.decoder.blocks))
     image = () if scene is None else scene.layers
     pieces = [
         twin.ours.decoder(tokens[:, start:end], image, cache)

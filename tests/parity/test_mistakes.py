@@ -112,8 +112,8 @@ def decoder_with_the_tanh_gelu(twin: Twins) -> None:
 
 
 def norm_before_instead_of_after(twin: Twins) -> Tensor:
-    def pre_norm(block: DecoderBlock, x: Tensor, past=(), mask=None):
-        seen, key_value = block.attn(block.attn_norm(x), past, mask)
+    def pre_norm(block: DecoderBlock, x: Tensor, past=(), mask=None, cache=None):
+        seen, key_value = block.attn(block.attn_norm(x), past, mask, cache)
         x = x + seen
         return x + block.mlp(block.mlp_norm(x)), key_value
 

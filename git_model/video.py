@@ -1,0 +1,211 @@
+"""A few frames of an animation or a video, picked by a named rule: a clip.
+
+Animated pictures are read by Pillow. Videos need PyAV, the extra `video`, which is imported when
+the first one is opened. No more than the picked frames are ever in memory.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+
+from PIL import Image, UnidentifiedImageError
+
+from git_model.config import ConfigError, GITError
+from git_model.preprocess import ImageError, is_bomb, open_image, reason_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+Sampling = Literal["uniform", "ends"]
+
+# In other formats several pictures are no animation: a TIFF's are pages, and a phone's JPEG (MPO)
+# holds the same photo twice.
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
+# FFmpeg's names of the containers that may be opened. Playlists are not among them: a file must
+# not make us open other files, or the network.
+CONTAINERS = "mp4,matroska,avi,mpegts,mpeg,flv,asf,ogg"
+# MP4's siblings for pictures: FFmpeg would show their tiles as frames.
+PICTURE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one file in their order, and their numbers in the file, the first being 0."""
+
+    frames: list[Image.Image]
+    indices: list[int]
+
+
+def sample_indices(n_total: int, n_wanted: int, sampling: Sampling = "uniform") -> list[int]:
+    """Which frames to take, in order; all of them where there are no more than wanted.
+
+    Args:
+        sampling: "uniform" takes the middle of each of n_wanted equal parts; "ends" goes in equal
+            steps from the first frame to the last, as np.linspace rounded down.
+
+    Raises:
+        ConfigError: no such sampling.
+
+    >>> sample_indices(60, 6), sample_indices(60, 6, "ends")
+    ([5, 15, 25, 35, 45, 55], [0, 11, 23, 35, 47, 59])
+    """
+    n = min(n_wanted, n_total)
+    if sampling == "uniform":
+        return [(2 * i + 1) * n_total // (2 * n) for i in range(n)]
+    if sampling == "ends":
+        return [i * (n_total - 1) // max(n - 1, 1) for i in range(n)]
+    raise ConfigError(f"sampling is {sampling!r}, expected one of {', '.join(get_args(Sampling))}")
+
+
+def read_media(
+    path: str | Path, n_frames: int, sampling: Sampling = "uniform"
+) -> Image.Image | Clip:
+    """The picture in a file, or a clip of an animation's or a video's frames.
+
+    Args:
+        n_frames: the most frames of a clip (`GITConfig.frames`). With 0 the first frame of an
+            animation is a picture like any other, and a video is an error.
+        sampling: see `sample_indices`.
+
+    Raises:
+        ImageError: the file is missing, none of these, damaged, cut within a frame, without
+            frames, or larger than Pillow's limit of pixels; or it needs PyAV.
+        ConfigError: no such sampling.
+    """
+    path = Path(path)
+    if _is_unknown_to_pillow(path):
+        return _read_video(path, n_frames, sampling)
+    picture = open_image(path)
+    if n_frames == 0 or picture.format not in ANIMATED:
+        return picture
+    return _read_animation(path, n_frames, sampling) or picture
+
+
+def _is_unknown_to_pillow(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return False
+    except UnidentifiedImageError:
+        return path.stat().st_size > 0
+    except Exception:  # `open_image` says better what it is
+        return False
+
+
+def _read_animation(path: Path, n_frames: int, sampling: Sampling) -> Clip | None:
+    """Frames of an animated picture; None if it has only one."""
+    try:
+        with Image.open(path) as image:
+            # a PNG may begin with a picture for programs that cannot show the animation
+            first = int(bool(image.info.get("default_image")))
+            total = getattr(image, "n_frames", 1) - first
+            if total < 2:
+                return None
+            indices = [first + index for index in sample_indices(total, n_frames, sampling)]
+            frames = [_frame_of(image, index) for index in indices]
+            _frame_of(image, first + total - 1)  # so that a file cut short is refused
+            return Clip(frames, indices)
+    except GITError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
+        raise ImageError(f"{path}: {reason_of(error)}, expected a whole animation") from None
+
+
+def _frame_of(image: Image.Image, index: int) -> Image.Image:
+    image.seek(index)
+    return image.copy()
+
+
+def _read_video(path: Path, n_frames: int, sampling: Sampling) -> Clip:
+    """Frames of a video, which is decoded to its end: once where its container tells the number of
+    frames truly, else once more when they have been counted."""
+    if n_frames == 0:
+        raise ImageError(
+            f"{path}: not a picture, expected JPEG, PNG or another format that Pillow reads; "
+            "videos need a model with temporal embeddings"
+        )
+    with _opened(path) as (_, stream):
+        told = stream.frames  # 0 if the container does not say
+    indices = sample_indices(told, n_frames, sampling)
+    frames, total = _decode(path, indices)
+    if total != told:
+        indices = sample_indices(total, n_frames, sampling)
+        frames, _ = _decode(path, indices)
+    if not frames:
+        raise ImageError(f"{path}: a video without frames, expected at least one")
+    return Clip(frames, indices)
+
+
+def _decode(path: Path, wanted: Collection[int]) -> tuple[list[Image.Image], int]:
+    """The wanted frames of a video, upright, and how many frames it has in all."""
+    pictures, total = [], 0
+    with _opened(path) as (container, stream):
+        for packet in container.demux(stream):
+            # MPEG-TS says so also where two files were joined
+            if packet.is_corrupt and container.format.name != "mpegts":
+                raise ImageError(f"{path}: a frame is damaged or cut, expected a whole video")
+            for frame in packet.decode():
+                _check_size(path, frame)
+                if total in wanted:
+                    # the display matrix's angle, counterclockwise as Pillow's
+                    pictures.append(frame.to_image().rotate(frame.rotation, expand=True))
+                total += 1
+    return pictures, total
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple["InputContainer", "VideoStream"]]:
+    """A video file and the stream to decode; what PyAV raises meanwhile becomes an ImageError."""
+    try:
+        # as an open file, for FFmpeg might take a name for an address
+        with path.open("rb") as file, _container(path, file) as container:
+            yield container, _video_stream(path, container)
+    except GITError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise ImageError(f"{path}: {reason}, expected a whole video") from None
+
+
+def _container(path: Path, file: BinaryIO) -> "InputContainer":
+    try:
+        import av
+    except ImportError:
+        raise ImageError(
+            f"{path}: not a picture, and reading it as a video needs PyAV: "
+            "pip install 'git-model[video]'"
+        ) from None
+    try:
+        return av.open(file, "r", container_options={"format_whitelist": CONTAINERS})
+    except Exception:  # FFmpeg's own words are about its demuxers
+        raise ImageError(
+            f"{path}: neither a picture nor a whole video, expected JPEG, PNG or another format "
+            "that Pillow reads, or mp4, mov, webm, mkv, avi, mpeg, ts, flv, wmv or ogv"
+        ) from None
+
+
+def _video_stream(path: Path, container: "InputContainer") -> "VideoStream":
+    """The first video in a file that is not the cover of its music, to be decoded in parallel."""
+    from av.stream import Disposition
+
+    if container.metadata.get("major_brand") in PICTURE_BRANDS:
+        raise ImageError(f"{path}: an AVIF or HEIF picture that Pillow cannot read, expected JPEG")
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        if stream.codec_context is None:
+            raise ImageError(f"{path}: a video in an unknown codec, expected H.264 or the like")
+        _check_size(path, stream)
+        stream.thread_type = "AUTO"
+        return stream
+    raise ImageError(f"{path}: no video stream in this file, expected one")
+
+
+def _check_size(path: Path, picture: "VideoStream | VideoFrame") -> None:
+    """Refuse what exceeds Pillow's limit: a stream before it is decoded, as a frame may differ."""
+    if is_bomb((picture.width, picture.height)):
+        limit = Image.MAX_IMAGE_PIXELS
+        raise ImageError(f"{path}: too many pixels, expected at most {limit} in all")
