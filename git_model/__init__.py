@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from git_model.captioner import Captioner
-    from git_model.config import DecodingOptions, GITConfig, GITError
+    from git_model.config import DecodingOptions, GITConfig
     from git_model.decoding import generate
     from git_model.model import GIT, Scene
     from git_model.search import Generation
+    from git_model.settings import GITError
     from git_model.speaker import Caption
 
 __all__ = [
@@ -32,7 +33,8 @@ __all__ = [
 
 _ROOMS = {
     "captioner": ("Captioner",),
-    "config": ("DecodingOptions", "GITConfig", "GITError"),
+    "settings": ("GITError",),
+    "config": ("DecodingOptions", "GITConfig"),
     "decoding": ("generate",),
     "search": ("Generation",),
     "speaker": ("Caption",),

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from git_model.config import DecodingOptions, GITError, Style
+from git_model.config import DecodingOptions, Style
 from git_model.model import Scene
 from git_model.opening import open_model
 from git_model.preprocess import open_image, preprocess_batch
+from git_model.settings import GITError
 from git_model.speaker import Caption, Label, Speaker, Texts
 from git_model.video import Clip, Sampling, read_media
 

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from git_model.config import ConfigError, GITConfig, GITError, from_dict, read_mapping, to_dict
+from git_model.config import GITConfig
+from git_model.settings import ConfigError, GITError, from_dict, read_mapping, to_dict
 
 FORMAT = "git_model 1"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"

@@ -9,7 +9,7 @@ import click
 
 from git_model.cli_images import ImageRun, Record, reads_images
 from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
-from git_model.config import GITError, from_dict
+from git_model.settings import GITError, from_dict
 
 if TYPE_CHECKING:
     from git_model.model import Scene
@@ -55,7 +55,7 @@ def caption(run: ImageRun, decoding: Decoding) -> None:
         found = git.captions(scene, options)
         return [[{"caption": one.text} | _evidence(one) for one in texts] for texts in found]
 
-    run.report(git, task, "{caption}  (log p {logprob:.2f})")
+    run.report(git, task, "{caption}  (log p {logprob:.3f})")
 
 
 @main.command()
@@ -81,7 +81,7 @@ def ask(run: ImageRun, questions: list[str], decoding: Decoding) -> None:
             for row in git.answers(scene, questions, options)
         ]
 
-    run.report(git, task, "{question}  {answer}  (log p {logprob:.2f})")
+    run.report(git, task, "{question}  {answer}  (log p {logprob:.3f})")
 
 
 @main.command()
@@ -128,9 +128,9 @@ def classify(
         return [[vars(label) for label in row[: top or TOP]] for row in found]
 
     if generate:
-        run.report(git, pick, "{label}  (log p {logprob:.2f})")
+        run.report(git, pick, "{label}  (log p {logprob:.3f})")
     else:
-        run.report(git, rank, "{label}  {probability:.1%}  (log p {logprob:.2f})")
+        run.report(git, rank, "{label}  {probability:.1%}  (log p {logprob:.3f})")
 
 
 @main.command()
@@ -149,7 +149,7 @@ def score(run: ImageRun, texts: list[str], question: str | None) -> None:
         found = git.scores(scene, texts, question=question)
         return [[{"text": one.text} | _evidence(one) for one in row] for row in found]
 
-    run.report(git, task, "{text}  (log p {logprob:.2f})")
+    run.report(git, task, "{text}  (log p {logprob:.3f})")
 
 
 def _evidence(found: "Caption") -> Record:
@@ -235,7 +235,7 @@ def verify(
 )
 def train(recipe: Path, out: Path) -> None:
     """Train a model as RECIPE says (see configs/train)."""
-    from git_model.config import read_mapping
+    from git_model.settings import read_mapping
     from git_model.train import TrainConfig
     from git_model.train import train as run
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from git_model.cli_options import Command, model_options
-from git_model.config import GITError, Style
+from git_model.config import Style
+from git_model.settings import GITError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,7 @@ class ImageRun:
         """Print what a task finds, and exit: with 1 if a file could not be read, else with 0.
 
         Args:
-            line: a record as text, such as "{caption}  (log p {logprob:.2f})".
+            line: a record as text, such as "{caption}  (log p {logprob:.3f})".
         """
         failed, width = 0, max(map(len, self.images))
         for name, found in self._found(git, task):

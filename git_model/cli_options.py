@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from git_model.config import DecodingOptions, GITError, style_decoding
+from git_model.config import DecodingOptions, style_decoding
+from git_model.settings import GITError
 
 Command = Callable[..., Any]
 Decoding = Callable[[DecodingOptions], DecodingOptions]

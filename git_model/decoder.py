@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from git_model.attention import Attention, KeyValue, KVCache, LayerCache, prefix_mask
-from git_model.config import DecoderConfig, GITError
+from git_model.config import DecoderConfig
 from git_model.linear import linear
 from git_model.mlp import MLP
+from git_model.settings import GITError
 
 
 class DecoderBlock(nn.Module):

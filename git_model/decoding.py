@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from git_model.config import DecodingOptions, GITConfig, GITError
+from git_model.config import DecodingOptions, GITConfig
 from git_model.constraints import TokenTrie
 from git_model.model import GIT, Scene, Session
 from git_model.search import Generation, Prompts, score, search
+from git_model.settings import GITError
 
 CHUNK = 1024  # rows that scoring keeps in work at a time, each with a logit for every token
 

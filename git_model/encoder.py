@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from git_model.attention import Attention
-from git_model.config import EncoderConfig, GITError
+from git_model.config import EncoderConfig
 from git_model.mlp import MLP
+from git_model.settings import GITError
 
 
 class EncoderBlock(nn.Module):

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from git_model.attention import KeyValue, KVCache, Places
 from git_model.checkpoint import load_strictly, read_checkpoint, write_checkpoint
-from git_model.config import GITConfig, GITError
+from git_model.config import GITConfig
 from git_model.decoder import TextDecoder
 from git_model.encoder import Encoder
+from git_model.settings import GITError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from git_model.checkpoint import TOKENIZER, folder_of, is_checkpoint, read_checkpoint
-from git_model.config import GITConfig, GITError, Style
+from git_model.config import GITConfig, Style
 from git_model.model import GIT
+from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
 
 DTYPES = {

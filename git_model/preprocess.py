@@ -13,7 +13,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from git_model.config import GITError, PreprocessConfig
+from git_model.config import PreprocessConfig
+from git_model.settings import GITError
 
 ORIENTATION = 0x0112  # EXIF's number for it; 1 is upright, and this undoes the others
 TURN = {

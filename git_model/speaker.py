@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from git_model.config import DecodingOptions, GITError
+from git_model.config import DecodingOptions
 from git_model.constraints import TokenTrie
 from git_model.decoding import generate, score_texts
 from git_model.model import GIT, Scene
 from git_model.search import Generation
+from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
 
 ROWS = 256  # texts that are written at a time, however many questions there are

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from git_model.config import ConfigError, GITError, read_mapping
+from git_model.settings import ConfigError, GITError, read_mapping
 
 JSON, VOCAB, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"

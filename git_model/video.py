@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
 
-from git_model.config import ConfigError, GITError
 from git_model.preprocess import ImageError, is_bomb, open_image, reason_of
+from git_model.settings import ConfigError, GITError
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -13,8 +13,8 @@ from tiny import tiny_config, tiny_model
 
 from git_model import Captioner, DecodingOptions, speaker
 from git_model.captioner import PictureScene
-from git_model.config import GITError
 from git_model.model import GIT
+from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
 
 ROUNDING = 1e-5  # a search takes its logits in float32, whatever the model has

@@ -15,7 +15,8 @@ from tiny import tiny_model
 
 from git_model.captioner import Captioner
 from git_model.cli import main
-from git_model.config import DecodingOptions, GITError
+from git_model.config import DecodingOptions
+from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"word{n}" for n in range(36))]
@@ -187,7 +188,7 @@ def test_ask_answers_every_question_about_every_image(model: str, images: list[s
     assert_same(records(result), expected)
     width = max(len(image) for image in arguments[1:5])
     lines = [
-        f"{one['image']:{width}}  {one['question']}  {one['answer']}  (log p {one['logprob']:.2f})"
+        f"{one['image']:{width}}  {one['question']}  {one['answer']}  (log p {one['logprob']:.3f})"
         for one in records(result)
     ]
     assert run(*arguments).stdout.splitlines() == lines
@@ -217,7 +218,7 @@ def test_score_prints_every_text_with_its_log_probability(
     ]
     assert_same(records(result), expected)
     line = run("score", images[0], "-m", model, "-t", "word1", *options).stdout
-    assert line == f"{images[0]}  word1  (log p {expected[0]['logprob']:.2f})\n"
+    assert line == f"{images[0]}  word1  (log p {expected[0]['logprob']:.3f})\n"
 
 
 def test_classify_prints_the_likeliest_labels(model: str, images: list[str]) -> None:
@@ -237,7 +238,7 @@ def test_classify_prints_the_likeliest_labels(model: str, images: list[str]) -> 
     lines = run(*arguments).stdout.splitlines()
     assert len(lines) == 5 * 3
     best = expected[0]
-    words = [best["label"], f"{best['probability']:.1%}", f"(log p {best['logprob']:.2f})"]
+    words = [best["label"], f"{best['probability']:.1%}", f"(log p {best['logprob']:.3f})"]
     assert re.split("  +", lines[0])[1:] == words
 
 
@@ -256,7 +257,7 @@ def test_classify_generates_one_of_the_labels(model: str, images: list[str]) -> 
     ]
     assert_same(records(result), expected)
     first = expected[0]
-    line = [images[0], first["label"], f"(log p {first['logprob']:.2f})"]
+    line = [images[0], first["label"], f"(log p {first['logprob']:.3f})"]
     assert re.split("  +", run(*arguments).stdout.splitlines()[0]) == line
 
 

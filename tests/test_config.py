@@ -13,19 +13,16 @@ from tiny import tiny_config
 
 from git_model.config import (
     CLIP_MEAN,
-    ConfigError,
     DecoderConfig,
     EncoderConfig,
     GITConfig,
     PreprocessConfig,
     config_folder,
-    from_dict,
     named_config,
     read_config,
-    read_mapping,
     style_preprocess,
-    to_dict,
 )
+from git_model.settings import ConfigError, from_dict, read_mapping, to_dict
 
 NAMES = sorted(path.stem for path in (config_folder() / "model").glob("*.toml"))
 

@@ -5,8 +5,8 @@ import torch
 from tiny import tiny_model
 
 from git_model import DecodingOptions, decoding, generate
-from git_model.config import ConfigError, GITError
 from git_model.decoding import left_padded, score_texts
+from git_model.settings import ConfigError, GITError
 
 
 def test_padding_stands_on_the_left() -> None:

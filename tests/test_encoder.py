@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from git_model.config import GITError
+from git_model.settings import GITError
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 16), (24, 40), (23, 47)])

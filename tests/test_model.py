@@ -5,8 +5,9 @@ import torch
 from tiny import tiny_config, tiny_model
 
 from git_model import GIT
-from git_model.config import DecoderConfig, GITError
+from git_model.config import DecoderConfig
 from git_model.model import Session
+from git_model.settings import GITError
 
 PIXELS = torch.randn(2, 3, 16, 16, dtype=torch.float64)
 TOKENS = torch.tensor([[1, 5, 7], [1, 9, 4]])

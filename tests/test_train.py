@@ -6,15 +6,9 @@ import torch
 from PIL import Image
 
 from git_model.captioner import Captioner
-from git_model.config import (
-    ConfigError,
-    DecodingOptions,
-    GITError,
-    config_folder,
-    from_dict,
-    read_mapping,
-)
+from git_model.config import DecodingOptions, config_folder
 from git_model.data import Example, collate, world_batch
+from git_model.settings import ConfigError, GITError, from_dict, read_mapping
 from git_model.shapes import describe, draw, make_world
 from git_model.train import (
     CHECKPOINT,

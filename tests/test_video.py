@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from git_model.config import ConfigError
 from git_model.preprocess import ImageError, open_image
+from git_model.settings import ConfigError
 from git_model.video import Clip, read_media, sample_indices
 
 N = 20

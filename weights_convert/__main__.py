@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from git_model.config import GITConfig, GITError, named_config, read_config
+from git_model.config import GITConfig, named_config, read_config
+from git_model.settings import GITError
 
 Command = Callable[..., Any]
 FOLDER = click.Path(path_type=Path)

@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from git_model.config import GITConfig, read_mapping
+from git_model.config import GITConfig
+from git_model.settings import read_mapping
 from git_model.tokenizer import JSON, VOCAB, Tokenizer
 from weights_convert.rules import ConversionError, Tensors
 

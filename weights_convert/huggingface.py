@@ -14,13 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from git_model.checkpoint import CONFIG, WEIGHTS, is_checkpoint, new_folder
-from git_model.config import (
-    GITConfig,
-    GITError,
-    from_dict,
-    read_mapping,
-    style_preprocess,
-)
+from git_model.config import GITConfig, style_preprocess
+from git_model.settings import GITError, from_dict, read_mapping
 from git_model.tokenizer import JSON, SETTINGS, UNK, Tokenizer
 from weights_convert import processor
 from weights_convert.files import INDEX, Checkpoint, open_tensors, open_tokenizer

@@ -16,10 +16,10 @@ from git_model.config import (
     DecoderConfig,
     EncoderConfig,
     GITConfig,
-    GITError,
     PreprocessConfig,
     style_preprocess,
 )
+from git_model.settings import GITError
 from weights_convert.files import Checkpoint, open_tensors
 from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested, stack
 from weights_convert.towers import (

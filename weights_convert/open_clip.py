@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from git_model.config import Activation, EncoderConfig, GITConfig, GITError, style_preprocess
+from git_model.config import Activation, EncoderConfig, GITConfig, style_preprocess
 from git_model.model import GIT
+from git_model.settings import GITError
 from weights_convert.files import Checkpoint, open_tensors
 from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested
 from weights_convert.towers import CLIP, clip_config, empty_tensors

@@ -4,14 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from git_model.config import (
-    PreprocessConfig,
-    Resample,
-    from_dict,
-    read_mapping,
-    style_preprocess,
-    to_dict,
-)
+from git_model.config import PreprocessConfig, Resample, style_preprocess
+from git_model.settings import from_dict, read_mapping, to_dict
 from weights_convert.rules import ConversionError
 
 FILE = "preprocessor_config.json"

@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from git_model.checkpoint import CONFIG, folder_of, is_checkpoint
-from git_model.config import GITError, PreprocessConfig
+from git_model.config import PreprocessConfig
 from git_model.model import GIT, Session
 from git_model.preprocess import open_image, preprocess
+from git_model.settings import GITError
 from weights_convert import huggingface
 from weights_convert.files import Checkpoint
 from weights_convert.hub import find_folder
