@@ -51,9 +51,9 @@ def read_checkpoint(
     Raises:
         CheckpointError: a file is missing, damaged, or not of this project's format.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder")
     try:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: no such folder")
         settings = read_mapping(folder / CONFIG)
         if settings.pop("format", None) != FORMAT:
             raise CheckpointError(
@@ -137,10 +137,10 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         CheckpointError: `folder` is in the way, or the disk refuses.
     """
-    if folder.exists() and not (folder.is_dir() and (overwrite or not any(folder.iterdir()))):
-        raise CheckpointError(f"{folder}: already exists; name a new folder")
     beside = None
     try:
+        if folder.exists() and not (folder.is_dir() and (overwrite or not any(folder.iterdir()))):
+            raise CheckpointError(f"{folder}: already exists; name a new folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         beside.chmod(0o755)
@@ -150,7 +150,12 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         old = beside.with_name(f"{beside.name}.old")
         if folder.exists():
             folder.rename(old)
-        beside.rename(folder)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be written: {error}") from None

@@ -27,6 +27,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except GITError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:  # a full disk behind stdout, or a closed folder
+            raise click.ClickException(str(error)) from None
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """The commands in the order of this file."""
@@ -213,6 +215,8 @@ def verify(
 
     The exit code is 1 if any distance is beyond its tolerance.
     """
+    if image is not None and released is None and not model.startswith("microsoft/"):
+        raise click.UsageError("--image is for released checkpoints, say which with --released")
     from git_model.captioner import Captioner
     from weights_convert.verify import verify as run
 

@@ -65,7 +65,7 @@ class ImageRun:
             for record in found:
                 if self.as_json:
                     record = {"image": name, "model": self.model, **record}
-                    click.echo(json.dumps(record, ensure_ascii=False))
+                    click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
                 else:
                     click.echo(f"{name:{width}}  {line.format_map(record)}")
         sys.exit(1 if failed else 0)

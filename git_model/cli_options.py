@@ -2,18 +2,19 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from git_model.config import DecodingOptions, style_decoding
+from git_model.config import LARGEST, DecodingOptions, style_decoding
 from git_model.settings import GITError
 
 Command = Callable[..., Any]
 Decoding = Callable[[DecodingOptions], DecodingOptions]
+FOR_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+FOR_BEAMS = ("length_penalty", "dialect")
 
 
 def model_options(command: Command) -> Command:
@@ -86,15 +87,21 @@ def _default(item: dataclasses.Field[Any]) -> str:
 
 def _decoding(chosen: dict[str, Any], usual: DecodingOptions) -> DecodingOptions:
     try:
-        return dataclasses.replace(usual, **chosen)
+        options = dataclasses.replace(usual, **chosen)
     except GITError as error:
         raise click.UsageError(str(error)) from None
+    for name in chosen:  # no option without effect
+        if name in FOR_SAMPLING and not options.sample:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for sampling, add --sample")
+        if name in FOR_BEAMS and options.beams == 1:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for beam search, add --beams")
+    return options
 
 
 def _refuse_early(chosen: dict[str, Any]) -> None:
     """Tell wrong usage before a model is loaded, unless a checkpoint's own settings may mend it."""
     try:
-        _decoding(chosen, DecodingOptions(beams=sys.maxsize, max_new_tokens=sys.maxsize))
+        _decoding(chosen, DecodingOptions(beams=LARGEST, max_new_tokens=LARGEST))
     except click.UsageError:
         _decoding(chosen, DecodingOptions())
 

@@ -1,6 +1,7 @@
 """Every setting of a GIT model as a frozen, keyword-only dataclass; configs/ has them as TOML."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,11 +22,22 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KEEP_ASPECT = {480: 640, 420: 560}
 
 
+LARGEST = 2**20  # of any size; keeps a damaged file from asking for the whole memory
+
+
 def _positive(config: Any, room: str, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if value < 1:
-            raise ConfigError(f"{room}: {name} is {value}, expected at least 1")
+        if not 1 <= value <= LARGEST:
+            limit = "at least 1" if value < 1 else f"at most {LARGEST}"
+            raise ConfigError(f"{room}: {name} is {value}, expected {limit}")
+
+
+def _small(config: Any, room: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise ConfigError(f"{room}: {name} is {value}, expected a small number, such as 1e-05")
 
 
 def _common_checks(config: Any, room: str) -> None:
@@ -59,6 +71,7 @@ class EncoderConfig:
         _positive(self, "encoder", "image_size", "patch_size")
         _common_checks(self, "encoder")
         _fraction(self, "encoder", "attention_dropout")
+        _small(self, "encoder", "norm_eps")
         if self.image_size < self.patch_size:
             raise ConfigError(
                 f"encoder: image_size {self.image_size} is smaller than patch_size "
@@ -92,6 +105,7 @@ class DecoderConfig:
         _positive(self, "decoder", "vocab_size", "positions")
         _common_checks(self, "decoder")
         _fraction(self, "decoder", "dropout", "attention_dropout")
+        _small(self, "decoder", "norm_eps", "embedding_norm_eps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +134,11 @@ class PreprocessConfig:
         sizes = (self.short_side, self.long_side_max, *(self.exact or ()), *(self.crop or ()))
         if any(size is not None and size < 1 for size in sizes):
             raise ConfigError("preprocess: sizes must be at least 1 pixel")
-        if any(value <= 0 for value in self.std):
+        if any(not 0 < value < math.inf for value in self.std):
             raise ConfigError(f"preprocess: std is {self.std}, expected numbers above 0")
+        for name, values in (("rescale", (self.rescale,)), ("mean", self.mean)):
+            if not all(map(math.isfinite, values)):
+                raise ConfigError(f"preprocess: {name} is {values}, expected finite numbers")
 
 
 def style_preprocess(style: Style, *, image_size: int, video: bool) -> PreprocessConfig:
@@ -175,10 +192,12 @@ class DecodingOptions:
             ("sample", not (self.sample and self.beams > 1), "either sample or beams"),
             ("sequences", self.sample or self.sequences <= self.beams,
              "at most as many as beams, or sample"),
-            ("temperature", self.temperature > 0, "more than 0"),
+            ("length_penalty", -100 <= self.length_penalty <= 100, "from -100 to 100"),
+            ("temperature", 1e-3 <= self.temperature <= 1e3, "from 0.001 to 1000"),
+            ("seed", abs(self.seed) < 2**63, "a number of at most 63 bits"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "more than 0"),
+            ("repetition_penalty", 0 < self.repetition_penalty <= 1e3, "more than 0, at most 1000"),
             ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
         ):  # fmt: skip
             if not good:

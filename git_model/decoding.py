@@ -1,6 +1,5 @@
 """From a scene and prompts to texts, or from texts to probabilities: search.py, run on a model."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -39,12 +38,16 @@ def generate(
     config = model.config
     _check(prompts, scene, config)
     _check_ids(options.suppress, config)
-    if 2 * options.beams > config.decoder.vocab_size:
-        most = config.decoder.vocab_size // 2
-        raise GITError(f"beams is {options.beams}, expected at most {most}, half of the tokens")
-    room = config.decoder.positions - max(map(len, prompts))
-    options = dataclasses.replace(options, max_new_tokens=min(options.max_new_tokens, room))
+    left = config.decoder.vocab_size - len(set(options.suppress))
+    if 2 * options.beams > left:
+        raise GITError(
+            f"beams is {options.beams}, expected at most {left // 2}, half of the tokens"
+        )
+    if trie is not None and options.beams > 1:
+        raise GITError("beams and a trie do not go together, expected greedy search or sampling")
+    room = [config.decoder.positions - len(prompt) for prompt in prompts]
     start = left_padded(prompts, config.pad_id, model.decoder.output_bias.device)
+    start = start._replace(most=[min(options.max_new_tokens, most) for most in room])
     return search(Session(model, scene), start, options, config.eos_id, trie)
 
 
@@ -70,10 +73,10 @@ def score_texts(
     if not texts or not all(texts):
         raise GITError("there is no text to score, expected at least one token")
     _check_ids((token for text in texts for token in text), model.config)
-    longest = max(map(len, prompts)) + max(map(len, texts)) - 1
+    longest = max(map(len, prompts)) + max(map(len, texts))
     if longest > model.config.decoder.positions:
         raise GITError(
-            f"prompt and text have {longest} tokens to read, more than this model's "
+            f"prompt and text have {longest} tokens, more than this model's "
             f"{model.config.decoder.positions} positions"
         )
     start = left_padded(prompts, model.config.pad_id, model.decoder.output_bias.device)

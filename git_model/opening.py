@@ -31,8 +31,10 @@ def open_model(
 
     Arguments as in `Captioner.from_pretrained`.
     """
-    place = _device(device)
+    place = usable_device(device)
     config, state, tokenizer = _read(name, _dtype(dtype), revision)
+    if tokenizer is not None:
+        tokenizer.check_fit(config)
     if style is not None:
         config = config.with_style(style)
     return GIT.from_state(config, state, str(name)).to(place), tokenizer
@@ -46,7 +48,12 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _device(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of this name, if tensors can be made on it.
+
+    Raises:
+        GITError: they cannot.
+    """
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -60,6 +67,8 @@ def _read(
     """Configuration, tensors and vocabulary of any checkpoint that we know."""
     folder = folder_of(name)
     if is_checkpoint(folder):
+        if revision is not None:
+            raise GITError(f"{name}: a revision is for hub ids, this is a folder")
         has_words = (folder / TOKENIZER).is_file()
         config, state = read_checkpoint(folder, dtype=dtype)
         return config, state, Tokenizer.from_folder(folder) if has_words else None

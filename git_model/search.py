@@ -5,6 +5,7 @@ by hand. Texts are kept as lists: once a step the chosen tokens are fetched from
 is the end check, too.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from git_model.config import DecodingOptions
 from git_model.constraints import Constraint, Text, TokenTrie, all_of, constraints_of
+from git_model.settings import GITError
 
 
 class TextSession(Protocol):
@@ -32,6 +34,11 @@ class Prompts(NamedTuple):
     rows: Sequence[Sequence[int]]
     tokens: Tensor  # (P, T), all ending in the last column
     token_mask: Tensor | None  # (P, T), False for padding; None where there is none
+    most: Sequence[int] = ()  # new tokens each may get; by default what the options say
+
+    def limits(self, options: DecodingOptions) -> Sequence[int]:
+        """The most new tokens for each prompt."""
+        return self.most or [options.max_new_tokens] * len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -77,22 +84,29 @@ def token_by_token(
     """Take one token after the other, the best one or one at random, until the end token."""
     each = options.sequences
     texts = [Text(prompt, [], []) for prompt in prompts.rows for _ in range(each)]
-    luck = torch.rand(len(texts), options.max_new_tokens, generator=_seeded(options))
+    most = [limit for limit in prompts.limits(options) for _ in range(each)]
+    luck = torch.rand(len(texts), max(most), generator=_seeded(options))
     logits = session.step(prompts.tokens, prompts.token_mask).float()
     if each > 1:
         copies = [row for row in range(len(prompts.rows)) for _ in range(each)]
         session.select(copies)
         logits = logits[copies]
     live = list(range(len(texts)))  # the texts that have not ended, one for each row in work
-    for step in range(options.max_new_tokens):
+    for step in range(max(most)):
         scores = constraint(logits, [texts[i] for i in live])
+        if scores is not logits and scores.amax(-1).isneginf().any():
+            raise GITError("every token is forbidden: suppress fewer, or end a trie's texts")
         chosen = _drawn(scores, luck[live, step], options) if options.sample else scores.argmax(-1)
         known = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
         for i, token, logprob in zip(live, chosen.tolist(), known.tolist(), strict=True):
             texts[i].tokens.append(token)
-            texts[i].logprobs.append(logprob)
-        going = [row for row, i in enumerate(live) if texts[i].tokens[-1] != eos_id]
-        if not going or step == options.max_new_tokens - 1:
+            texts[i].logprobs.append(_number(logprob))
+        going = [
+            row
+            for row, i in enumerate(live)
+            if texts[i].tokens[-1] != eos_id and step + 1 < most[i]
+        ]
+        if not going:
             break
         if len(going) < len(live):  # what has ended costs nothing more
             session.select(going)
@@ -101,6 +115,16 @@ def token_by_token(
     found = [_generation(text) for text in texts]
     groups = (found[first : first + each] for first in range(0, len(found), each))
     return [sorted(group, key=lambda one: -one.score) for group in groups]
+
+
+def _number(logprob: float) -> float:
+    """The log-probability, if it is a number."""
+    if math.isnan(logprob):
+        raise GITError(
+            "the model's logits are no numbers: the checkpoint is damaged, or the number format "
+            "too small for it"
+        )
+    return logprob
 
 
 def _seeded(options: DecodingOptions) -> torch.Generator:
@@ -112,7 +136,8 @@ def _drawn(scores: Tensor, luck: Tensor, options: DecodingOptions) -> Tensor:
 
     One number a token, drawn in advance, makes a text independent of when others end.
     """
-    scores, order = (scores / options.temperature).sort(-1, descending=True)
+    scores, order = scores.sort(-1, descending=True)
+    scores = (scores - scores[:, :1]) / options.temperature
     if options.top_k:
         scores[:, options.top_k :] = float("-inf")
     probabilities = scores.softmax(-1)
@@ -121,7 +146,8 @@ def _drawn(scores: Tensor, luck: Tensor, options: DecodingOptions) -> Tensor:
     up_to = probabilities.cumsum(-1)
     wanted = luck.to(up_to.device)[:, None] * up_to[:, -1:]
     place = (up_to <= wanted).sum(-1, keepdim=True)
-    place = place.minimum((probabilities > 0).sum(-1, keepdim=True) - 1)  # against rounding
+    last = (probabilities > 0).sum(-1, keepdim=True) - 1
+    place = place.minimum(last).clamp(min=0)  # against rounding, and logits that are no numbers
     return order.gather(1, place)[:, 0]
 
 
@@ -150,7 +176,10 @@ class Candidate(NamedTuple):
 class Beams:
     """Beam search for one prompt: the beams in work, and a bank of the best that have ended."""
 
-    def __init__(self, prompt: Sequence[int], options: DecodingOptions, eos_id: int) -> None:
+    def __init__(
+        self, prompt: Sequence[int], most: int, options: DecodingOptions, eos_id: int
+    ) -> None:
+        self.most = most  # new tokens
         self.options = options
         self.eos_id = eos_id
         self.beams = [Beam(0.0, Text(prompt, [], []), 0)]
@@ -190,7 +219,7 @@ class HuggingFaceBeams(Beams):
     def advance(self, candidates: Sequence[Candidate]) -> None:
         """Go on while the best beam might still beat the worst text of a full bank."""
         n_beams, norm = self.options.beams, (self.length + 1) ** self.options.length_penalty
-        last = self.length + 1 == self.options.max_new_tokens
+        last = self.length + 1 == self.most
         going = []
         for rank, candidate in enumerate(candidates):
             beam = self.extended(candidate)
@@ -211,7 +240,7 @@ class MicrosoftBeams(Beams):
     def advance(self, candidates: Sequence[Candidate]) -> None:
         """Go on while the best candidate, at full length, might still beat the bank's worst."""
         n_tokens = len(self.beams[0].text.prompt) + self.length
-        limit = n_tokens - self.length + self.options.max_new_tokens
+        limit = n_tokens - self.length + self.most
         last = n_tokens + 1 == limit
         if len(self.bank) == self.options.sequences:
             best_possible = candidates[0].total / self._norm(limit - 1)
@@ -243,7 +272,10 @@ def beam_search(
 ) -> list[list[Generation]]:
     """Keep the best `options.beams` texts of each prompt at every step."""
     kind = HuggingFaceBeams if options.dialect == "huggingface" else MicrosoftBeams
-    searches = live = [kind(prompt, options, eos_id) for prompt in prompts.rows]
+    searches = live = [
+        kind(prompt, most, options, eos_id)
+        for prompt, most in zip(prompts.rows, prompts.limits(options), strict=True)
+    ]
     logits = session.step(prompts.tokens, prompts.token_mask).float()
     while True:
         rows, first, each = [], 0, len(logits) // len(live)
@@ -279,7 +311,10 @@ def _candidates(
     first = torch.arange(len(live), device=index.device)[:, None] * each
     columns = totals, known[first + parent, token], parent, token
     for one in zip(*(column.tolist() for column in columns), strict=True):
-        yield [Candidate(*values) for values in zip(*one, strict=True)]
+        yield [
+            Candidate(_number(total), logprob, parent, token)
+            for total, logprob, parent, token in zip(*one, strict=True)
+        ]
 
 
 @torch.inference_mode()
@@ -309,6 +344,9 @@ def score(session: TextSession, prompts: Prompts, trie: TokenTrie) -> list[list[
             logits = session.step(tokens[going].repeat(n_prompts)[:, None]).float()
         place = {node: row for row, node in enumerate(going)}
     return [
-        [[known[depth][prompt][node] for depth, node in enumerate(path)] for path in trie.paths]
+        [
+            [_number(known[depth][prompt][node]) for depth, node in enumerate(path)]
+            for path in trie.paths
+        ]
         for prompt in range(n_prompts)
     ]

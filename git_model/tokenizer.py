@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from git_model.config import GITConfig
 from git_model.settings import ConfigError, GITError, read_mapping
 
 JSON, VOCAB, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
@@ -91,6 +92,25 @@ class Tokenizer:
                 raise TokenizerError(f"the vocabulary has {token!r} twice, expected it once")
             vocab[token] = len(vocab)
         return cls(_bert(vocab))
+
+    def check_fit(self, config: GITConfig) -> None:
+        """Refuse a vocabulary that is of another model.
+
+        Raises:
+            TokenizerError: it has more tokens than the model, or the model's special ids are none
+                of its tokens.
+        """
+        size = config.decoder.vocab_size
+        if len(self) > size:
+            raise TokenizerError(
+                f"the vocabulary has {len(self)} tokens, but the model knows {size}"
+            )
+        for name in ("bos_id", "eos_id", "pad_id"):
+            if getattr(config, name) not in self._tokens:
+                raise TokenizerError(
+                    f"the model's {name} {getattr(config, name)} is no token of the vocabulary of "
+                    f"{len(self)} tokens, expected that of the model"
+                )
 
     def to_json(self) -> str:
         """The text of a tokenizer.json, which `from_folder` and Transformers can read."""

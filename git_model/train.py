@@ -22,6 +22,7 @@ from git_model.data import Batch, world_batch
 from git_model.decoding import generate
 from git_model.loss import caption_loss
 from git_model.model import GIT
+from git_model.opening import usable_device
 from git_model.settings import ConfigError
 from git_model.shapes import vocabulary
 from git_model.tokenizer import Tokenizer
@@ -61,7 +62,9 @@ class TrainConfig:
         self._require("weight_decay", self.weight_decay >= 0, "0 or more")
         self._require("betas", all(0 <= beta < 1 for beta in self.betas), "each from 0 to below 1")
         self._require("smoothing", 0 <= self.smoothing < 1, "0 or more and less than 1")
-        self._require("threads", self.threads is None or self.threads >= 1, "at least 1")
+        threads = self.threads is None or 1 <= self.threads <= 1024
+        self._require("threads", threads, "from 1 to 1024")
+        self._require("seed", abs(self.seed) < 2**63, "a number of at most 63 bits")
 
     def _require(self, name: str, good: bool, expected: str) -> None:
         if not good:
@@ -110,7 +113,7 @@ def new_captioner(config: TrainConfig) -> Captioner:
         )
     git = Captioner(GIT(model), Tokenizer.from_vocab(words))
     initialize_narrow(git.model)
-    git.model.to(config.device)
+    git.model.to(usable_device(config.device))
     return git
 
 
@@ -221,18 +224,10 @@ class _Log:
     """
 
     def __init__(self, out: Path, config: TrainConfig) -> None:
-        try:
-            out.mkdir(parents=True)
-        except FileExistsError:
-            raise CheckpointError(f"{out}: already exists; name a new folder") from None
-        except OSError as error:
-            raise CheckpointError(f"{out}: cannot be written: {error}") from None
-        self._file = (out / LOG).open("w", encoding="utf-8")
-        self._bar = tqdm(total=config.steps, unit="step", dynamic_ncols=True)
+        self._out = out
         self._config = config
         self._losses: list[float] = []
-        self._since = time.perf_counter()
-        self._write(recipe=dataclasses.asdict(config))
+        self._since = 0.0
 
     def step(self, step: int, loss: float, share: float) -> None:
         """Count a step; every so often write the mean loss since the last line."""
@@ -260,6 +255,16 @@ class _Log:
         self._file.flush()
 
     def __enter__(self) -> Self:
+        try:
+            self._out.mkdir(parents=True)
+            self._file = (self._out / LOG).open("w", encoding="utf-8")
+        except FileExistsError:
+            raise CheckpointError(f"{self._out}: already exists; name a new folder") from None
+        except OSError as error:
+            raise CheckpointError(f"{self._out}: cannot be written: {error}") from None
+        self._bar = tqdm(total=self._config.steps, unit="step", dynamic_ncols=True)
+        self._since = time.perf_counter()
+        self._write(recipe=dataclasses.asdict(self._config))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -321,7 +321,7 @@ def test_what_cannot_be_asked_is_one_line(
 def test_the_longest_texts_that_fit_are_answered_scored_and_picked(git: Captioner) -> None:
     words = ["word1"] * 23
     assert len(git.ask(picture(0), " ".join(words[:22])).tokens) == 1
-    assert len(git.score(picture(0), [" ".join(words)])[0].tokens) == 24
+    assert len(git.score(picture(0), [" ".join(words[:22])])[0].tokens) == 23
     assert len(git.pick(picture(0), [" ".join(words[:22])]).tokens) == 23
 
 

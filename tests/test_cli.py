@@ -410,3 +410,51 @@ def test_a_video_model_sees_a_clip_and_says_which_frames(tmp_path: Path) -> None
     command = ["caption", tmp_path / "moving.gif", "--model", tmp_path / "video", "--json"]
     assert json.loads(run(*command).stdout)["frames"] == [1, 4, 7]
     assert json.loads(run(*command, "--sampling", "ends").stdout)["frames"] == [0, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "0.5"], "--temperature is for sampling, add --sample"),
+        (["--length-penalty", "2"], "--length-penalty is for beam search, add --beams"),
+        (["--beams", "2", "--length-penalty", "1e9"], "expected from -100 to 100"),
+        (["--sample", "--seed", "9" * 30], "expected a number of at most 63 bits"),
+    ],
+)
+def test_an_option_that_would_do_nothing_or_too_much_is_wrong_usage(
+    options: list[str], message: str, image: str
+) -> None:
+    assert message in refusal("caption", image, *options, code=2)
+
+
+def test_a_revision_is_for_hub_ids(image: str) -> None:
+    assert "a revision is for hub ids" in refusal("caption", image, "--revision", "main")
+
+
+def test_names_that_are_too_long_are_one_line(image: str, tmp_path: Path) -> None:
+    refusal("caption", image, "--model", "x" * 300)
+    refusal("convert", "demo", tmp_path / ("x" * 300))
+
+
+def test_the_built_in_model_can_be_converted(tmp_path: Path) -> None:
+    assert run("convert", "demo", tmp_path / "hf", "--to", "hf").exit_code == 0
+
+
+def test_a_vocabulary_of_another_model_is_refused(model: str, tmp_path: Path) -> None:
+    words = Tokenizer.from_vocab([*WORDS, *(f"more{n}" for n in range(9))])
+    (Path(model) / "tokenizer.json").write_text(words.to_json())
+    line = refusal("convert", model, tmp_path / "new", "--to", "hf")
+    assert "the vocabulary has 49 tokens, but the model knows 40" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_behind_the_output_is_one_line(model: str, image: str) -> None:
+    command = [sys.executable, "-m", "git_model", "caption", image, "--model", model]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_picture_for_verify_needs_a_released_checkpoint(model: str, image: str) -> None:
+    assert "--released" in refusal("verify", model, "--image", image, code=2)

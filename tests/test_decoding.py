@@ -5,12 +5,13 @@ import torch
 from tiny import tiny_model
 
 from git_model import DecodingOptions, decoding, generate
+from git_model.constraints import TokenTrie
 from git_model.decoding import left_padded, score_texts
 from git_model.settings import ConfigError, GITError
 
 
 def test_padding_stands_on_the_left() -> None:
-    _, tokens, mask = left_padded([[5, 6, 7], [8]], pad_id=0)
+    _, tokens, mask, _ = left_padded([[5, 6, 7], [8]], pad_id=0)
     assert tokens.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[True] * 3, [False, False, True]]
     assert left_padded([[5, 6], [7, 8]], pad_id=0).token_mask is None
@@ -50,7 +51,7 @@ def test_a_text_ends_where_the_positions_do() -> None:
         ({"sequences": 2}, "sequences is 2, expected at most as many as beams, or sample"),
         ({"top_p": 0.0}, "top_p is 0.0, expected more than 0 and at most 1"),
         ({"top_k": -1}, "top_k is -1"),
-        ({"temperature": 0.0}, "temperature is 0.0, expected more than 0"),
+        ({"temperature": 0.0}, "temperature is 0.0, expected from 0.001 to 1000"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram is -1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
     ],
@@ -95,9 +96,42 @@ def test_scores_are_those_of_teacher_forcing_in_chunks_of_any_size(
         ([], "no text to score"),
         ([[5], []], "no text to score"),
         ([[40]], "there is no token 40"),
-        ([[5] * 25], "prompt and text have 25 tokens to read, more than this model's 24"),
+        ([[5] * 24], "prompt and text have 25 tokens, more than this model's 24"),
     ],
 )
 def test_texts_that_cannot_be_scored_are_refused(texts, message: str) -> None:
     with pytest.raises(GITError, match=message):
         score_texts(tiny_model(), None, [[1]], texts)
+
+
+@pytest.mark.parametrize("options", [{}, {"beams": 3}, {"beams": 3, "dialect": "microsoft"}])
+def test_a_long_prompt_beside_it_does_not_shorten_a_text(options: dict) -> None:
+    model, endless = tiny_model(), DecodingOptions(max_new_tokens=99, suppress=(2,), **options)
+    short, long = [1], [1, *range(5, 20)]
+    together = generate(model, None, [short, long], endless)
+    for prompt, (found, *_) in zip((short, long), together, strict=True):
+        ((alone, *_),) = generate(model, None, [prompt], endless)
+        assert found.tokens == alone.tokens
+        assert len(found.tokens) >= 24 - len(prompt) - 1
+        assert found.score == pytest.approx(alone.score, abs=1e-4)
+
+
+def test_beams_and_a_trie_do_not_go_together() -> None:
+    with pytest.raises(GITError, match="beams and a trie do not go together"):
+        generate(tiny_model(), None, [[1]], DecodingOptions(beams=2), TokenTrie([[5, 2]]))
+
+
+def test_a_trie_whose_texts_do_not_end_is_an_error_and_no_nonsense() -> None:
+    with pytest.raises(GITError, match="every token is forbidden"):
+        generate(tiny_model(), None, [[1]], trie=TokenTrie([[5, 6]]))
+
+
+@pytest.mark.parametrize("options", [{}, {"beams": 2}, {"sample": True}])
+def test_logits_that_are_no_numbers_are_an_error(options: dict) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.decoder.output_bias[3] = float("nan")
+    with pytest.raises(GITError, match="logits are no numbers"):
+        generate(model, None, [[1]], DecodingOptions(**options))
+    with pytest.raises(GITError, match="logits are no numbers"):
+        score_texts(model, None, [[1]], [[5, 2]])

@@ -108,7 +108,7 @@ def test_a_folder_that_exists_is_refused_before_training(tmp_path):
         ({"precision": "float8"}, "precision is 'float8', expected one of float32, bfloat16"),
         ({"smoothing": 1.0}, "smoothing is 1.0, expected 0 or more and less than 1"),
         ({"betas": [0.9, 1.0]}, "betas is"),
-        ({"threads": 0}, "threads is 0, expected at least 1"),
+        ({"threads": 0}, "threads is 0, expected from 1 to 1024"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0, expected 0 or more"),
     ],
 )

@@ -11,8 +11,9 @@ from transformers import GitForCausalLM
 
 from git_model.captioner import Captioner
 from git_model.model import GIT
+from git_model.settings import GITError
 from weights_convert.rules import ConversionError
-from weights_convert.verify import Check, verify
+from weights_convert.verify import Check, against_published, verify
 
 RELEASED = Path(__file__).parent.parent / "weights_convert" / "released.json"
 
@@ -81,14 +82,33 @@ def test_published_logits_are_compared_on_a_picture(theirs: str, tmp_path: Path)
     assert found[-1].against == "published git-base"
     assert found[-1].failed  # random weights are not those of git-base
 
+    git = Captioner.from_pretrained(tmp_path / "still", dtype=torch.float64)
+    logits = git.model(git.preprocess([picture]).double(), torch.tensor([[1]]))[0, -1, :3]
+    rounded = [round(number, 4) for number in logits.tolist()]
+    assert not against_published(git.model, "its own", rounded, picture).failed
+    rounded[1] += 0.003
+    assert against_published(git.model, "its own", rounded, picture).failed
+
 
 def test_published_logits_need_their_picture(tmp_path: Path) -> None:
     twin = twins(8, num_image_with_embedding=None)
     twin.theirs.float().save_pretrained(tmp_path / "still")
-    missing = tmp_path / "missing.jpg"
-    found = checks(str(tmp_path / "still"), released="git-base", image=missing)
+    with pytest.raises(GITError, match=r"missing\.jpg"):
+        checks(str(tmp_path / "still"), released="git-base", image=tmp_path / "missing.jpg")
+
+
+def test_a_picture_that_cannot_be_fetched_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    twin = twins(8, num_image_with_embedding=None)
+    twin.theirs.float().save_pretrained(tmp_path / "still")
+    found = checks(str(tmp_path / "still"), released="git-base")
     assert found[-1].distance is None
-    assert "give its picture with --image" in found[-1].note
+    assert found[-1].note == "give its picture with --image (no network)"
 
 
 def test_video_logits_are_not_compared_and_it_says_why(theirs: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from git_model.checkpoint import (
     CONFIG,
     TOKENIZER,
+    folder_of,
     is_checkpoint,
     read_checkpoint,
     write_checkpoint,
@@ -56,9 +57,7 @@ def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
     if folder is None:
         return checkpoint
     tokenizer = Tokenizer.from_folder(folder)
-    size = checkpoint.config.decoder.vocab_size
-    if len(tokenizer) > size:
-        raise ConversionError(f"{folder}: {len(tokenizer)} tokens, but the model knows {size}")
+    tokenizer.check_fit(checkpoint.config)
     return checkpoint._replace(tokenizer=tokenizer)
 
 
@@ -71,6 +70,8 @@ def write(checkpoint: Checkpoint, folder: Path, to: Form = "native") -> str:
         GITError: the folder is in the way, or the form has no word for a setting.
     """
     config, state, tokenizer = checkpoint
+    if tokenizer is not None:
+        tokenizer.check_fit(config)
     if to not in get_args(Form):
         raise ConversionError(f"no form {to!r}, expected {' or '.join(get_args(Form))}")
     if to == "hf":
@@ -110,8 +111,8 @@ def convert(
     Raises:
         GITError: the source cannot be read, or the destination not written.
     """
-    if revision is None and is_checkpoint(Path(source)):
-        checkpoint = read_native(Path(source))
+    if revision is None and is_checkpoint(folder_of(source)):
+        checkpoint = read_native(folder_of(source))
     else:
         checkpoint = read_foreign(source, dtype=None, revision=revision)
     return write(with_tokenizer(checkpoint, tokenizer), destination, to)

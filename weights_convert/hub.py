@@ -20,11 +20,15 @@ def find_folder(source: str, revision: str | None = None) -> Path:
         ConversionError: neither is there, or the hub cannot be asked.
     """
     folder = Path(source)
-    if folder.is_dir():
+    try:
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except OSError as error:
+        raise ConversionError(f"{source}: {error.strerror}") from None
+    if is_folder:
         if revision is not None:
             raise ConversionError(f"{source}: a revision is for hub ids, this is a folder")
         return folder
-    if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+    if exists or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
         raise ConversionError(f"{source}: no such folder, and not a hub id such as org/name")
     folder = _download(source, revision, TEXTS + SAFE)
     if not list(folder.glob("*.safetensors")):

@@ -82,6 +82,9 @@ def verify(
             hub id.
         image: the picture that the published logits belong to; fetched if not given.
     """
+    if released is None and source.startswith("microsoft/"):
+        released = source.removeprefix("microsoft/")
+    expected = None if released is None else published_logits(released)
     draw = torch.Generator().manual_seed(0)
     config, dtype = model.config, model.decoder.output_bias.dtype
     size = config.encoder.image_size
@@ -91,9 +94,8 @@ def verify(
     tokens = torch.randint(config.decoder.vocab_size, (2, length), generator=draw)
     yield cached_against_uncached(model, pixels, tokens)
     yield from against_transformers(model, source, revision, pixels, tokens)
-    name = released or source.removeprefix("microsoft/")
-    if released or source.startswith("microsoft/"):
-        yield against_published(model, name, image)
+    if expected is not None:
+        yield against_published(model, str(released), expected, image)
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
@@ -129,14 +131,27 @@ def against_transformers(
         yield Check(name, stage, value, _tolerance(model), note if stage == "encoder" else "")
 
 
-def against_published(model: GIT, name: str, image: Path | None) -> Check:
+def published_logits(name: str) -> list[float]:
     """The first logits that were published for a released checkpoint.
 
     Source: Transformers' convert_git_to_pytorch.py, where they were checked against the original.
+
+    Raises:
+        ConversionError: no checkpoint of this name was released.
     """
     published = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
     if name not in published:
         raise ConversionError(f"{name} was not released, expected one of {', '.join(published)}")
+    found: list[float] = published[name]
+    return found
+
+
+def against_published(model: GIT, name: str, logits: list[float], image: Path | None) -> Check:
+    """The first logits on the picture that they were published for.
+
+    Raises:
+        ImageError: the picture that was given cannot be read.
+    """
     against = f"published {name}"
     if model.config.frames:
         note = "they belong to six frames of a video that is read with another library"
@@ -144,16 +159,18 @@ def against_published(model: GIT, name: str, image: Path | None) -> Check:
     try:
         picture = open_image(image) if image else _fetch(name)
     except (OSError, GITError) as error:
+        if image:
+            raise
         note = f"give its picture with --image ({' '.join(str(error).split())})"
         return Check(against, "first logits", None, PUBLISHED_TOLERANCE, note)
     size = model.config.encoder.image_size
     pixels = preprocess(picture, PreprocessConfig(short_side=size, crop=(size, size)))
     start = torch.tensor([[model.config.bos_id]])
     weight = model.decoder.output_bias
-    logits = model(pixels[None].to(weight.dtype), start)[0, -1, :3]
-    expected = torch.tensor(published[name], dtype=weight.dtype)
+    found = model(pixels[None].to(weight.dtype), start)[0, -1, :3]
+    expected = torch.tensor(logits, dtype=weight.dtype)
     allowed = PUBLISHED_TOLERANCE * (1 + expected.abs().max()) / expected.abs().max()
-    return Check(against, "first logits", distance(logits, expected), allowed.item())
+    return Check(against, "first logits", distance(found, expected), allowed.item())
 
 
 def _tolerance(model: GIT) -> float:
