@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from git_model.beams import beam_search
 from git_model.config import DecodingOptions, GITConfig
-from git_model.constraints import TokenTrie
+from git_model.constraints import TokenTrie, all_of, constraints_of
 from git_model.model import GIT, Scene, Session
-from git_model.search import Generation, Prompts, score, search
+from git_model.search import Generation, Prompts, TextSession, score, token_by_token
 from git_model.settings import GITError
 
 CHUNK = 1024  # rows that scoring keeps in work at a time, each with a logit for every token
@@ -90,6 +91,23 @@ def score_texts(
             for n, values in zip(chunk, of_prompt, strict=True):
                 row[n] = values
     return found
+
+
+def search(
+    session: TextSession,
+    prompts: Prompts,
+    options: DecodingOptions,
+    eos_id: int,
+    trie: TokenTrie | None = None,
+) -> list[list[Generation]]:
+    """For each prompt the texts that the options ask for, best first.
+
+    Args:
+        trie: texts, each with its end token; only these are generated.
+    """
+    constraint = all_of([*constraints_of(options, eos_id), *([trie] if trie else [])])
+    run = beam_search if options.beams > 1 else token_by_token
+    return run(session, prompts, options, eos_id, constraint)
 
 
 def left_padded(

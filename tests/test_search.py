@@ -12,8 +12,8 @@ from languages import Language, markov
 
 from git_model import DecodingOptions
 from git_model.constraints import TokenTrie
-from git_model.decoding import left_padded
-from git_model.search import Generation, score, search
+from git_model.decoding import left_padded, search
+from git_model.search import Generation, score
 
 START, END, A, B, C = 0, 1, 2, 3, 4
 # From the start A is likeliest, after it the end; B is followed by C for ever.

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # A room imports only from rooms that stand before it.
 ROOMS = [
     "settings", "config", "tokenizer", "constraints", "linear", "mlp", "attention", "preprocess",
-    "video", "checkpoint", "encoder", "decoder", "model", "search", "decoding", "opening",
+    "video", "checkpoint", "encoder", "decoder", "model", "search", "beams", "decoding", "opening",
     "speaker", "captioner", "shapes", "data", "loss", "train", "cli_options", "cli_images", "cli",
     "__main__",
 ]  # fmt: skip
