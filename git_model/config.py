@@ -33,13 +33,6 @@ def _positive(config: Any, room: str, *names: str) -> None:
             raise ConfigError(f"{room}: {name} is {value}, expected {limit}")
 
 
-def _small(config: Any, room: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not 0 <= value < 1:
-            raise ConfigError(f"{room}: {name} is {value}, expected a small number, such as 1e-05")
-
-
 def _common_checks(config: Any, room: str) -> None:
     _positive(config, room, "width", "layers", "heads", "mlp_width")
     if config.width % config.heads:
@@ -70,8 +63,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         _positive(self, "encoder", "image_size", "patch_size")
         _common_checks(self, "encoder")
-        _fraction(self, "encoder", "attention_dropout")
-        _small(self, "encoder", "norm_eps")
+        _fraction(self, "encoder", "attention_dropout", "norm_eps")
         if self.image_size < self.patch_size:
             raise ConfigError(
                 f"encoder: image_size {self.image_size} is smaller than patch_size "
@@ -104,8 +96,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         _positive(self, "decoder", "vocab_size", "positions")
         _common_checks(self, "decoder")
-        _fraction(self, "decoder", "dropout", "attention_dropout")
-        _small(self, "decoder", "norm_eps", "embedding_norm_eps")
+        _fraction(self, "decoder", "dropout", "attention_dropout", "norm_eps", "embedding_norm_eps")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,19 +107,22 @@ class TextDecoder(nn.Module):
 
     def embed(self, tokens: Tensor, past_length: int, token_mask: Tensor | None) -> Tensor:
         """Token and position embeddings, added and normalised: (R, T) -> (R, T, D)."""
-        total = past_length + tokens.shape[1]
         if token_mask is None:
+            total = past_length + tokens.shape[1]
+            self._check_length(total)
             position = torch.arange(past_length, total, device=tokens.device)
         else:
-            position = (token_mask.cumsum(1) - 1).clamp(min=0)[:, past_length:]
             if past_length == 0:  # later a search counts, so that no step waits for the device
-                total = int(token_mask.sum(1).max())
-        if total > self.config.positions and (token_mask is None or past_length == 0):
-            raise GITError(
-                f"text of {total} tokens is longer than the {self.config.positions} positions of "
-                "this model: shorten the prompt or ask for fewer new tokens"
-            )
+                self._check_length(int(token_mask.sum(1).max()))
+            position = (token_mask.cumsum(1) - 1).clamp(min=0)[:, past_length:]
         return self.dropout(self.norm(self.token(tokens) + self.position(position)))
+
+    def _check_length(self, n_tokens: int) -> None:
+        if n_tokens > self.config.positions:
+            raise GITError(
+                f"text of {n_tokens} tokens is longer than the {self.config.positions} positions "
+                "of this model: shorten the prompt or ask for fewer new tokens"
+            )
 
     def _mask(
         self, n_image: int, past_length: int, tokens: Tensor, token_mask: Tensor | None

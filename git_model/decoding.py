@@ -1,4 +1,4 @@
-"""From a scene and prompts to texts, or from texts to probabilities: search.py, run on a model."""
+"""From a scene and prompts to texts, or from texts to probabilities: the searches, on a model."""
 
 from collections.abc import Iterable, Sequence
 

@@ -44,6 +44,10 @@ def test_a_width_that_the_heads_do_not_divide_is_refused_by_name() -> None:
         (lambda: PreprocessConfig(short_side=None, long_side_max=5), "needs short_side"),
         (lambda: PreprocessConfig(crop=(0, 5)), "at least 1 pixel"),
         (lambda: PreprocessConfig(std=(1.0, 0.0, 1.0)), "expected numbers above 0"),
+        (lambda: PreprocessConfig(rescale=float("inf")), "rescale is .*expected finite numbers"),
+        (lambda: EncoderConfig(norm_eps=float("nan")), "encoder: norm_eps is nan"),
+        (lambda: DecoderConfig(embedding_norm_eps=-1.0), "decoder: embedding_norm_eps is -1.0"),
+        (lambda: EncoderConfig(width=10**12), "encoder: width is 1000000000000, expected at most"),
     ],
 )
 def test_impossible_values_are_refused_with_field_and_value(build, message: str) -> None:
