@@ -1,49 +1,58 @@
-"""Why `git_model/linear.py`: x W^T against (W x^T)^T for a few rows, at GIT-base's sizes.
+"""Why `git_model/linear.py`: its ways to multiply a few rows, at GIT-base's sizes, on this machine.
 
-python benchmarks/few_rows.py
+    python benchmarks/few_rows.py [--dtype bfloat16] [--threads 2]
+
+Where another way than the one in bold is much the fastest on your processor, `quickest` in that
+file is the place to say so.
 """
 
 import statistics
 import time
-from collections.abc import Callable
 
+import click
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from git_model.linear import linear
+from git_model.linear import Way, cpu_maker, in_blocks, quickest, turned
 
 SIZES = {"qkv": (2304, 768), "mlp up": (3072, 768), "mlp down": (768, 3072), "words": (30522, 768)}
+WAYS: dict[str, Way] = {"x W^T": F.linear, "(W x^T)^T": turned, "in blocks": in_blocks}
 
 
-def time_of(
-    product: Callable[[Tensor, Tensor, Tensor], Tensor],
-    rows: int,
-    weights: list[Tensor],
-    bias: Tensor,
-) -> float:
+def time_of(way: Way, rows: int, weights: list[Tensor], bias: Tensor) -> float:
     """Milliseconds a product, the median of nine runs."""
-    x = torch.randn(rows, weights[0].shape[1])
+    x = torch.randn(rows, weights[0].shape[1], dtype=bias.dtype)
     taken = []
     for _ in range(10):
         start = time.perf_counter()
         for weight in weights:
-            product(x, weight, bias)
+            way(x, weight, bias)
         taken.append(time.perf_counter() - start)
     return 1e3 * statistics.median(taken[1:]) / len(weights)
 
 
+@click.command()
+@click.option("--dtype", default="float32", type=click.Choice(["float32", "bfloat16"]))
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @torch.inference_mode()
-def main() -> None:
-    """Print a table of milliseconds a product; weights are too many for the caches."""
-    torch.set_num_threads(2)
-    print("| matrix | rows | x W^T | (W x^T)^T | ratio |\n|---|---|---|---|---|")
+def main(dtype: str, threads: int) -> None:
+    """Print a table of milliseconds a product; the weights are too many for the inner caches."""
+    torch.set_num_threads(threads)
+    number = getattr(torch, dtype)
+    print(f"| {cpu_maker() or 'unknown maker'}, {dtype} | rows | {' | '.join(WAYS)} |")
+    print("|---" * (2 + len(WAYS)) + "|")
     for name, (out, width) in SIZES.items():
-        weights = [torch.randn(out, width) for _ in range(max(1, 4 * 10**7 // (out * width)))]
-        bias = torch.randn(out)
-        for rows in (1, 4, 8, 32):
-            usual, ours = (time_of(f, rows, weights, bias) for f in (F.linear, linear))
-            print(f"| {name} | {rows} | {usual:.2f} | {ours:.2f} | {usual / ours:.1f} x |")
+        n_weights = max(2, 4 * 10**7 // (out * width))
+        weights = [torch.randn(out, width, dtype=number) for _ in range(n_weights)]
+        bias = torch.randn(out, dtype=number)
+        for rows in (1, 2, 4, 8, 16, 64, 200):
+            cells = []
+            for way in WAYS.values():
+                text = f"{time_of(way, rows, weights, bias):.2f}"
+                chosen = way is quickest(rows, number, cpu_maker())
+                cells.append(f"**{text}**" if chosen else text)
+            print(f"| {name} | {rows} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

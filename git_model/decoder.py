@@ -48,8 +48,8 @@ class TextDecoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.token = nn.Embedding(config.vocab_size, config.width)
-        self.position = nn.Embedding(config.positions, config.width)
+        self.token = _embedding(config.vocab_size, config.width)
+        self.position = _embedding(config.positions, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.embedding_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
@@ -141,3 +141,8 @@ class TextDecoder(nn.Module):
         # Padding sees itself: its own result is never read, and no softmax is left without a key.
         itself = torch.eye(n_text, dtype=torch.bool, device=tokens.device)[past_length:]
         return ((visible & real) | F.pad(itself, (n_image, 0)))[:, None]  # (R, 1, T, I + past + T)
+
+
+def _embedding(size: int, width: int) -> nn.Embedding:
+    """A table without numbers, which `GIT.initialize` draws; `nn.Embedding` would do so, too."""
+    return nn.Embedding.from_pretrained(torch.empty(size, width), freeze=False)

@@ -71,6 +71,8 @@ class GIT(nn.Module):
     @torch.no_grad()
     def initialize(self) -> None:
         """Random weights as BERT has them: N(0, 0.02), biases 0, norms 1, temporal embeddings 0."""
+        if self.decoder.output_bias.is_meta:
+            return  # to fill nothing there takes a second, for torch imports its compiler
         for name, parameter in self.named_parameters():
             if "norm" in name:
                 parameter.fill_(float(name.endswith("weight")))

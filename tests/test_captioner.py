@@ -52,7 +52,7 @@ def exact_captioner() -> Captioner:
                 parameter.normal_(std=1.5 / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.2)
-        model.decoder.output_bias[2] = 2.0  # texts end
+        model.decoder.output_bias[2] = 3.0  # texts end
     return Captioner(model, Tokenizer.from_vocab(WORDS))
 
 
@@ -78,7 +78,10 @@ def test_a_path_and_its_picture_are_the_same(git: Captioner, tmp_path: Path) -> 
     picture(3).save(path)
     for name in (path, str(path)):
         assert git.caption(name) == git.caption(picture(3))
-    assert git.caption([path, str(path)]) == [git.caption(path)] * 2
+    one, two = git.caption([path, str(path)])
+    assert one == two
+    assert one.tokens == git.caption(path).tokens
+    assert one.logprob == pytest.approx(git.caption(path).logprob, abs=ROUNDING)
 
 
 def test_a_scene_is_read_once_and_asked_often(git: Captioner) -> None:
@@ -232,7 +235,10 @@ def test_a_score_equals_teacher_forcing(exact: Captioner, question: str | None) 
 
 
 def test_a_generated_caption_has_the_score_of_its_text(exact: Captioner) -> None:
-    caption = exact.caption(picture(2), DecodingOptions(beams=3, suppress=(0, 1, 3)))
+    options = DecodingOptions(beams=3, suppress=(0, 1, 3), length_penalty=0.0, min_new_tokens=3)
+    caption = exact.caption(picture(2), options)
+    assert caption.text
+    assert caption.tokens[-1] == 2
     (scored,) = exact.score(picture(2), [caption.text])
     assert scored.tokens == caption.tokens
     assert scored.logprob == pytest.approx(caption.logprob, abs=ROUNDING)

@@ -97,6 +97,12 @@ def test_importing_the_package_loads_no_reference(code: str) -> None:
     assert run.stdout.strip() == "[]"
 
 
+def test_opening_a_model_does_not_wait_for_the_compiler_of_torch() -> None:
+    code = "from git_model import Captioner; Captioner.from_pretrained('demo')"
+    check = f"import sys; {code}; sys.exit('torch._dynamo' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
 def functions_of(path: Path) -> list[tuple[str, int]]:
     tree = ast.parse(path.read_text())
     return [
