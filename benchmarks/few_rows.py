@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from git_model.linear import Way, cpu_maker, in_blocks, quickest, turned
+from git_model.devices import CPU_MAKER
+from git_model.linear import Way, in_blocks, quickest, turned
 
 SIZES = {"qkv": (2304, 768), "mlp up": (3072, 768), "mlp down": (768, 3072), "words": (30522, 768)}
 WAYS: dict[str, Way] = {"x W^T": F.linear, "(W x^T)^T": turned, "in blocks": in_blocks}
@@ -40,7 +41,7 @@ def main(dtype: str, threads: int) -> None:
     """Print a table of milliseconds a product; the weights are too many for the inner caches."""
     torch.set_num_threads(threads)
     number = getattr(torch, dtype)
-    print(f"| {cpu_maker() or 'unknown maker'}, {dtype} | rows | {' | '.join(WAYS)} |")
+    print(f"| {CPU_MAKER or 'unknown maker'}, {dtype} | rows | {' | '.join(WAYS)} |")
     print("|---" * (2 + len(WAYS)) + "|")
     for name, (out, width) in SIZES.items():
         n_weights = max(2, 4 * 10**7 // (out * width))
@@ -50,7 +51,7 @@ def main(dtype: str, threads: int) -> None:
             cells = []
             for way in WAYS.values():
                 text = f"{time_of(way, rows, weights, bias):.2f}"
-                chosen = way is quickest(rows, number, cpu_maker())
+                chosen = way is quickest(rows, number, CPU_MAKER)
                 cells.append(f"**{text}**" if chosen else text)
             print(f"| {name} | {rows} | {' | '.join(cells)} |", flush=True)
 

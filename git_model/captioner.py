@@ -54,20 +54,35 @@ class Captioner(Speaker):
         device: str | torch.device = "cpu",
         revision: str | None = None,
         style: Style | None = None,
+        compile: bool = False,
     ) -> Self:
         """Open a model.
 
         Args:
             name: "demo" (comes with this package), a folder in our form, in Hugging Face's or in
                 the original's, or a hub id such as "microsoft/git-base-coco".
+            dtype: "float32", "bfloat16", "float16", "float64", or "auto": bfloat16 on a device that
+                computes in it, on others float32.
+            device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
             revision: of a hub id: a branch, tag or commit.
             style: "huggingface" or "microsoft": run the checkpoint as that reference does; by
                 default as the checkpoint says.
+            compile: run the encoder through torch.compile, for many pictures: the first of each
+                size takes some seconds more.
 
         Raises:
-            GITError: no such model, or a damaged one.
+            GITError: no such model, or a damaged one; or no such device.
         """
-        return cls(*open_model(name, dtype=dtype, device=device, revision=revision, style=style))
+        return cls(
+            *open_model(
+                name,
+                dtype=dtype,
+                device=device,
+                revision=revision,
+                style=style,
+                compile=compile,
+            )
+        )
 
     def preprocess(self, pictures: Sequence[Picture]) -> Tensor:
         """Pictures, or the frames of a clip, as pixels (B, 3, H, W)."""

@@ -37,6 +37,7 @@ class ImageRun:
     device: str
     dtype: str
     style: Style | None
+    compile: bool
 
     def open_model(self) -> "Captioner":
         """The model."""
@@ -48,6 +49,7 @@ class ImageRun:
             device=self.device,
             dtype=self.dtype,
             style=self.style,
+            compile=self.compile,
         )
 
     def report(self, git: "Captioner", task: Task, line: str) -> NoReturn:

@@ -27,12 +27,23 @@ def model_options(command: Command) -> Command:
         ),
         click.option(
             "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
+            type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
             default="float32",
             show_default=True,
-            help="Number format of the weights.",
+            help="Number format of the weights; auto: bfloat16 where the device computes in it.",
         ),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps."),
+        click.option(
+            "--device",
+            default="cpu",
+            show_default=True,
+            help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.",
+        ),
+        click.option(
+            "--compile",
+            is_flag=True,
+            help="Run the encoder through torch.compile, for many images: the first of each size "
+            "takes some seconds more.",
+        ),
         click.option("--revision", help="Branch, tag or commit of a hub id."),
         click.option(
             "--model",

@@ -6,12 +6,13 @@ torch calls Intel's library, which is tuned for Intel's. So a way is chosen for 
 measured (`python benchmarks/few_rows.py` measures the machine at hand), for others the usual one.
 """
 
-import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from git_model.devices import CPU_MAKER
 
 BLOCK = 64  # outputs
 
@@ -21,7 +22,7 @@ Way = Callable[[Tensor, Tensor, Tensor], Tensor]  # (rows, I), (O, I), (O,) -> (
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b, as `torch.nn.functional.linear`: (..., I) -> (..., O), the weight (O, I)."""
     rows = x.numel() // x.shape[-1]
-    way = quickest(rows, x.dtype, cpu_maker() if x.device.type == "cpu" else x.device.type)
+    way = quickest(rows, x.dtype, CPU_MAKER if x.device.type == "cpu" else x.device.type)
     return way(x.reshape(rows, -1), weight, bias).reshape(*x.shape[:-1], len(weight))
 
 
@@ -44,12 +45,6 @@ def quickest(rows: int, dtype: torch.dtype, maker: str) -> Way:
     if dtype == torch.bfloat16 and maker == "Intel":
         return turned if 2 <= rows <= 512 else F.linear
     return F.linear
-
-
-@functools.cache
-def cpu_maker() -> str:
-    """The maker of this machine's processor, such as "Intel"."""
-    return str(torch.cpu.get_capabilities().get("cpu_name", "")).partition(" ")[0]
 
 
 def turned(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

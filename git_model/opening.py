@@ -7,16 +7,10 @@ from torch import Tensor
 
 from git_model.checkpoint import TOKENIZER, folder_of, is_checkpoint, read_checkpoint
 from git_model.config import GITConfig, Style
+from git_model.devices import dtype_of, usable_device
 from git_model.model import GIT
 from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
-
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
 
 
 def open_model(
@@ -26,39 +20,22 @@ def open_model(
     device: str | torch.device = "cpu",
     revision: str | None = None,
     style: Style | None = None,
+    compile: bool = False,
 ) -> tuple[GIT, Tokenizer | None]:
     """The model of this name, in eval mode, and its vocabulary if it has one.
 
     Arguments as in `Captioner.from_pretrained`.
     """
     place = usable_device(device)
-    config, state, tokenizer = _read(name, _dtype(dtype), revision)
+    config, state, tokenizer = _read(name, dtype_of(dtype, place), revision)
     if tokenizer is not None:
         tokenizer.check_fit(config)
     if style is not None:
         config = config.with_style(style)
-    return GIT.from_state(config, state, str(name)).to(place), tokenizer
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in DTYPES:
-        raise GITError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device of this name, if tensors can be made on it.
-
-    Raises:
-        GITError: they cannot.
-    """
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise GITError(f"device {str(device)!r} cannot be used here: {reason}") from None
+    model = GIT.from_state(config, state, str(name)).to(place)
+    if compile:
+        model.encoder.compile()
+    return model, tokenizer
 
 
 def _read(

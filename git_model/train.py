@@ -20,9 +20,9 @@ from git_model.checkpoint import TOKENIZER, CheckpointError, write_checkpoint
 from git_model.config import DecodingOptions, Style, named_config
 from git_model.data import Batch, world_batch
 from git_model.decoding import generate
+from git_model.devices import usable_device
 from git_model.loss import caption_loss
 from git_model.model import GIT
-from git_model.opening import usable_device
 from git_model.settings import ConfigError
 from git_model.shapes import vocabulary
 from git_model.tokenizer import Tokenizer

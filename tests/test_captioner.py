@@ -147,7 +147,7 @@ def test_the_built_in_model_opens_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "dtype is 'int8', expected one of float32, bfloat16"),
+        ({"dtype": "int8"}, "dtype is 'int8', expected auto or one of float32, bfloat16"),
         ({"style": "meta"}, "style is 'meta', expected one of huggingface, microsoft"),
     ],
 )

@@ -10,10 +10,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A room imports only from rooms that stand before it.
 ROOMS = [
-    "settings", "config", "tokenizer", "constraints", "linear", "mlp", "attention", "preprocess",
-    "video", "checkpoint", "encoder", "decoder", "model", "search", "beams", "decoding", "opening",
-    "speaker", "captioner", "shapes", "data", "loss", "train", "cli_options", "cli_images", "cli",
-    "__main__",
+    "settings", "config", "tokenizer", "constraints", "devices",
+    "linear", "mlp", "attention", "preprocess", "video", "checkpoint",
+    "encoder", "decoder", "model",
+    "search", "beams", "decoding",
+    "opening", "speaker", "captioner",
+    "shapes", "data", "loss", "train",
+    "cli_options", "cli_images", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
