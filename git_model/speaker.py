@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from git_model.config import DecodingOptions
+from git_model.config import DecodingOptions, GITConfig
 from git_model.constraints import TokenTrie
 from git_model.decoding import generate, score_texts
 from git_model.model import GIT, Scene
@@ -44,6 +44,28 @@ class Label:
     logprob: float
 
 
+def prompt_tokens(question: str, tokenizer: Tokenizer, config: GITConfig) -> list[int]:
+    """The tokens that an answer stands behind: the start token and the question.
+
+    In the microsoft style at most 38 of them: the last of the first 40 (inference.py).
+
+    Raises:
+        GITError: the question is empty, or longer than the model's positions.
+    """
+    tokens = tokenizer.encode(question)
+    if not tokens:
+        raise GITError(f"the question {question!r} is empty, expected some words")
+    if config.style == "microsoft":
+        tokens = tokens[:40][-38:]
+    most = config.decoder.positions - 2  # the start token, and one of an answer
+    if len(tokens) > most:
+        raise GITError(
+            f"the question that begins {question[:40]!r} has {len(tokens)} tokens, "
+            f"expected at most {most}"
+        )
+    return [config.bos_id, *tokens]
+
+
 class Speaker:
     """A GIT with its vocabulary."""
 
@@ -67,7 +89,7 @@ class Speaker:
 
     def captions(self, scene: Scene, options: DecodingOptions | None = None) -> list[list[Caption]]:
         """For each image `options.sequences` captions, best first."""
-        return self._written(scene, [self._start(None)] * len(scene), options)
+        return self._written(scene, [self.prompt(None)] * len(scene), options)
 
     def answers(
         self, scene: Scene, questions: Texts, options: DecodingOptions | None = None
@@ -102,7 +124,7 @@ class Speaker:
         self, scene: Scene, labels: Texts, *, template: str = "{}", question: str | None = None
     ) -> list[Caption]:
         """For each image one of the labels, generated greedily under a trie of all of them."""
-        tokens, start = self._label_tokens(labels, template), self._start(question)
+        tokens, start = self._label_tokens(labels, template), self.prompt(question)
         name_of = dict(zip(map(tuple, tokens), labels, strict=True))
         longest = max(name_of, key=len)
         room = self.model.config.decoder.positions - len(start)
@@ -115,29 +137,12 @@ class Speaker:
         found = generate(self.model, scene, [start] * len(scene), options, TokenTrie(tokens))
         return [_caption(name_of[tuple(best.tokens)], best) for best, *_ in found]
 
-    def prompt(self, question: str) -> list[int]:
-        """The tokens that an answer is generated behind: the start token and the question.
-
-        In the microsoft style at most 38 of them: the last of the first 40 (inference.py).
-
-        Raises:
-            GITError: the question is empty, or longer than the model's positions.
-        """
-        tokens = self.tokenizer.encode(question)
-        if not tokens:
-            raise GITError(f"the question {question!r} is empty, expected some words")
-        if self.model.config.style == "microsoft":
-            tokens = tokens[:40][-38:]
-        most = self.model.config.decoder.positions - 2  # the start token, and one of an answer
-        if len(tokens) > most:
-            raise GITError(
-                f"the question that begins {question[:40]!r} has {len(tokens)} tokens, "
-                f"expected at most {most}"
-            )
-        return [self.model.config.bos_id, *tokens]
-
-    def _start(self, question: str | None) -> list[int]:
-        return [self.model.config.bos_id] if question is None else self.prompt(question)
+    def prompt(self, question: str | None) -> list[int]:
+        """What a text is generated behind: the start token and, for an answer, the question."""
+        config = self.model.config
+        if question is None:
+            return [config.bos_id]
+        return prompt_tokens(question, self.tokenizer, config)
 
     def _written(
         self, scene: Scene, prompts: Sequence[Sequence[int]], options: DecodingOptions | None
@@ -155,7 +160,7 @@ class Speaker:
         question: str | None,
     ) -> list[list[Caption]]:
         """For each image its score of each text, under the name that the text goes by."""
-        rows = score_texts(self.model, scene, [self._start(question)] * len(scene), tokens)
+        rows = score_texts(self.model, scene, [self.prompt(question)] * len(scene), tokens)
         return [
             [
                 Caption(name, text, sum(logprobs), logprobs)

@@ -5,10 +5,11 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, Literal, Self
 
 import torch
@@ -17,14 +18,14 @@ from tqdm import tqdm
 
 from git_model.captioner import Captioner
 from git_model.checkpoint import TOKENIZER, CheckpointError, write_checkpoint
-from git_model.config import DecodingOptions, Style, named_config
-from git_model.data import Batch, world_batch
+from git_model.config import DecodingOptions, GITConfig, Style, named_config
+from git_model.data import Batch, Example, Target, collate, lesson_of
 from git_model.decoding import generate
 from git_model.devices import usable_device
-from git_model.loss import caption_loss
+from git_model.loss import batch_loss
 from git_model.model import GIT
 from git_model.settings import ConfigError
-from git_model.shapes import vocabulary
+from git_model.shapes import describe, draw, make_world, vocabulary
 from git_model.tokenizer import Tokenizer
 
 LOG, CHECKPOINT = "log.jsonl", "checkpoint"
@@ -169,15 +170,26 @@ def train_step(
     model.train()
     kind, half = torch.device(config.device).type, config.precision == "bfloat16"
     with torch.autocast(kind, torch.bfloat16, enabled=half):
-        logits = model(batch.pixels, batch.tokens).float()
-    loss = caption_loss(
-        logits, batch.tokens, batch.mask, smoothing=config.smoothing, style=config.style
-    )
+        total = batch_loss(model, batch, smoothing=config.smoothing, style=config.style)
+    loss = total / batch.n_predicted
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     optimizer.step()
     return loss.item()
+
+
+def world_batch(
+    numbers: Iterable[int], tokenizer: Tokenizer, config: GITConfig, *, held_out: bool = False
+) -> Batch:
+    """The worlds of these numbers, drawn and described."""
+    lessons = []
+    for number in numbers:
+        world = make_world(number, held_out=held_out)
+        example = Example(str(number), draw(world), (Target((describe(world),)),))
+        luck, longest = Random(number), config.decoder.positions  # noqa: S311
+        lessons.append(lesson_of(example, tokenizer, config, luck=luck, max_tokens=longest))
+    return collate(lessons, config.pad_id)
 
 
 @torch.inference_mode()

@@ -7,7 +7,6 @@ from PIL import Image
 
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions, config_folder
-from git_model.data import Example, collate, world_batch
 from git_model.settings import ConfigError, GITError, from_dict, read_mapping
 from git_model.shapes import describe, draw, make_world
 from git_model.train import (
@@ -158,29 +157,6 @@ def test_the_learning_rate_goes_up_a_line_and_down_a_cosine():
     assert rates[19] == pytest.approx(0.5)
     assert rates[-1] == pytest.approx(0)
     assert rates[9:] == sorted(rates[9:], reverse=True)
-
-
-def test_a_batch_predicts_the_text_and_its_end_and_nothing_else():
-    git = new_captioner(recipe())
-    config = git.model.config
-    texts = ["a red star", "a large blue square at the top"]
-    batch = collate([Example(draw(make_world(0)), t) for t in texts], git.tokenizer, config)
-    assert batch.pixels.shape == (2, 3, 64, 64)
-    for tokens, mask, text in zip(batch.tokens, batch.mask, texts, strict=True):
-        assert tokens[0] == config.bos_id
-        assert not mask[0]
-        assert tokens[mask].tolist() == [*git.tokenizer.encode(text), config.eos_id]
-        assert (tokens[1:][~mask[1:]] == config.pad_id).all()
-
-
-def test_padding_changes_no_logits():
-    git = new_captioner(recipe())
-    batch = world_batch(range(8), git.tokenizer, git.model.config)
-    together = git.model(batch.pixels, batch.tokens)
-    for row, mask in enumerate(batch.mask):
-        length = 1 + int(mask.sum())
-        alone = git.model(batch.pixels[[row]], batch.tokens[[row], :length])
-        torch.testing.assert_close(together[[row], :length], alone, atol=1e-5, rtol=0)
 
 
 def test_the_shipped_model_is_under_ten_megabytes():
