@@ -59,9 +59,7 @@ def test_an_answer_too_long_is_cut_and_not_ended():
 
 
 def test_a_question_too_long_is_refused():
-    with pytest.raises(
-        GITError, match=r"one\.png: the question that begins 'how many' has 3 tokens"
-    ):
+    with pytest.raises(GITError, match="question that begins 'how many' has 3 tokens"):
         lesson(Target(("red",), "how many"), max_tokens=3)
 
 
