@@ -31,7 +31,6 @@ class FeedConfig:
     batch_size: int  # pictures that a step learns from, over all processes
     micro_batch: int | None = None  # most pictures that a process holds at once; None: its share
     workers: int = 0  # helpers of each process that read pictures ahead; 0: it reads them itself
-    seed: int = 0  # of the order, the crops, and the answers that are drawn
     max_tokens: int = 40  # longest text, with start and end; the original's max_text_len
     max_texts: int | None = None  # most texts of one picture that a step learns; None: all
     augment: AugmentConfig | None = None  # None: pictures are seen whole, as after training
@@ -42,7 +41,6 @@ class FeedConfig:
             ("batch_size", 1),
             ("micro_batch", 1),
             ("workers", 0),
-            ("seed", 0),
             ("max_tokens", 3),
             ("max_texts", 1),
             ("broken_limit", 0),
@@ -84,6 +82,9 @@ def visits(
 class Feed:
     """The batches of each step.
 
+    Args:
+        seed: of the order, the crops, and the answers that are drawn; 0 or more.
+
     Attributes:
         broken: the examples that `steps` had to leave out so far, each once.
 
@@ -93,7 +94,13 @@ class Feed:
     """
 
     def __init__(
-        self, source: Source, tokenizer: Tokenizer, config: GITConfig, options: FeedConfig
+        self,
+        source: Source,
+        tokenizer: Tokenizer,
+        config: GITConfig,
+        options: FeedConfig,
+        *,
+        seed: int = 0,
     ) -> None:
         if options.batch_size > len(source):
             raise ConfigError(
@@ -108,7 +115,7 @@ class Feed:
         self.broken: list[Broken] = []
         self._options = options
         self._source = source
-        self._teacher = _Teacher(tokenizer, config, options)
+        self._teacher = _Teacher(tokenizer, config, options, seed)
 
     def steps(
         self, first: int, last: int, rank: int = 0, n_ranks: int = 1
@@ -155,8 +162,10 @@ class _Reading:
 class _Teacher:
     """Examples become batches: cropped, drawn, counted, padded."""
 
-    def __init__(self, tokenizer: Tokenizer, config: GITConfig, options: FeedConfig) -> None:
-        self._tokenizer, self._options = tokenizer, options
+    def __init__(
+        self, tokenizer: Tokenizer, config: GITConfig, options: FeedConfig, seed: int
+    ) -> None:
+        self._tokenizer, self._options, self._seed = tokenizer, options, seed
         self._preprocess = config.preprocess
         if options.augment is not None:
             config = replace(config, preprocess=training_preprocess(config.preprocess))
@@ -165,7 +174,7 @@ class _Teacher:
     def lesson(self, example: Example, visit: Visit) -> Lesson:
         """An example as this visit shows it, whoever does the work."""
         options = self._options
-        luck = Random(f"{options.seed} {visit}")  # noqa: S311  (crops, not secrets)
+        luck = Random(f"{self._seed} {visit}")  # noqa: S311  (crops, not secrets)
         if options.augment is not None:
             view = random_crop(example.view, options.augment, self._preprocess, luck)
             example = replace(example, view=view)
@@ -188,7 +197,7 @@ class _Teacher:
 
     def visits(self, step: int, n: int, rank: int, n_ranks: int) -> list[Visit]:
         """See the function `visits`."""
-        return visits(step, n, self._options.batch_size, self._options.seed, rank, n_ranks)
+        return visits(step, n, self._options.batch_size, self._seed, rank, n_ranks)
 
 
 class _Readings(Dataset[_Reading]):

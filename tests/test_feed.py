@@ -44,8 +44,9 @@ class Greys:
         return Example(str(index), picture, (target,))
 
 
-def feed(source, **options):
-    return Feed(source, TOKENIZER, CONFIG, FeedConfig(**{"max_tokens": 24, **options}))
+def feed(source, seed=0, **options):
+    options = FeedConfig(**{"max_tokens": 24, **options})
+    return Feed(source, TOKENIZER, CONFIG, options, seed=seed)
 
 
 def letters(batches):
@@ -243,7 +244,6 @@ def test_helpers_leave_signals_to_the_process_that_saves():
         ("max_tokens", 2),
         ("max_texts", 0),
         ("broken_limit", -1),
-        ("seed", -1),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, value):
