@@ -29,6 +29,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
 
     Args:
         data: keys are field names; nested dataclasses are nested mappings; lists become tuples.
+            Where a field may be one of several dataclasses, the mapping's `kind` says which: each
+            has a field `kind` with a Literal of its own.
         where: the name that errors begin with, such as a file's path.
 
     Raises:
@@ -60,7 +62,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _coerce(next(a for a in arguments if a is not type(None)), value, where)
+        some = [a for a in arguments if a is not type(None)]
+        return _coerce(some[0] if len(some) == 1 else _of_kind(some, value, where), value, where)
     if origin is Literal:
         if value in arguments:
             return value
@@ -72,6 +75,15 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if type(value) is hint:
         return value
     raise ConfigError(f"{where} is {value!r}, expected {hint.__name__}")
+
+
+def _of_kind(choices: list[Any], value: Any, where: str) -> Any:
+    """The one of these dataclasses that a table means by its `kind`."""
+    kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in kinds:
+        raise ConfigError(f"{where}: kind is {kind!r}, expected one of {', '.join(kinds)}")
+    return kinds[kind]
 
 
 def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -191,3 +193,41 @@ def test_an_unknown_style_is_refused() -> None:
 def test_reading_settings_needs_no_torch() -> None:
     code = "import sys, git_model.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    kind: Literal["circle"] = "circle"
+    radius: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    kind: Literal["square"] = "square"
+    side: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    shape: Circle | Square
+    frame: Circle | Square | None = None
+
+
+def test_a_table_says_by_its_kind_which_dataclass_it_is():
+    found = from_dict(Drawing, {"shape": {"kind": "circle", "radius": 2}, "frame": None})
+    assert found == Drawing(shape=Circle(radius=2.0))
+    assert from_dict(Drawing, to_dict(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"kind": "star"}, "config: shape: kind is 'star', expected one of circle, square"),
+        ({"side": 1}, "config: shape: kind is None, expected one of circle, square"),
+        (3, "config: shape: kind is None, expected one of circle, square"),
+        ({"kind": "square", "radius": 1}, "config: shape: unknown key 'radius'"),
+    ],
+)
+def test_a_table_of_no_known_kind_is_refused(table, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(Drawing, {"shape": table})
