@@ -4,8 +4,10 @@ The result equals the references' bit for bit: Transformers' `CLIPImageProcessor
 original's `get_image_transform` (inference.py, on torchvision), as `PreprocessConfig` says.
 """
 
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,26 +42,48 @@ def open_image(path: str | Path) -> Image.Image:
             Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, against decompression bombs).
     """
     path = Path(path)
-    try:
+    with _one_line(str(path)):
         with path.open("rb") as file:
-            if not file.read(1):
-                raise ImageError(f"{path}: the file is empty, expected a picture")
-        with Image.open(path) as image:
-            if is_bomb(image.size):  # Pillow itself only warns until twice its limit
-                raise Image.DecompressionBombError
-            image.load()
-            return image
+            _require_content(file.read(1), str(path))
+        return _load(path)
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """The picture in a file's bytes; `name` is what errors call it. See `open_image`."""
+    with _one_line(name):
+        _require_content(data, name)
+        return _load(io.BytesIO(data))
+
+
+def _require_content(data: bytes, name: str) -> None:
+    if not data:
+        raise ImageError(f"{name}: the file is empty, expected a picture")
+
+
+def _load(file: Path | io.BytesIO) -> Image.Image:
+    with Image.open(file) as image:
+        if is_bomb(image.size):  # Pillow itself only warns until twice its limit
+            raise Image.DecompressionBombError
+        image.load()
+        return image
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """What goes wrong with a picture, as an ImageError of one line."""
+    try:
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = Image.MAX_IMAGE_PIXELS
-        raise ImageError(f"{path}: too many pixels, expected at most {limit} in all") from None
+        raise ImageError(f"{name}: too many pixels, expected at most {limit} in all") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path}: not a picture, expected JPEG, PNG or another format that Pillow reads"
+            f"{name}: not a picture, expected JPEG, PNG or another format that Pillow reads"
         ) from None
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
-        raise ImageError(f"{path}: {reason_of(error)}, expected a whole picture file") from None
+        raise ImageError(f"{name}: {reason_of(error)}, expected a whole picture file") from None
 
 
 def is_bomb(size: tuple[int, int]) -> bool:

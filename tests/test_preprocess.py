@@ -16,7 +16,13 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
 from git_model.config import CLIP_MEAN, CLIP_STD, PreprocessConfig, style_preprocess
-from git_model.preprocess import ImageError, open_image, preprocess, preprocess_batch
+from git_model.preprocess import (
+    ImageError,
+    decode_image,
+    open_image,
+    preprocess,
+    preprocess_batch,
+)
 
 RESAMPLE = ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 EVERY_MODE = [
@@ -390,6 +396,19 @@ def test_an_empty_file_is_refused_in_one_line(tmp_path):
     with pytest.raises(ImageError) as error:
         open_image(tmp_path / "empty.png")
     assert one_line(error).endswith("empty.png: the file is empty, expected a picture")
+
+
+def test_a_picture_in_memory_is_opened_or_refused_as_in_a_file():
+    image = picture("RGB", (12, 9))
+    assert decode_image(saved(image, "PNG"), "row 7").tobytes() == image.tobytes()
+    for data, message in (
+        (b"", "row 7: the file is empty, expected a picture"),
+        (b"a cat", "row 7: not a picture, expected JPEG, PNG"),
+        (saved(image, "PNG")[:50], "row 7: "),
+    ):
+        with pytest.raises(ImageError) as error:
+            decode_image(data, "row 7")
+        assert one_line(error).startswith(message)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])

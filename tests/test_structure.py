@@ -15,7 +15,9 @@ ROOMS = [
     "encoder", "decoder", "model",
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
-    "data", "shapes", "augment", "feed", "loss", "train",
+    "data", "shapes",
+    "manifests", "coco", "folders", "tsv", "sources", "augment", "feed",
+    "loss", "train",
     "cli_options", "cli_images", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
