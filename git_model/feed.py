@@ -4,24 +4,27 @@ No position is ever stored. A run that goes on at step 1001 asks for step 1001, 
 as it likes: the same examples, in the same crops, with the same answers drawn.
 """
 
-import functools
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from random import Random
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from git_model.augment import AugmentConfig, random_crop, training_preprocess
+from git_model.augment import AugmentConfig
 from git_model.config import GITConfig
-from git_model.data import Batch, Example, Lesson, Source, batches_of, lesson_of
+from git_model.data import Batch, Source
+from git_model.readings import (
+    Broken,
+    Reading,
+    Share,
+    SourceReadings,
+    StreamReadings,
+    Teacher,
+)
 from git_model.settings import ConfigError, GITError
+from git_model.shards import Stream
 from git_model.tokenizer import Tokenizer
-
-Visit = tuple[int, int]  # in which epoch, from 0, which example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,39 +53,12 @@ class FeedConfig:
                 raise ConfigError(f"{name} is {value}, expected at least {least}")
 
 
-@dataclass(frozen=True)
-class Broken:
-    """An example that could not be read: when, which, and why in one line."""
-
-    step: int
-    index: int
-    reason: str
-
-
-@functools.lru_cache(maxsize=2)  # a step may lie in two epochs
-def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """0 to n - 1 in the order of one epoch, the same on any machine."""
-    # RandomState's numbers never change (NEP 19); those of default_rng and torch may
-    bits = np.random.MT19937(np.random.SeedSequence([seed, epoch]))
-    return np.random.RandomState(bits).permutation(n)
-
-
-def visits(
-    step: int, n: int, batch_size: int, seed: int, rank: int = 0, n_ranks: int = 1
-) -> list[Visit]:
-    """What a process learns at a step, counted from 1, from n examples.
-
-    The epochs follow each other without a gap, each in its own order; a step takes the next
-    batch_size of them, and a process every n_ranks-th of these.
-    """
-    places = range((step - 1) * batch_size, step * batch_size)[rank::n_ranks]
-    return [(at // n, int(epoch_order(n, seed, at // n)[at % n])) for at in places]
-
-
 class Feed:
     """The batches of each step.
 
     Args:
+        source: examples by number, or a stream of them. A stream's order depends on the numbers of
+            processes and workers, and to go on at a step all that was before it is read again.
         seed: of the order, the crops, and the answers that are drawn; 0 or more.
 
     Attributes:
@@ -95,16 +71,17 @@ class Feed:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Stream,
         tokenizer: Tokenizer,
         config: GITConfig,
         options: FeedConfig,
         *,
         seed: int = 0,
     ) -> None:
-        if options.batch_size > len(source):
+        self._n = None if isinstance(source, Stream) else len(source)
+        if self._n is not None and options.batch_size > self._n:
             raise ConfigError(
-                f"batch_size is {options.batch_size}, but there are only {len(source)} examples: "
+                f"batch_size is {options.batch_size}, but there are only {self._n} examples: "
                 "expected at most as many"
             )
         if options.max_tokens > config.decoder.positions:
@@ -113,9 +90,16 @@ class Feed:
                 f"{config.decoder.positions} tokens: expected at most as many"
             )
         self.broken: list[Broken] = []
-        self._options = options
-        self._source = source
-        self._teacher = _Teacher(tokenizer, config, options, seed)
+        self._options, self._source = options, source
+        self._teacher = Teacher(
+            tokenizer=tokenizer,
+            config=config,
+            seed=seed,
+            max_tokens=options.max_tokens,
+            max_texts=options.max_texts,
+            micro_batch=options.micro_batch or options.batch_size,
+            augment=options.augment,
+        )
 
     def steps(
         self, first: int, last: int, rank: int = 0, n_ranks: int = 1
@@ -135,104 +119,43 @@ class Feed:
                 f"batch_size is {self._options.batch_size}, but there are {n_ranks} processes: "
                 "expected at least one picture for each"
             )
-        readings = _Readings(self._source, self._teacher, range(first, last + 1), rank, n_ranks)
-        for reading in _ahead(readings, self._options.workers):
+        share = Share(batch_size=self._options.batch_size, rank=rank, n_ranks=n_ranks)
+        for reading in self._ahead(self._readings(range(first, last + 1), share)):
+            if reading.failure is not None:
+                raise GITError(reading.failure)
             self._note(reading.broken)
             yield reading.batches
 
+    def _readings(self, steps: range, share: Share) -> Dataset[Reading]:
+        source, teacher = self._source, self._teacher
+        if isinstance(source, Stream):
+            return StreamReadings(source, teacher, steps, share, self._options.workers)
+        return SourceReadings(source, teacher, steps, share)
+
+    def _ahead(self, readings: Dataset[Reading]) -> Iterator[Reading]:
+        """One reading after the other, made by helpers while the model learns from the last."""
+        return iter(
+            DataLoader(
+                readings,
+                batch_size=None,
+                num_workers=self._options.workers,
+                worker_init_fn=_leave_signals_to_parent,
+                generator=torch.Generator(),  # or else it takes a number that dropout would get
+            )
+        )
+
     def _note(self, broken: list[Broken]) -> None:
-        known = {item.index for item in self.broken}
-        self.broken += [item for item in broken if item.index not in known]
-        limit = min(self._options.broken_limit, len(self._source) - 1)
+        for item in broken:
+            if item.reason not in {known.reason for known in self.broken}:
+                self.broken.append(item)
+        limit = self._options.broken_limit
+        if self._n is not None:
+            limit = min(limit, self._n - 1)
         if len(self.broken) > limit:
             raise GITError(
-                f"{len(self.broken)} of {len(self._source)} examples cannot be read, expected at "
-                f"most {limit}; the last: {self.broken[-1].reason}"
+                f"{len(self.broken)} examples cannot be read, expected at most {limit}; the last: "
+                f"{self.broken[-1].reason}"
             )
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What came of a step's examples."""
-
-    batches: list[Batch]
-    broken: list[Broken]
-
-
-class _Teacher:
-    """Examples become batches: cropped, drawn, counted, padded."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, config: GITConfig, options: FeedConfig, seed: int
-    ) -> None:
-        self._tokenizer, self._options, self._seed = tokenizer, options, seed
-        self._preprocess = config.preprocess
-        if options.augment is not None:
-            config = replace(config, preprocess=training_preprocess(config.preprocess))
-        self._config = config
-
-    def lesson(self, example: Example, visit: Visit) -> Lesson:
-        """An example as this visit shows it, whoever does the work."""
-        options = self._options
-        luck = Random(f"{self._seed} {visit}")  # noqa: S311  (crops, not secrets)
-        if options.augment is not None:
-            view = random_crop(example.view, options.augment, self._preprocess, luck)
-            example = replace(example, view=view)
-        lesson = lesson_of(
-            example,
-            self._tokenizer,
-            self._config,
-            luck=luck,
-            max_tokens=options.max_tokens,
-            max_texts=options.max_texts,
-        )
-        if options.augment is not None and luck.random() < options.augment.flip:
-            lesson = replace(lesson, pixels=lesson.pixels.flip(-1))
-        return lesson
-
-    def batches(self, lessons: list[Lesson]) -> list[Batch]:
-        """Lessons as batches that fit into memory."""
-        size = self._options.micro_batch or self._options.batch_size
-        return batches_of(lessons, self._config.pad_id, size)
-
-    def visits(self, step: int, n: int, rank: int, n_ranks: int) -> list[Visit]:
-        """See the function `visits`."""
-        return visits(step, n, self._options.batch_size, self._seed, rank, n_ranks)
-
-
-class _Readings(Dataset[_Reading]):
-    """Steps by their numbers, for the helpers to read ahead."""
-
-    def __init__(
-        self, source: Source, teacher: _Teacher, steps: range, rank: int, n_ranks: int
-    ) -> None:
-        self._source, self._teacher = source, teacher
-        self._steps, self._rank, self._n_ranks = steps, rank, n_ranks
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, index: int) -> _Reading:
-        step = self._steps[index]
-        lessons, broken = [], []
-        for visit in self._teacher.visits(step, len(self._source), self._rank, self._n_ranks):
-            try:
-                lessons.append(self._teacher.lesson(self._source[visit[1]], visit))
-            except GITError as error:
-                broken.append(Broken(step, visit[1], str(error)))
-        return _Reading(self._teacher.batches(lessons), broken)
-
-
-def _ahead(readings: _Readings, workers: int) -> Iterator[_Reading]:
-    """One reading after the other, made by helpers while the model learns from those before."""
-    loader: DataLoader[Any] = DataLoader(
-        readings,
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=_leave_signals_to_parent,
-        generator=torch.Generator(),  # or else it takes a number from torch's, which dropout needs
-    )
-    yield from loader
 
 
 def _leave_signals_to_parent(_: int) -> None:

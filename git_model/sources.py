@@ -10,6 +10,7 @@ from git_model.coco import CocoData, KarpathyData, VqaData
 from git_model.data import Example, Source
 from git_model.folders import FolderData
 from git_model.settings import ConfigError, from_dict
+from git_model.shards import WebDatasetData
 from git_model.tsv import TsvData
 
 ListedData = CocoData | KarpathyData | VqaData | FolderData | TsvData  # which have a length
@@ -58,7 +59,7 @@ class Mixed:
         return source[index - self._ends[which] + len(source)]
 
 
-DataConfig = ListedData | MixedData
+DataConfig = ListedData | MixedData | WebDatasetData
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ ROOMS = [
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
     "data", "shapes",
-    "manifests", "coco", "folders", "tsv", "sources", "augment", "feed",
+    "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
+    "augment", "readings", "feed",
     "loss", "train",
     "cli_options", "cli_images", "cli", "__main__",
 ]  # fmt: skip
