@@ -181,7 +181,7 @@ def test_what_is_wrong_with_an_example_is_told_with_its_key():
     made = feed(Greys(3, sizes=((24, 16), (24, 16), (0, 16))), batch_size=3)
     list(made.steps(1, 3))
     [item] = made.broken
-    assert item.reason == "2: 0 x 16 pixels, expected at least 1 x 1"
+    assert item.reason == "2: a picture of mode RGB: 0 x 16 pixels, expected at least 1 x 1"
 
 
 # Helpers
