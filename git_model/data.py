@@ -121,6 +121,10 @@ def lesson_of(
         given, answers = [config.bos_id], list(target.answers)
         if target.question is not None:
             given = prompt_tokens(target.question, tokenizer, config)
+            if not answers:
+                raise GITError(
+                    f"{example.key}: there is no answer to {target.question[:40]!r}, expected one"
+                )
             answers = [answers[int(luck.random() * len(answers))]]
         if len(given) >= max_tokens:
             raise GITError(

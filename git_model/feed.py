@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from git_model.augment import AugmentConfig
 from git_model.config import GITConfig
 from git_model.data import Batch, Source
+from git_model.preprocess import reason_of
 from git_model.readings import (
     Broken,
     Reading,
@@ -134,15 +135,22 @@ class Feed:
 
     def _ahead(self, readings: Dataset[Reading]) -> Iterator[Reading]:
         """One reading after the other, made by helpers while the model learns from the last."""
-        return iter(
-            DataLoader(
-                readings,
-                batch_size=None,
-                num_workers=self._options.workers,
-                worker_init_fn=_leave_signals_to_parent,
-                generator=torch.Generator(),  # or else it takes a number that dropout would get
-            )
+        loader: DataLoader[Reading] = DataLoader(
+            readings,
+            batch_size=None,
+            num_workers=self._options.workers,
+            worker_init_fn=_leave_signals_to_parent,
+            generator=torch.Generator(),  # or else it takes a number that dropout would get
         )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise GITError(
+                f"a process that reads pictures was ended from outside: {reason_of(error)} "
+                "Expected enough memory: use fewer workers, or a smaller batch_size"
+            ) from None
 
     def _note(self, broken: list[Broken]) -> None:
         for item in broken:

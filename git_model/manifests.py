@@ -5,6 +5,7 @@ by one, when their turn comes.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -182,7 +183,8 @@ class Files:
     ) -> None:
         if not entries:
             raise DataError(f"{where}: there are no pictures in it, expected at least one")
-        if not any(entry.path.exists() for entry in entries):
+        # Path.exists fails where a name is too long or a folder is closed to us
+        if not any(os.path.exists(entry.path) for entry in entries):  # noqa: PTH110
             raise DataError(
                 f"{where}: not one of its {len(entries)} pictures is there, the first is "
                 f"{entries[0].path}: is the folder of images right?"

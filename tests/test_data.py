@@ -66,6 +66,8 @@ def test_a_question_too_long_is_refused():
 def test_a_picture_without_text_is_refused():
     with pytest.raises(GITError, match=r"one\.png: there is no text to learn"):
         lesson()
+    with pytest.raises(GITError, match=r"one\.png: there is no answer to 'how many', expected one"):
+        lesson(Target((), "how many"))
 
 
 def test_no_more_texts_than_asked_for_are_drawn_all_of_them_in_time():

@@ -207,6 +207,19 @@ def test_helpers_leave_signals_to_the_process_that_saves():
     assert len(list(feed(Patient(4), batch_size=2, workers=2).steps(1, 3))) == 3
 
 
+class Deadly(Greys):
+    """Its process is ended, as by a kernel that is out of memory."""
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_helper_that_was_killed_is_told_in_one_line():
+    with pytest.raises(GITError, match=r"ended from outside: .*: use fewer workers") as error:
+        list(feed(Deadly(4), batch_size=2, workers=1).steps(1, 3))
+    assert "\n" not in str(error.value)
+
+
 # What is refused
 
 
