@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -16,6 +17,7 @@ from git_model.augment import AugmentConfig
 from git_model.data import Example, Target
 from git_model.feed import Feed, FeedConfig
 from git_model.order import visits
+from git_model.preprocess import preprocess
 from git_model.readings import Share
 from git_model.settings import ConfigError, GITError
 from git_model.tokenizer import Tokenizer
@@ -130,6 +132,15 @@ def test_pictures_are_mirrored_only_if_asked_for():
     assert not any(corners(0.0))
     assert all(corners(1.0))
     assert 0 < sum(corners(0.5)) < 10
+
+
+def test_a_crop_is_stretched_to_what_the_model_sees():
+    whole = AugmentConfig(scale=(1.0, 1.0), ratio=(1.5, 1.5))  # of 24 x 16 pixels it leaves all
+    source = Greys(3)
+    [[batch]] = feed(source, batch_size=3, augment=whole).steps(1, 1)
+    stretched = replace(CONFIG.preprocess, exact=(16, 16), short_side=None, crop=None)
+    for pixels, index in zip(batch.pixels, letters([batch]), strict=True):
+        assert torch.equal(pixels, preprocess(source[index].view, stretched))
 
 
 def test_without_augmentation_pictures_are_seen_as_after_training():

@@ -135,6 +135,13 @@ def test_without_shuffling_a_shard_is_read_in_its_order(tmp_path):
     assert keys(WebDatasetData(shards=made.shards, shuffle=0).open()) == WORDS[:9]
 
 
+def test_shuffling_reaches_as_far_as_it_may(tmp_path):
+    made = letters(tmp_path, 9)
+    for reach in (1, 4, 9):
+        stream = WebDatasetData(shards=made.shards, shuffle=reach).open()
+        assert {keys(stream, seed=seed)[0] for seed in range(99)} == set(WORDS[:reach])
+
+
 # Shards
 
 
@@ -229,6 +236,19 @@ def test_a_feed_of_shards_goes_on_at_any_step(tmp_path, workers):
         rest = list(feed(made, workers=workers).steps(first, 12))
         assert learned(rest) == learned(whole[first - 1 :])
     assert torch.equal(rest[0][0].pixels, whole[8][0].pixels)
+
+
+def test_each_visit_draws_anew(tmp_path):
+    record = json.dumps({"question": "x", "answers": ["a", "b", "c"]}).encode()
+    for shard_name in ("0.tar", "1.tar"):
+        shard(tmp_path / shard_name, {"1.json": record, "1.png": photo_bytes()})
+    made = WebDatasetData(shards=str(tmp_path / "*.tar"))
+    drawn = [
+        [batch.tokens[0, 2].item() for [batch] in feed(made, batch_size=2).steps(1, 20, rank, 2)]
+        for rank in (0, 1)
+    ]
+    assert set(drawn[0]) == set(drawn[1]) == {4, 5, 6}
+    assert drawn[0] != drawn[1]
 
 
 def test_one_helper_reads_shards_as_the_process_itself_would(tmp_path):

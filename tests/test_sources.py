@@ -92,13 +92,13 @@ def test_mixed_data_sets_are_read_through(tmp_path):
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=5))
 def test_every_example_comes_as_often_as_told(sizes):
-    sources = [[(which, i) for i in range(n)] for which, (n, _) in enumerate(sizes)]
+    sources = [{i: (which, i) for i in range(n)} for which, (n, _) in enumerate(sizes)]
     repeats = [times for _, times in sizes]
     mixed = Mixed(sources, repeats)
     expected = [
         item
         for source, n in zip(sources, repeats, strict=True)
         for _ in range(n)
-        for item in source
+        for item in source.values()
     ]
     assert [mixed[i] for i in range(len(mixed))] == expected
