@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from git_model.cli_evaluate import evaluate
 from git_model.cli_images import ImageRun, Record, reads_images
 from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
 from git_model.settings import GITError, from_dict
@@ -244,3 +245,6 @@ def train(recipe: Path, out: Path) -> None:
     from git_model.train import train as run
 
     run(from_dict(TrainConfig, read_mapping(recipe), str(recipe)), out)
+
+
+main.add_command(evaluate)

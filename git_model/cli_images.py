@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from git_model.cli_options import Command, model_options
-from git_model.config import Style
+from git_model.cli_options import Command, ModelOptions, model_options
 from git_model.settings import GITError
 
 if TYPE_CHECKING:
@@ -25,32 +24,13 @@ Task = Callable[["Scene"], Sequence[Sequence[Record]]]  # for each image of a sc
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageRun:
+class ImageRun(ModelOptions):
     """What each of these commands is told: which images, which model, how to print."""
 
     images: Sequence[str]
     batch_size: int
     sampling: "Sampling"
     as_json: bool
-    model: str
-    revision: str | None
-    device: str
-    dtype: str
-    style: Style | None
-    compile: bool
-
-    def open_model(self) -> "Captioner":
-        """The model."""
-        from git_model.captioner import Captioner
-
-        return Captioner.from_pretrained(
-            self.model,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            style=self.style,
-            compile=self.compile,
-        )
 
     def report(self, git: "Captioner", task: Task, line: str) -> NoReturn:
         """Print what a task finds, and exit: with 1 if a file could not be read, else with 0.

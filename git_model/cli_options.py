@@ -4,17 +4,45 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from git_model.config import LARGEST, DecodingOptions, style_decoding
+from git_model.config import LARGEST, DecodingOptions, Style, style_decoding
 from git_model.settings import GITError
+
+if TYPE_CHECKING:
+    from git_model.captioner import Captioner
 
 Command = Callable[..., Any]
 Decoding = Callable[[DecodingOptions], DecodingOptions]
 FOR_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 FOR_BEAMS = ("length_penalty", "dialect")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, and how it is run: what `model_options` gives a command."""
+
+    model: str
+    revision: str | None
+    device: str
+    dtype: str
+    style: Style | None
+    compile: bool
+
+    def open_model(self) -> "Captioner":
+        """The model."""
+        from git_model.captioner import Captioner
+
+        return Captioner.from_pretrained(
+            self.model,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            style=self.style,
+            compile=self.compile,
+        )
 
 
 def model_options(command: Command) -> Command:
@@ -168,6 +196,11 @@ def text_list(name: str, meaning: str, *, distinct: bool = False) -> Callable[[C
         return one(file(gathered))
 
     return decorate
+
+
+def distinct_lines(file: Path, name: str) -> list[str]:
+    """The texts in a file, a `name` on each line; none may come twice."""
+    return _gathered(name, (), file, distinct=True)
 
 
 def _gathered(name: str, given: Sequence[str], file: Path | None, distinct: bool) -> list[str]:

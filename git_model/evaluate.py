@@ -1,0 +1,221 @@
+"""A model on a data set: what it says about every picture, for `scores.py` to judge.
+
+A picture is read once, whatever is asked about it. Pictures of one shape are read together.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from git_model.captioner import Captioner
+from git_model.config import DecodingOptions
+from git_model.data import Example, Source, Target
+from git_model.decoding import generate
+from git_model.model import GIT, Scene
+from git_model.predictions import Prediction
+from git_model.settings import GITError
+from git_model.speaker import ROWS
+
+TOP = 5  # labels that a prediction keeps
+
+# From a scene and the example behind each of its pictures to what is said about each.
+Saying = Callable[[Scene, Sequence[Example]], list[list[Prediction]]]
+
+
+@dataclass
+class Broken:
+    """Samples that cannot be used: counted, and too many of them refused."""
+
+    limit: int
+    errors: list[GITError] = field(default_factory=list)
+
+    def add(self, error: GITError) -> None:
+        """Count one.
+
+        Raises:
+            GITError: it is one too many.
+        """
+        self.errors.append(error)
+        if len(self.errors) > self.limit:
+            raise GITError(
+                f"{len(self.errors)} broken samples, expected at most {self.limit}; the last: "
+                f"{error}"
+            )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """An example, its number in the source, and its pixels: (3, H, W), or (F, 3, H, W)."""
+
+    index: int
+    example: Example
+    pixels: Tensor
+
+
+def predict(
+    git: Captioner,
+    source: Source,
+    say: Saying,
+    *,
+    limit: int | None = None,
+    batch_size: int = 8,
+    broken: Broken | None = None,
+    progress: bool = False,
+) -> list[Prediction]:
+    """What a model says about a data set, in its order.
+
+    Args:
+        say: what it is to say: `writes(git)` or `ranks(git, labels)`.
+        limit: only so many of the first examples.
+        batch_size: pictures of one shape that are read together.
+        broken: counts what cannot be used and is left out; by default that is an error.
+        progress: draw a bar on stderr, if it is a terminal.
+
+    Raises:
+        GITError: there is no example, or too many are broken.
+    """
+    total = len(source) if limit is None else min(limit, len(source))
+    if total == 0:
+        raise GITError("there is no example, expected at least one")
+    broken = broken or Broken(limit=0)
+    found: dict[int, list[Prediction]] = {}
+    bar = tqdm(total=total, unit="picture", disable=None if progress else True)
+    with bar, _evaluating(git.model):
+        for group in _groups(git, source, total, batch_size, broken):
+            scene = git.see_pixels(torch.stack([one.pixels for one in group]))
+            said = say(scene, [one.example for one in group])
+            found |= {one.index: row for one, row in zip(group, said, strict=True)}
+            bar.update(len(group))
+    return [one for index in sorted(found) for one in found[index]]
+
+
+def writes(git: Captioner, options: DecodingOptions | None = None) -> Saying:
+    """Captions, and answers to questions, whichever an example has targets for.
+
+    Args:
+        options: by default those of the checkpoint.
+    """
+    chosen = options or git.model.config.decoding
+
+    def say(scene: Scene, examples: Sequence[Example]) -> list[list[Prediction]]:
+        found: list[list[Prediction]] = [[] for _ in examples]
+        counts = [len(example.targets) for example in examples]
+        for count in sorted(set(counts) - {0}):  # a model is given equally many texts a picture
+            places = [place for place, other in enumerate(counts) if other == count]
+            some = [examples[place] for place in places]
+            rows = _written(git, _part(scene, places), some, chosen)
+            for place, row in zip(places, rows, strict=True):
+                found[place] = row
+        return found
+
+    return say
+
+
+def ranks(git: Captioner, labels: Sequence[str], template: str = "{}") -> Saying:
+    """Which of the labels fits: for each target all of them are scored, the likeliest kept.
+
+    Args:
+        template: the text that a label makes.
+    """
+
+    def say(scene: Scene, examples: Sequence[Example]) -> list[list[Prediction]]:
+        found: list[list[Prediction]] = [[] for _ in examples]
+        asked = [(target, place) for place, one in enumerate(examples) for target in one.targets]
+        for question in dict.fromkeys(target.question for target, _ in asked):
+            some = [(target, place) for target, place in asked if target.question == question]
+            part = _part(scene, [place for _, place in some])
+            rows = git.labels(part, list(labels), template=template, question=question)
+            for (target, place), row in zip(some, rows, strict=True):
+                top = tuple(label.label for label in row[:TOP])
+                found[place].append(
+                    _prediction(examples[place], target, top[0], row[0].logprob, top)
+                )
+        return found
+
+    return say
+
+
+def _groups(
+    git: Captioner, source: Source, total: int, batch_size: int, broken: Broken
+) -> Iterator[list[_Looked]]:
+    """Examples whose pixels have one shape, `batch_size` of them; in the end what is left."""
+    waiting: dict[torch.Size, list[_Looked]] = {}
+    for index in range(total):
+        try:
+            looked = _look(git, source, index)
+        except GITError as error:
+            broken.add(error)
+            continue
+        shape = looked.pixels.shape
+        waiting.setdefault(shape, []).append(looked)
+        if len(waiting[shape]) == batch_size:
+            yield waiting.pop(shape)
+    yield from waiting.values()
+
+
+def _look(git: Captioner, source: Source, index: int) -> _Looked:
+    """One example, once it is known that all of it can be used."""
+    example = source[index]
+    for target in example.targets:
+        _prompt(git, target)
+    return _Looked(index, example, git.look(example.view)[0])
+
+
+def _written(
+    git: Captioner, scene: Scene, examples: Sequence[Example], options: DecodingOptions
+) -> list[list[Prediction]]:
+    """What is written for each target of these examples, which have equally many."""
+    each = max(1, ROWS // (len(examples) * max(options.beams, options.sequences)))
+    found: list[list[Prediction]] = [[] for _ in examples]
+    for first in range(0, len(examples[0].targets), each):
+        some = [example.targets[first : first + each] for example in examples]
+        prompts = [_prompt(git, target) for targets in some for target in targets]
+        texts = iter(generate(git.model, scene, prompts, options))
+        for row, example, targets in zip(found, examples, some, strict=True):
+            for target in targets:
+                best = next(texts)[0]
+                text = git.tokenizer.decode(best.tokens)
+                row.append(_prediction(example, target, text, best.logprob))
+    return found
+
+
+def _prompt(git: Captioner, target: Target) -> list[int]:
+    if target.question is None:
+        return [git.model.config.bos_id]
+    return git.prompt(target.question)
+
+
+def _part(scene: Scene, places: Sequence[int]) -> Scene:
+    """The scene of these pictures; the scene itself if they are all of it."""
+    if list(places) == list(range(len(scene))):
+        return scene
+    return scene.select(torch.tensor(places, device=scene.layers[0].key.device))
+
+
+def _prediction(
+    example: Example, target: Target, text: str, logprob: float, top: tuple[str, ...] = ()
+) -> Prediction:
+    return Prediction(
+        key=example.key,
+        text=text,
+        question=target.question,
+        question_key=target.key,
+        logprob=logprob,
+        top=top,
+        answers=target.answers,
+    )
+
+
+@contextmanager
+def _evaluating(model: GIT) -> Iterator[None]:
+    """Without dropout; afterwards as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
