@@ -21,12 +21,14 @@ from git_model.cli_options import (
 )
 from git_model.config import DecodingOptions
 from git_model.scores import METRICS, best_splitter, check_metrics, score
-from git_model.settings import GITError
+from git_model.settings import GITError, read_mapping
 
 if TYPE_CHECKING:
     from git_model.captioner import Captioner
+    from git_model.data import Source
     from git_model.evaluate import Saying
     from git_model.predictions import Prediction
+    from git_model.shards import Stream
 
 NAMES = {
     "exact": "exact match",
@@ -161,11 +163,9 @@ class ModelRun(ModelOptions):
         """Run the model and write what it says: what was run, and the predictions."""
         from git_model.evaluate import Broken, predict
         from git_model.prediction_files import new_file, write_predictions
-        from git_model.settings import read_mapping
-        from git_model.sources import read_data
 
         labels = None if self.labels is None else distinct_lines(self.labels, "label")
-        source = read_data(read_mapping(self.data).get("data"), f"{self.data}: data").open()
+        source = _open_data(self.data)
         broken = Broken(self.broken_limit)
         with nullcontext() if self.out is None else new_file(self.out) as beside:
             git = self.open_model()
@@ -178,8 +178,8 @@ class ModelRun(ModelOptions):
                 broken=broken,
                 progress=True,
             )
-            if self.out is not None and beside is not None:
-                write_predictions(beside, found, results=self.out.suffix == ".json")
+            if beside is not None:
+                write_predictions(beside, found, results=self._as_results)
         for error in broken.errors:
             click.echo(f"Left out: {error}", err=True)
         about = {"model": self.model, "data": str(self.data), "broken": len(broken.errors)}
@@ -187,10 +187,35 @@ class ModelRun(ModelOptions):
 
     def _saying(self, git: "Captioner", labels: list[str] | None) -> "Saying":
         from git_model.evaluate import ranks, writes
+        from git_model.prediction_files import require_results_form
 
         if labels is None:
-            return writes(git, self.decoding(git.model.config.decoding))
-        return ranks(git, labels, self.template or "{}")
+            say = writes(git, self.decoding(git.model.config.decoding))
+        else:
+            say = ranks(git, labels, self.template or "{}")
+        if not self._as_results:
+            return say
+
+        def checked(*about: Any) -> list[list["Prediction"]]:
+            rows = say(*about)
+            require_results_form([one for row in rows for one in row])  # not after hours of work
+            return rows
+
+        return checked
+
+    @property
+    def _as_results(self) -> bool:
+        return self.out is not None and self.out.suffix == ".json"
+
+
+def _open_data(path: Path) -> "Source | Stream":
+    """The data set that a file's table [data] names."""
+    from git_model.sources import read_data
+
+    table = read_mapping(path)
+    if list(table) != ["data"] or not isinstance(table["data"], dict):
+        raise GITError(f"{path}: expected one table, [data], found {', '.join(table) or 'nothing'}")
+    return read_data(table["data"], str(path)).open()
 
 
 def _refuse(names: Collection[str], purpose: str) -> None:

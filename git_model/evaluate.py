@@ -3,9 +3,11 @@
 A picture is read once, whatever is asked about it. Pictures of one shape are read together.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from git_model.decoding import generate
 from git_model.model import GIT, Scene
 from git_model.predictions import Prediction
 from git_model.settings import GITError
+from git_model.shards import Sealed, Stream
 from git_model.speaker import ROWS
 
 TOP = 5  # labels that a prediction keeps
@@ -49,16 +52,16 @@ class Broken:
 
 @dataclass(frozen=True)
 class _Looked:
-    """An example, its number in the source, and its pixels: (3, H, W), or (F, 3, H, W)."""
+    """An example, its place in the source, and its pixels: (3, H, W), or (F, 3, H, W)."""
 
-    index: int
+    place: int
     example: Example
     pixels: Tensor
 
 
 def predict(
     git: Captioner,
-    source: Source,
+    source: Source | Stream,
     say: Saying,
     *,
     limit: int | None = None,
@@ -76,21 +79,21 @@ def predict(
         progress: draw a bar on stderr, if it is a terminal.
 
     Raises:
-        GITError: there is no example, or too many are broken.
+        GITError: too many examples are broken, or there is none.
     """
-    total = len(source) if limit is None else min(limit, len(source))
-    if total == 0:
-        raise GITError("there is no example, expected at least one")
     broken = broken or Broken(limit=0)
     found: dict[int, list[Prediction]] = {}
+    total = None if isinstance(source, Stream) else min(len(source), limit or len(source))
     bar = tqdm(total=total, unit="picture", disable=None if progress else True)
     with bar, _evaluating(git.model):
-        for group in _groups(git, source, total, batch_size, broken):
+        for group in _groups(git, islice(_sealed(source), limit), batch_size, broken):
             scene = git.see_pixels(torch.stack([one.pixels for one in group]))
             said = say(scene, [one.example for one in group])
-            found |= {one.index: row for one, row in zip(group, said, strict=True)}
+            found |= {one.place: row for one, row in zip(group, said, strict=True)}
             bar.update(len(group))
-    return [one for index in sorted(found) for one in found[index]]
+    if not found:
+        raise GITError("there is no example that can be used, expected at least one")
+    return [one for place in sorted(found) for one in found[place]]
 
 
 def writes(git: Captioner, options: DecodingOptions | None = None) -> Saying:
@@ -139,14 +142,21 @@ def ranks(git: Captioner, labels: Sequence[str], template: str = "{}") -> Saying
     return say
 
 
+def _sealed(source: Source | Stream) -> Iterator[Sealed]:
+    """All examples in order, each opened by calling it."""
+    if isinstance(source, Stream):
+        return source.stream(epoch=0, seed=0, reader=0, n_readers=1)
+    return (partial(source.__getitem__, index) for index in range(len(source)))
+
+
 def _groups(
-    git: Captioner, source: Source, total: int, batch_size: int, broken: Broken
+    git: Captioner, examples: Iterable[Sealed], batch_size: int, broken: Broken
 ) -> Iterator[list[_Looked]]:
     """Examples whose pixels have one shape, `batch_size` of them; in the end what is left."""
     waiting: dict[torch.Size, list[_Looked]] = {}
-    for index in range(total):
+    for place, sealed in enumerate(examples):
         try:
-            looked = _look(git, source, index)
+            looked = _look(git, place, sealed())
         except GITError as error:
             broken.add(error)
             continue
@@ -157,12 +167,14 @@ def _groups(
     yield from waiting.values()
 
 
-def _look(git: Captioner, source: Source, index: int) -> _Looked:
+def _look(git: Captioner, place: int, example: Example) -> _Looked:
     """One example, once it is known that all of it can be used."""
-    example = source[index]
-    for target in example.targets:
-        _prompt(git, target)
-    return _Looked(index, example, git.look(example.view)[0])
+    try:
+        for target in example.targets:
+            _prompt(git, target)
+        return _Looked(place, example, git.look(example.view)[0])
+    except GITError as error:
+        raise GITError(f"{example.key}: {error}") from None
 
 
 def _written(

@@ -22,16 +22,17 @@ def read_predictions(path: Path) -> list[Prediction]:
 
     Raises:
         GITError: the file cannot be read, is not UTF-8 or not JSON, is empty, has two predictions
-            of one name, or one of none of the forms. The message names the entry.
+            for the same, or one of none of the forms. The message names the entry.
     """
     value, entry = _load(path)
     if isinstance(value, dict):
         raise DataError(f"{path}: these are annotations, expected a list of predictions")
-    found: dict[str, Prediction] = {}
-    for prediction in each(value, _prediction, entry):
-        if prediction.name in found:
-            raise DataError(f"{path}: two predictions for {prediction.name!r}, expected one")
-        found[prediction.name] = prediction
+    found: dict[tuple[str, str, str | None], Prediction] = {}
+    for one in each(value, _prediction, entry):
+        about = (one.key, one.question_key, one.question)
+        if about in found:
+            raise DataError(f"{path}: two predictions for {one.name!r}, expected one")
+        found[about] = one
     return list(found.values())
 
 
@@ -68,11 +69,26 @@ def write_predictions(path: Path, predictions: Sequence[Prediction], *, results:
         GITError: neither results form fits.
     """
     if results:
-        _require_one_form(predictions)
+        require_results_form(predictions)
         text = json.dumps([_result(one) for one in predictions], ensure_ascii=False) + "\n"
     else:
         text = "".join(map(_line, predictions))
     path.write_text(text, encoding="utf-8")
+
+
+def require_results_form(predictions: Sequence[Prediction]) -> None:
+    """Refuse predictions that fit neither results form.
+
+    Raises:
+        GITError: it says what there is.
+    """
+    tasks = {one.task for one in predictions}
+    with_ids = all(one.question_key for one in predictions)
+    if tasks != {"captions"} and not (tasks == {"questions"} and with_ids):
+        raise GITError(
+            "a .json file holds only captions, or only answers to questions that have ids, but "
+            f"there are {' and '.join(sorted(tasks))}: name a .jsonl file"
+        )
 
 
 @contextmanager
@@ -100,20 +116,10 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def _line(prediction: Prediction) -> str:
     """A prediction as a line of JSON, without what is not known."""
-    given = to_dict(prediction).items()
-    known = {name: value for name, value in given if value not in (None, "", ())}
+    blank = to_dict(Prediction(key="", text=""))
+    known = {name: value for name, value in to_dict(prediction).items() if value != blank[name]}
     line = {"key": prediction.key, "text": prediction.text} | known
     return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _require_one_form(predictions: Sequence[Prediction]) -> None:
-    tasks = {one.task for one in predictions}
-    with_ids = all(one.question_key for one in predictions)
-    if tasks != {"captions"} and not (tasks == {"questions"} and with_ids):
-        raise GITError(
-            "a .json file holds only captions, or only answers to questions that have ids, but "
-            f"there are {' and '.join(sorted(tasks))}: name a .jsonl file"
-        )
 
 
 def _result(prediction: Prediction) -> dict[str, int | str]:

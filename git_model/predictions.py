@@ -1,6 +1,7 @@
 """What was said about a data set, next to what is right to say."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -54,12 +55,16 @@ def with_answers(
         subset: allow references without a prediction, and leave them out.
 
     Raises:
-        GITError: a prediction is for nothing in the references; or, unless `subset`, the reverse.
+        GITError: a prediction is for nothing in the references, or not the only one; or, unless
+            `subset`, a reference has no prediction.
     """
-    for prediction in predictions:
-        if prediction.name not in references:
-            raise GITError(f"there is a prediction for {prediction.name!r}, but no reference")
-    missing = references.keys() - {prediction.name for prediction in predictions}
+    names = Counter(prediction.name for prediction in predictions)
+    for name, count in names.items():
+        if name not in references:
+            raise GITError(f"there is a prediction for {name!r}, but no reference")
+        if count > 1:
+            raise GITError(f"there are {count} predictions for {name!r}, expected one")
+    missing = references.keys() - names
     if missing and not subset:
         raise GITError(
             f"{len(missing)} of {len(references)} references have no prediction, such as "

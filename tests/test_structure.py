@@ -19,7 +19,9 @@ ROOMS = [
     "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
     "augment", "readings", "feed",
     "loss", "train",
-    "cli_options", "cli_images", "cli", "__main__",
+    "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
+    "evaluate",
+    "cli_options", "cli_images", "cli_evaluate", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
