@@ -1,17 +1,16 @@
-"""The procedural world that the built-in model is trained on: pictures of shapes, and captions.
+"""The procedural world that the built-in model is trained on: pictures of shapes.
 
-A `World` says what is there, in numbers. `draw` makes pixels of it and `describe` makes words of
-it, so a caption is right by construction. Worlds are numbered. A world's caption decides whether it
-is for training or held out, so that no held-out caption was ever trained on.
+A `World` says what is there, in numbers. `draw` makes pixels of it, shape_texts.py and
+shape_questions.py make words of it, so whatever is said is right by construction. shape_clips.py
+sets it in motion. A world's numbers decide whether it is for training or kept from it (`split_of`).
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from string import ascii_lowercase, digits
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from PIL import Image, ImageDraw
 
@@ -21,6 +20,9 @@ PLACES = (
     "at the top left", "at the top", "at the top right",
     "at the left", "in the middle", "at the right",
     "at the bottom left", "at the bottom", "at the bottom right",
+)  # fmt: skip
+LINES = (
+    (0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6),
 )  # fmt: skip
 
 COLOURS = {
@@ -38,9 +40,12 @@ BACKGROUNDS = (150, 175, 200, 225, 250)  # greys, lighter than black and duller 
 # Radii in pixels, lowest and highest. The largest thing, moved by SHIFT, still fits into its cell,
 # so things never overlap and their places are never in doubt.
 SIZES = {"small": (5.0, 5.6), "large": (9.0, 9.6)}
+CLOSE = (14, 24)  # the radius of the one thing of a close-up
 SHIFT = 1.0
 
 Point = tuple[float, float]
+Split = Literal["train", "held_out", "recombination"]
+T = TypeVar("T")
 
 
 def _ring(*radii: float, turn: float = 0.0) -> list[Point]:
@@ -61,6 +66,12 @@ OUTLINES = {
     ],
 }  # fmt: skip
 
+Look = tuple[str, str]  # colour and shape
+LOOKS = [(colour, shape) for colour in COLOURS for shape in OUTLINES]
+# No picture, clip or text of training has these together; each colour and each shape alone it has.
+NEW_LOOKS = (("red", "star"), ("blue", "triangle"), ("yellow", "cross"), ("green", "circle"))
+KNOWN_LOOKS = [look for look in LOOKS if look not in NEW_LOOKS]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
@@ -71,6 +82,12 @@ class Thing:
     x: float  # of the centre, in pixels from the left
     y: float  # from the top
     radius: float
+    faded: float = 0.0  # 0: its colour, 1: the background's
+
+    @property
+    def look(self) -> Look:
+        """Colour and shape."""
+        return self.colour, self.shape
 
     @property
     def size(self) -> str:
@@ -90,34 +107,43 @@ class World:
     things: tuple[Thing, ...]
     background: int  # 0 to 255
 
+    @property
+    def is_close_up(self) -> bool:
+        """Whether one thing fills most of the picture."""
+        return self.things[0].radius >= CLOSE[0]
 
-def make_world(number: int, *, held_out: bool = False) -> World:
-    """World `number` of those to train on, or of those held out: the same one on any machine."""
-    # Only Random.random() is promised to stay the same in every Python to come.
-    rng = Random(number)  # noqa: S311  (pictures, not secrets)
-    while True:
-        world = _random_world(rng)
-        if is_held_out(describe(world)) == held_out:
-            return world
-
-
-def is_held_out(caption: str) -> bool:
-    """Whether worlds with this caption are kept from training: one caption in ten is."""
-    digest = hashlib.sha256(caption.encode()).digest()
-    return int.from_bytes(digest[:4], "big") % 10 == 0
+    @property
+    def scene(self) -> str:
+        """What makes this world another one than others: for a close-up everything, else what
+        stands where, whatever the background and the last pixel of a place."""
+        if self.is_close_up:
+            return f"close-up {self}"
+        return ", ".join(f"{t.size} {t.colour} {t.shape} {t.cell}" for t in self.things)
 
 
-def describe(world: World) -> str:
-    """The caption, such as `a small red circle at the top left and a large blue star in the
-    middle`; three things are joined by a comma and `and`."""
-    *others, last = (
-        f"a {thing.size} {thing.colour} {thing.shape} {PLACES[thing.cell]}"
-        for thing in world.things
-    )
-    return f"{', '.join(others)} and {last}" if others else last
+def split_of(looks: Iterable[Look], scene: str) -> Split:
+    """Which worlds a world belongs to: each belongs to one.
+
+    recombination: something in it has a colour and a shape that never meet in training.
+    held_out: one scene in ten of the others; the same scene never occurs in training.
+    """
+    if any(look in NEW_LOOKS for look in looks):
+        return "recombination"
+    digest = hashlib.sha256(scene.encode()).digest()
+    return "held_out" if int.from_bytes(digest[:4], "big") % 10 == 0 else "train"
 
 
-def draw(world: World, *, finer: int = 4) -> Image.Image:
+def make_world(rng: Random, split: Split = "train") -> World:
+    """A picture's world: one to five things, each in a cell of its own."""
+    return _first(split, rng, lambda: _random_world(rng))
+
+
+def make_close_up(rng: Random, split: Split = "train") -> World:
+    """The world of a close-up: one thing, so large that it can be nothing else."""
+    return _first(split, rng, lambda: _random_close_up(rng))
+
+
+def draw(world: World, *, finer: int = 3) -> Image.Image:
     """The picture, SIDE x SIDE pixels; drawn `finer` times as large first, to smooth the edges."""
     canvas = Image.new("RGB", (SIDE * finer,) * 2, (world.background,) * 3)
     pen = ImageDraw.Draw(canvas)
@@ -126,46 +152,66 @@ def draw(world: World, *, finer: int = 4) -> Image.Image:
             (finer * (thing.x + thing.radius * x), finer * (thing.y + thing.radius * y))
             for x, y in OUTLINES[thing.shape]
         ]
-        pen.polygon(outline, fill=COLOURS[thing.colour])
+        mixed = [c + thing.faded * (world.background - c) for c in COLOURS[thing.colour]]
+        pen.polygon(outline, fill=(round(mixed[0]), round(mixed[1]), round(mixed[2])))
     return canvas.reduce(finer)
 
 
-def vocabulary() -> list[str]:
-    """Every token of the world's WordPiece vocabulary, in the order of their ids.
+def pick(rng: Random, options: Sequence[T]) -> T:
+    """One of the options. Only Random.random() is promised to stay the same in every Python."""
+    return options[int(rng.random() * len(options))]
 
-    BERT's special tokens, the words of the captions, then letters and digits (alone, and inside a
-    word) and marks: any plain English text can be spelt, if at length.
-    """
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = " ".join((*SIZES, *COLOURS, *OUTLINES, *PLACES, "and")).split()
-    signs = list(ascii_lowercase + digits)
-    inside = [f"##{sign}" for sign in signs]
-    return list(dict.fromkeys([*special, *words, *signs, *inside, *",.?!'-:"]))
+
+def pick_several(rng: Random, options: Iterable[T], n: int) -> list[T]:
+    """n of the options, each at most once, in random order."""
+    left = list(options)
+    return [left.pop(int(rng.random() * len(left))) for _ in range(n)]
+
+
+def between(rng: Random, low: float, high: float) -> float:
+    """A number from low to high."""
+    return low + (high - low) * rng.random()
+
+
+def _first(split: Split, rng: Random, build: Callable[[], World]) -> World:
+    """The first of many worlds that belongs to the split."""
+    while True:
+        world = build()
+        if split_of((thing.look for thing in world.things), world.scene) == split:
+            return world
 
 
 def _random_world(rng: Random) -> World:
-    """One to three things, more of them more often: there are more ways for them to be."""
-    free = list(range(len(PLACES)))
-    count = _pick(rng, (1, 2, 2, 3, 3, 3))
-    cells = sorted(free.pop(int(rng.random() * len(free))) for _ in range(count))
-    things = tuple(_random_thing(rng, cell) for cell in cells)
-    return World(things=things, background=_pick(rng, BACKGROUNDS))
-
-
-def _random_thing(rng: Random, cell: int) -> Thing:
-    low, high = SIZES[_pick(rng, list(SIZES))]
-    row, column = divmod(cell, 3)
-    return Thing(
-        shape=_pick(rng, list(OUTLINES)),
-        colour=_pick(rng, list(COLOURS)),
-        x=(column + 0.5) * CELL + SHIFT * (2 * rng.random() - 1),
-        y=(row + 0.5) * CELL + SHIFT * (2 * rng.random() - 1),
-        radius=low + (high - low) * rng.random(),
+    """One thing, two, three in a line, or some groups of equals, as shape_texts.py tells them."""
+    kind = pick(rng, ("one", "two", "two", "line", "line", "groups", "groups", "groups"))
+    if kind == "groups":
+        groups = pick(rng, ((2,), (3,), (4,), (1, 2), (2, 2), (1, 3), (1, 1, 1), (1, 1, 2)))
+    else:
+        groups = (1,) * {"one": 1, "two": 2, "line": 3}[kind]
+    looks = pick_several(rng, LOOKS, len(groups))
+    each = [look for look, n in zip(looks, groups, strict=True) for _ in range(n)]
+    cells = pick(rng, LINES) if kind == "line" else pick_several(rng, range(9), len(each))
+    things = [_random_thing(rng, look, cell) for look, cell in zip(each, cells, strict=True)]
+    return World(
+        things=tuple(sorted(things, key=lambda thing: thing.cell)),
+        background=pick(rng, BACKGROUNDS),
     )
 
 
-T = TypeVar("T")
+def _random_thing(rng: Random, look: Look, cell: int) -> Thing:
+    row, column = divmod(cell, 3)
+    return Thing(
+        colour=look[0],
+        shape=look[1],
+        x=(column + 0.5) * CELL + between(rng, -SHIFT, SHIFT),
+        y=(row + 0.5) * CELL + between(rng, -SHIFT, SHIFT),
+        radius=between(rng, *pick(rng, list(SIZES.values()))),
+    )
 
 
-def _pick(rng: Random, options: Sequence[T]) -> T:
-    return options[int(rng.random() * len(options))]
+def _random_close_up(rng: Random) -> World:
+    colour, shape = pick(rng, LOOKS)
+    radius = pick(rng, range(CLOSE[0], CLOSE[1] + 1))
+    room = range(radius, SIDE - radius + 1)
+    thing = Thing(colour=colour, shape=shape, x=pick(rng, room), y=pick(rng, room), radius=radius)
+    return World(things=(thing,), background=pick(rng, BACKGROUNDS))
