@@ -1,7 +1,7 @@
 """Questions about the shapes world. Each is only asked where it has exactly one right answer, and
 answers are balanced, so that guessing does not pay."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -23,9 +23,6 @@ class Question(NamedTuple):
     kind: str
     text: str
     answer: str
-
-
-Asker = Callable[[World, Random], Iterator[Question]]
 
 
 def ask_about(world: World, rng: Random, n: int) -> list[Question]:
@@ -58,6 +55,8 @@ def _shapes(world: World, _: Random) -> Iterator[Question]:
 
 
 def _places(world: World, _: Random) -> Iterator[Question]:
+    if world.is_close_up:
+        return
     for look, [thing] in _alone(world.things, "look"):
         yield Question("place", f"where is the {' '.join(look)}?", PLACES[thing.cell])
     for thing in world.things:
