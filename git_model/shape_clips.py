@@ -163,5 +163,3 @@ def _random_story(rng: Random) -> Story:
         background=pick(rng, BACKGROUNDS),
         frames=pick(rng, FRAMES),
     )
-
-

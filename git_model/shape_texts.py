@@ -23,9 +23,9 @@ NUMBERS = ("none", "one", "two", "three", "four", "five")
 # Words that stand in no other list here.
 OTHER_WORDS = (
     "a an and above below between to of left right the first then while up down things "
-    "what colour shape is thing there how many are where which larger does do happens last way "
+    "what colour shape is thing there how many are where which or larger does do happens last way "
     "that yes no"
-).split()
+)
 
 
 def describe(world: World) -> str:
@@ -104,7 +104,7 @@ def vocabulary() -> list[str]:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     shapes = [*OUTLINES, *map(plural, OUTLINES)]
     acts = [*ACTS, STAY, *(act.split()[0].removesuffix("s") for act in ACTS)]
-    words = " ".join((*SIZES, *COLOURS, *shapes, *PLACES, *NUMBERS, *acts, *OTHER_WORDS))
+    words = " ".join((*SIZES, *COLOURS, *shapes, *PLACES, *NUMBERS, *acts, OTHER_WORDS))
     signs = list(ascii_lowercase + digits)
     inside = [f"##{sign}" for sign in signs]
     return list(dict.fromkeys([*special, *words.split(), *signs, *inside, *",.?!'-:"]))

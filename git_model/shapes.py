@@ -117,7 +117,9 @@ class World:
         """What makes this world another one than others: for a close-up everything, else what
         stands where, whatever the background and the last pixel of a place."""
         if self.is_close_up:
-            return f"close-up {self}"
+            [it] = self.things
+            where = f"{it.x} {it.y} on {self.background}"
+            return f"a close-up: {it.colour} {it.shape} of {it.radius} at {where}"
         return ", ".join(f"{t.size} {t.colour} {t.shape} {t.cell}" for t in self.things)
 
 
@@ -135,12 +137,12 @@ def split_of(looks: Iterable[Look], scene: str) -> Split:
 
 def make_world(rng: Random, split: Split = "train") -> World:
     """A picture's world: one to five things, each in a cell of its own."""
-    return _first(split, rng, lambda: _random_world(rng))
+    return _first(split, rng, _random_world)
 
 
 def make_close_up(rng: Random, split: Split = "train") -> World:
     """The world of a close-up: one thing, so large that it can be nothing else."""
-    return _first(split, rng, lambda: _random_close_up(rng))
+    return _first(split, rng, _random_close_up)
 
 
 def draw(world: World, *, finer: int = 3) -> Image.Image:
@@ -173,10 +175,10 @@ def between(rng: Random, low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 
 
-def _first(split: Split, rng: Random, build: Callable[[], World]) -> World:
+def _first(split: Split, rng: Random, build: Callable[[Random], World]) -> World:
     """The first of many worlds that belongs to the split."""
     while True:
-        world = build()
+        world = build(rng)
         if split_of((thing.look for thing in world.things), world.scene) == split:
             return world
 
@@ -185,7 +187,7 @@ def _random_world(rng: Random) -> World:
     """One thing, two, three in a line, or some groups of equals, as shape_texts.py tells them."""
     kind = pick(rng, ("one", "two", "two", "line", "line", "groups", "groups", "groups"))
     if kind == "groups":
-        groups = pick(rng, ((2,), (3,), (4,), (1, 2), (2, 2), (1, 3), (1, 1, 1), (1, 1, 2)))
+        groups = pick(rng, ((2,), (3,), (4,), (1, 2), (2, 2), (1, 3), (2, 3), (1, 1, 1), (1, 1, 2)))
     else:
         groups = (1,) * {"one": 1, "two": 2, "line": 3}[kind]
     looks = pick_several(rng, LOOKS, len(groups))
