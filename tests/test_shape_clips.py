@@ -28,17 +28,15 @@ def test_the_same_seed_gives_the_same_clip(seed, split):
 
 
 def test_no_story_of_training_is_a_held_out_one():
-    stories = {split: {make_story(Random(n), split).scene for n in range(1500)} for split in SPLITS}
+    stories = {split: {make_story(Random(n), split).scene for n in range(500)} for split in SPLITS}
     assert not stories["train"] & stories["held_out"]
     assert not stories["train"] & stories["recombination"]
 
 
-@given(stories)
-def test_only_recombined_stories_show_a_new_look(story):
-    new = any(actor.look in NEW_LOOKS for actor in story.actors)
-    again = make_story(Random(0), "recombination")
-    assert any(actor.look in NEW_LOOKS for actor in again.actors)
-    assert new in (True, False)
+@given(seeds)
+def test_a_recombined_story_shows_a_new_look(seed):
+    story = make_story(Random(seed), "recombination")
+    assert any(actor.look in NEW_LOOKS for actor in story.actors)
 
 
 @given(seeds, st.sampled_from(["train", "held_out"]))
@@ -57,14 +55,12 @@ def test_a_clip_has_four_to_six_frames_of_the_size_the_model_takes(story):
 @given(stories)
 def test_nobody_leaves_the_picture_or_touches_another(story):
     for world in story.worlds():
-        reach = [1.2 * thing.radius * 0.75 for thing in world.things]  # a square's corners: 1.2
-        for thing, r in zip(world.things, reach, strict=True):
-            assert r - 2 < thing.x < SIDE - r + 2
-            assert r - 2 < thing.y < SIDE - r + 2
+        for thing in world.things:
+            assert thing.radius <= min(thing.x, SIDE - thing.x, thing.y, SIDE - thing.y)
         if len(world.things) == 2:
             one, other = world.things
             gap = max(abs(one.x - other.x), abs(one.y - other.y))
-            assert gap >= 0.85 * (one.radius + other.radius)
+            assert gap >= one.radius + other.radius
 
 
 @given(stories)

@@ -69,13 +69,13 @@ def test_every_world_belongs_to_one_split(world):
 
 @pytest.mark.parametrize("make", [make_world, make_close_up])
 def test_no_scene_of_training_is_a_held_out_one(make):
-    scenes = {split: {make(Random(n), split).scene for n in range(1500)} for split in SPLITS}
+    scenes = {split: {make(Random(n), split).scene for n in range(500)} for split in SPLITS}
     assert not scenes["train"] & scenes["held_out"]
     assert not scenes["train"] & scenes["recombination"]
 
 
 def test_training_and_held_out_worlds_never_show_a_new_look():
-    for n in range(1500):
+    for n in range(500):
         for split in ("train", "held_out"):
             for make in (make_world, make_close_up):
                 assert not looks_of(make(Random(n), split)) & set(NEW_LOOKS)
