@@ -67,7 +67,7 @@ class Feed:
 
     Raises:
         ConfigError: the source is empty, or smaller than a batch; texts may be longer than the
-            model's positions.
+            model's positions; the seed is below 0.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class Feed:
                 f"max_tokens is {options.max_tokens}, but the model has positions for "
                 f"{config.decoder.positions} tokens: expected at most as many"
             )
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}, expected 0 or more")
         self.broken: list[Broken] = []
         self._options, self._source = options, source
         self._teacher = Teacher(
@@ -108,8 +110,9 @@ class Feed:
         """For each step from `first` to `last`, counted from 1, the batches of process `rank`:
         each of one shape of pixels, of at most micro_batch pictures.
 
-        The same for any number of workers. Examples that cannot be read are left out and noted in
-        `broken`; where they are all of a process's share, its list is empty.
+        With a source they are the same for any number of workers. Examples that cannot be read
+        are left out and noted in `broken`; where they are all of a process's share, the step's
+        list is empty.
 
         Raises:
             ConfigError: there are more processes than pictures in a batch.
@@ -147,9 +150,10 @@ class Feed:
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
+            reason = reason_of(error).rstrip(".")
             raise GITError(
-                f"a process that reads pictures was ended from outside: {reason_of(error)} "
-                "Expected enough memory: use fewer workers, or a smaller batch_size"
+                f"a process that reads pictures was ended from outside, as when memory is short: "
+                f"{reason}: use fewer workers, or a smaller batch_size"
             ) from None
 
     def _note(self, broken: list[Broken]) -> None:

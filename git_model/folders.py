@@ -68,7 +68,7 @@ class FolderData:
     def _beside(self, folder: Path) -> Iterator[Entry]:
         suffixes = PICTURES + VIDEOS if self.frames else PICTURES
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in suffixes:
+            if path.suffix.lower() in suffixes and not path.name.startswith("."):
                 key = path.relative_to(folder).as_posix()
                 yield Entry(key, path, (Target(_captions(path.with_suffix(".txt"))),))
 

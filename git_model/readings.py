@@ -1,7 +1,6 @@
 """What becomes of a step's examples: opened, cropped, counted, padded, or noted as broken.
 
-This is the work that helpers do ahead of a training process. It depends on the step alone, never on
-who does it.
+This is the work that helpers do ahead of a training process.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from git_model.augment import AugmentConfig, random_crop, training_preprocess
 from git_model.config import GITConfig
 from git_model.data import Batch, Example, Lesson, Source, batches_of, lesson_of
 from git_model.order import Visit, visits
+from git_model.preprocess import reason_of
 from git_model.settings import GITError
 from git_model.shards import Sealed, Stream
 from git_model.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ class Teacher:
             try:
                 lessons.append(self._lesson(sealed(), visit))
             except GITError as error:
-                broken.append(Broken(step, str(error)))
+                broken.append(Broken(step, reason_of(error)))
         return Reading(batches_of(lessons, self.config.pad_id, self.micro_batch), broken)
 
     def _lesson(self, example: Example, visit: Visit) -> Lesson:
@@ -99,7 +99,7 @@ class Teacher:
 
 
 class SourceReadings(Dataset[Reading]):
-    """The readings of some steps, from a source: any helper can make any of them."""
+    """The readings of some steps, from a source: whichever helper makes one, it is the same."""
 
     def __init__(self, source: Source, teacher: Teacher, steps: range, share: Share) -> None:
         self._source, self._teacher, self._steps, self._share = source, teacher, steps, share
@@ -132,6 +132,8 @@ class StreamReadings(IterableDataset[Reading]):
         first = self._steps.start + (helper.id if helper else 0)
         part = (first - 1) % self._helpers  # the one that this step is made from in any run
         examples = self._endless(self._share.rank * self._helpers + part)
+        if first >= self._steps.stop:
+            return  # rather than pass over all that was, for nothing
         for step in range(part + 1, self._steps.stop, self._helpers):
             try:
                 taken = list(islice(examples, self._share.size))

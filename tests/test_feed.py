@@ -226,7 +226,7 @@ class Deadly(Greys):
 
 
 def test_a_helper_that_was_killed_is_told_in_one_line():
-    with pytest.raises(GITError, match=r"ended from outside: .*: use fewer workers") as error:
+    with pytest.raises(GITError, match=r"ended from outside, .*: use fewer workers") as error:
         list(feed(Deadly(4), batch_size=2, workers=1).steps(1, 3))
     assert "\n" not in str(error.value)
 
@@ -258,6 +258,11 @@ def test_an_epoch_smaller_than_a_batch_is_refused():
 def test_texts_longer_than_the_model_are_refused():
     with pytest.raises(ConfigError, match=r"max_tokens is 25, .* positions for 24 tokens"):
         feed(Greys(3), batch_size=1, max_tokens=25)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ConfigError, match="seed is -1, expected 0 or more"):
+        feed(Greys(3), seed=-1, batch_size=1)
 
 
 def test_more_processes_than_pictures_are_refused():

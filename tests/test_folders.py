@@ -40,6 +40,7 @@ def test_each_line_beside_a_picture_is_a_caption_of_it(tmp_path):
     beside(tmp_path, "deep/er/a.JPG", "grün")
     (tmp_path / "README.txt").write_text("what this is")
     (tmp_path / "notes.md").touch()
+    (tmp_path / "._b.png").touch()  # as macOS leaves them on other disks
     source = opened(tmp_path)
     assert [source[i].key for i in range(len(source))] == ["b.png", "deep/er/a.JPG"]
     assert source[0].targets == (Target(("a blue picture", "it is blue")),)
