@@ -234,8 +234,9 @@ def _from_files(path: Path, references: Path | None, subset: bool) -> list["Pred
     found = read_predictions(path)
     if references is None:
         return found
+    right = read_references(references)
     try:
-        return with_answers(found, read_references(references), subset=subset)
+        return with_answers(found, right, subset=subset)
     except GITError as error:
         raise GITError(f"{path}: {error}") from None
 
@@ -246,13 +247,13 @@ def _report(
     """Score predictions and print what came out."""
     splitter = best_splitter()
     scores = score(found, metrics, splitter)
-    if "captions" in scores:
+    if scores.get("captions", {}).keys() - {"count", "exact"}:  # these look at no words
         about["tokenizer"] = splitter.name
     if as_json:
         click.echo(json.dumps(about | scores, ensure_ascii=False, allow_nan=False))
         return
     for task, values in scores.items():
-        note = f", tokenizer: {splitter.name}" if task == "captions" else ""
-        click.echo(f"{values.pop('count')} {task}{note}")
+        words = about.get("tokenizer") if task == "captions" else None
+        click.echo(f"{values.pop('count')} {task}" + (f", tokenizer: {words}" if words else ""))
         for name, value in values.items():
             click.echo(f"  {NAMES[name]:13} {value:6.2f}")

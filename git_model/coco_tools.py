@@ -6,7 +6,6 @@ models, when it is first asked for.
 
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,11 +25,19 @@ class ToolError(GITError):
 
 def lacking() -> str | None:
     """What these tools need and this machine has not; None if they can run."""
-    if shutil.which("java") is None:
-        return "Java, which is not installed (there is no program `java`)"
+    if not _java_runs():
+        return "Java, which is not installed (`java -version` fails)"
     if find_spec("pycocoevalcap") is None:
         return "pycocoevalcap, which is not installed: pip install 'git-model[eval]'"
     return None
+
+
+def _java_runs() -> bool:
+    try:  # to find the program is not enough: macOS has one that only says where to get Java
+        subprocess.run(["java", "-version"], check=True, capture_output=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
 
 
 def require(tool: str) -> None:

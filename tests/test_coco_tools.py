@@ -15,9 +15,9 @@ with_java = pytest.mark.skipif(lacking() is not None, reason=f"needs {lacking()}
 
 
 def fake_java(folder: Path, script: str) -> str:
-    """A PATH where `java` is this shell script."""
+    """A PATH where `java` is this shell script, and has a version."""
     program = folder / "java"
-    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.write_text(f'#!/bin/sh\n[ "$1" = -version ] && exit\n{script}\n')
     program.chmod(0o755)
     return f"{folder}:/usr/bin:/bin"
 
@@ -28,6 +28,10 @@ def test_without_java_every_tool_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
         with pytest.raises(ToolError, match="needs Java, which is not installed"):
             run()
     assert not coco_tools.has_parser()
+    program = tmp_path / "java"
+    program.write_text("#!/bin/sh\nexit 1")
+    program.chmod(0o755)
+    assert "Java, which is not installed" in str(lacking())
 
 
 def test_without_pycocoevalcap_the_extra_is_named(

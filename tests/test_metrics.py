@@ -33,6 +33,23 @@ def test_the_reference_itself_scores_highest() -> None:
     assert cider(said, answers, defended=False) == pytest.approx(10)
 
 
+def test_scores_of_a_small_corpus_are_those_that_the_coco_tools_gave() -> None:
+    """Written down from pycocoevalcap 1.2, for runs without it."""
+    said = ["the cat sat on the mat with the cat", "a big dog ran over grass", "two birds",
+            "one red bus"]  # fmt: skip
+    answers = [
+        ["the cat sat on the mat", "a cat is on a mat"],
+        ["a big dog runs over the grass", "a dog on grass"],
+        ["two small birds fly away over the tree today", "birds in the sky"],
+        ["a red bus on the road", "the red bus"],
+    ]
+    corpus = [words(text) for text in said], [[words(text) for text in row] for row in answers]
+    expected = [0.7499999999250001, 0.6123724356307301, 0.5386086724458814, 0.47772139604163893]
+    assert bleu(*corpus) == pytest.approx(expected, rel=1e-12)
+    assert rouge_l(*corpus) == pytest.approx(0.6598991667672987, rel=1e-12)
+    assert cider(*corpus) == pytest.approx(2.4085751989948165, rel=1e-12)
+
+
 def test_bleu_of_a_small_case_counts_as_by_hand() -> None:
     # 5 words, of which `the` counts once too often; pairs: `the cat` of 4; the reference has 6
     said, answers = [words("the the the cat is")], [[words("the cat is on the mat")]]
