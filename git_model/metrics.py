@@ -121,7 +121,7 @@ class _Vector(NamedTuple):
 
     weights: list[dict[Ngram, float]]
     norms: list[float]
-    length: int  # in pairs of words
+    length: int
 
 
 class _Rarity(NamedTuple):
@@ -140,7 +140,7 @@ class _Rarity(NamedTuple):
             for n in range(LONGEST)
         ]
         norms = [math.hypot(*row.values()) for row in weights]
-        return _Vector(weights, norms, max(0, len(words) - 1))
+        return _Vector(weights, norms, len(words))
 
 
 def _cosine(candidate: _Vector, reference: _Vector, defended: bool) -> float:

@@ -114,6 +114,9 @@ def test_a_picture_is_read_once_for_all_that_is_asked(
     )
     predict(git, Listed(ASKED), writes(git), batch_size=4)
     assert sorted(read) == [1, 2, 3]  # by shape
+    read.clear()
+    predict(git, Listed(ASKED), writes(git), batch_size=2)
+    assert sorted(read) == [1, 1, 2, 2]
 
 
 def test_predictions_carry_the_answers(git: Captioner) -> None:
