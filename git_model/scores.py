@@ -80,14 +80,17 @@ def score(
         splitter: what makes words of captions; by default `best_splitter()`.
 
     Raises:
-        GITError: a prediction has no right answer, a metric does not fit, or as `check_metrics`.
+        GITError: there is no prediction, one has no right answer, a metric does not fit, or as
+            `check_metrics`.
     """
+    if not predictions:
+        raise GITError("there is no prediction to score, expected at least one")
     check_metrics(metrics)
     tasks = {task: [one for one in predictions if one.task == task] for task in METRICS}
     found = {task: rows for task, rows in tasks.items() if rows}
     for name in metrics:
         if not any(name in METRICS[task] for task in found):
-            raise GITError(f"{name} is no metric for {' and '.join(found) or 'nothing'}")
+            raise GITError(f"{name} is no metric for {' and '.join(found)}")
     return {
         task: {"count": len(rows)} | _scores(task, rows, metrics, splitter)
         for task, rows in found.items()

@@ -91,6 +91,8 @@ def test_metrics_that_do_not_fit_are_refused(metrics: list[str], message: str) -
 def test_a_prediction_without_answers_is_named() -> None:
     with pytest.raises(GITError, match="'4' has no right answer to be compared with"):
         score([*CAPTIONS, caption("4", "a")])
+    with pytest.raises(GITError, match="there is no prediction to score"):
+        score([])
 
 
 def test_without_java_words_are_not_the_treebanks_and_meteor_is_refused_early(
