@@ -14,14 +14,14 @@ from git_model.shape_source import ShapesData, Task
 
 FOLDER = Path(__file__).parent / "images"
 # Name -> which tasks, and the number of a held-out example of theirs.
-PICTURES: dict[str, tuple[tuple[Task, ...], int]] = {
-    "one_shape.png": (("captions", "questions"), 4),
+EXAMPLES: dict[str, tuple[tuple[Task, ...], int]] = {
+    "one_shape.png": (("captions", "questions"), 9),
     "two_shapes.png": (("captions", "questions"), 1),
-    "three_in_a_line.png": (("captions", "questions"), 5),
-    "groups.png": (("captions", "questions"), 2),
-    "close_up.png": (("classes",), 0),
-    "one_moves.gif": (("clips", "clip_questions"), 0),
-    "both_act.gif": (("clips", "clip_questions"), 1),
+    "three_shapes.png": (("captions", "questions"), 8),
+    "five_shapes.png": (("captions", "questions"), 14),
+    "close_up.png": (("classes",), 17),
+    "one_acts_twice.gif": (("clips", "clip_questions"), 6),
+    "both_act.gif": (("clips", "clip_questions"), 126),
 }
 
 
@@ -29,7 +29,7 @@ def main(folder: Path = FOLDER) -> None:
     """Write them all."""
     folder.mkdir(parents=True, exist_ok=True)
     truth = []
-    for name, (tasks, number) in PICTURES.items():
+    for name, (tasks, number) in EXAMPLES.items():
         example = ShapesData(tasks=tasks, split="held_out", size=number + 1).open()[number]
         save(example.view, folder / name)
         truth += [{"file": name, **entry} for entry in said_of(example, tasks)]

@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 from git_model.shape_clips import ACTS, STAY, Story
 from git_model.shape_texts import NUMBERS, class_name, plural
-from git_model.shapes import COLOURS, KNOWN_LOOKS, OUTLINES, PLACES, Thing, World, pick
+from git_model.shapes import (
+    COLOURS,
+    KNOWN_LOOKS,
+    OUTLINES,
+    PLACES,
+    Thing,
+    World,
+    pick,
+    pick_several,
+)
 
 SIDES = {  # how far in columns and rows a thing is that stands there
     "to the left of": (-1, 0),
@@ -39,9 +48,8 @@ def ask_about_story(story: Story, rng: Random, n: int) -> list[Question]:
 
 def _some(kinds: list[list[Question]], rng: Random, n: int) -> list[Question]:
     """One question of each of n kinds, or of all there are."""
-    left = [kind for kind in kinds if kind]
-    chosen = [left.pop(int(rng.random() * len(left))) for _ in range(min(n, len(left)))]
-    return [pick(rng, kind) for kind in chosen]
+    there = [kind for kind in kinds if kind]
+    return [pick(rng, kind) for kind in pick_several(rng, there, min(n, len(there)))]
 
 
 def _colours(world: World, _: Random) -> Iterator[Question]:

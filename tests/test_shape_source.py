@@ -1,11 +1,17 @@
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image, ImageSequence
 
 from git_model.settings import ConfigError
 from git_model.shape_source import TASKS, ShapesData
 from git_model.shape_texts import class_names
 from git_model.shapes import NEW_LOOKS
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def examples(**settings):
@@ -94,3 +100,18 @@ def test_every_recombined_caption_names_a_new_look(task):
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         ShapesData(**settings)
+
+
+def test_the_example_files_are_what_their_script_writes(tmp_path):
+    subprocess.run([sys.executable, EXAMPLES / "make_images.py", tmp_path], check=True)
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    kept = {path.name: path.read_bytes() for path in (EXAMPLES / "images").iterdir()}
+    assert set(written) == set(kept)
+    assert written["truth.json"] == kept["truth.json"]
+    for name in set(kept) - {"truth.json"}:
+        assert frames_of(tmp_path / name) == frames_of(EXAMPLES / "images" / name)
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        return [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(image)]

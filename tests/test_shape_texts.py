@@ -77,9 +77,12 @@ RED, BLUE, PINK = ("small", "red", "circle"), ("large", "blue", "star"), ("small
             [(*PINK, 0), (*BLUE, 1), (*PINK, 3), (*PINK, 4), (*BLUE, 5)],
             "three pink crosses and two blue stars",
         ),
-        ([("small", "orange", "star", 1), (*RED, 4), (*RED, 7)], "an orange star and two red circles"),
+        (
+            [("small", "orange", "star", 1), (*RED, 4), (*RED, 7)],
+            "an orange star and two red circles",
+        ),
     ],
-)  # fmt: skip
+)
 def test_captions_follow_the_rules(things, caption):
     assert describe(world(*things)) == caption
 
