@@ -15,11 +15,11 @@ from git_model.shape_source import ShapesData, Task
 FOLDER = Path(__file__).parent / "images"
 # Name -> which tasks, and the number of a held-out example of theirs.
 EXAMPLES: dict[str, tuple[tuple[Task, ...], int]] = {
-    "one_shape.png": (("captions", "questions"), 9),
-    "two_shapes.png": (("captions", "questions"), 1),
-    "three_shapes.png": (("captions", "questions"), 8),
-    "five_shapes.png": (("captions", "questions"), 14),
-    "close_up.png": (("classes",), 17),
+    "one_shape.png": (("captions", "questions"), 7),
+    "two_shapes.png": (("captions", "questions"), 3),
+    "three_shapes.png": (("captions", "questions"), 28),
+    "five_shapes.png": (("captions", "questions"), 20),
+    "close_up.png": (("classes",), 27),
     "one_acts_twice.gif": (("clips", "clip_questions"), 6),
     "both_act.gif": (("clips", "clip_questions"), 126),
 }

@@ -40,8 +40,12 @@ BACKGROUNDS = (150, 175, 200, 225, 250)  # greys, lighter than black and duller 
 # Radii in pixels, lowest and highest. The largest thing, moved by SHIFT, still fits into its cell,
 # so things never overlap and their places are never in doubt.
 SIZES = {"small": (5.0, 5.6), "large": (9.0, 9.6)}
-CLOSE = (14, 24)  # the radius of the one thing of a close-up
+CLOSE = (18, 24)  # the radius of the one thing of a close-up
 SHIFT = 1.0
+CLOSE_SHIFT = 4  # from the middle
+
+# More of those with more to say, but enough simple ones to learn the words from.
+KINDS = ("one", "one", "two", "two", "line", "line", "groups", "groups", "groups")
 
 Point = tuple[float, float]
 Split = Literal["train", "held_out", "recombination"]
@@ -185,7 +189,7 @@ def _first(split: Split, rng: Random, build: Callable[[Random], World]) -> World
 
 def _random_world(rng: Random) -> World:
     """One thing, two, three in a line, or some groups of equals, as shape_texts.py tells them."""
-    kind = pick(rng, ("one", "two", "two", "line", "line", "groups", "groups", "groups"))
+    kind = pick(rng, KINDS)
     if kind == "groups":
         groups = pick(rng, ((2,), (3,), (4,), (1, 2), (2, 2), (1, 3), (2, 3), (1, 1, 1), (1, 1, 2)))
     else:
@@ -212,8 +216,14 @@ def _random_thing(rng: Random, look: Look, cell: int) -> Thing:
 
 
 def _random_close_up(rng: Random) -> World:
+    """A scene of whole numbers, so that there are not too many to keep some of them apart."""
     colour, shape = pick(rng, LOOKS)
-    radius = pick(rng, range(CLOSE[0], CLOSE[1] + 1))
-    room = range(radius, SIDE - radius + 1)
-    thing = Thing(colour=colour, shape=shape, x=pick(rng, room), y=pick(rng, room), radius=radius)
+    middle = range(SIDE // 2 - CLOSE_SHIFT, SIDE // 2 + CLOSE_SHIFT + 1)
+    thing = Thing(
+        colour=colour,
+        shape=shape,
+        x=pick(rng, middle),
+        y=pick(rng, middle),
+        radius=pick(rng, range(CLOSE[0], CLOSE[1] + 1)),
+    )
     return World(things=(thing,), background=pick(rng, BACKGROUNDS))
