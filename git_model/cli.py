@@ -10,7 +10,8 @@ import click
 from git_model.cli_evaluate import evaluate
 from git_model.cli_images import ImageRun, Record, reads_images
 from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
-from git_model.settings import GITError, from_dict
+from git_model.cli_train import train
+from git_model.settings import GITError
 
 if TYPE_CHECKING:
     from git_model.model import Scene
@@ -229,22 +230,5 @@ def verify(
     sys.exit(1 if failed else 0)
 
 
-@main.command()
-@click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE.toml")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FOLDER",
-    help="A new folder for the log and the checkpoint.",
-)
-def train(recipe: Path, out: Path) -> None:
-    """Train a model as RECIPE says (see configs/train)."""
-    from git_model.settings import read_mapping
-    from git_model.train import TrainConfig
-    from git_model.train import train as run
-
-    run(from_dict(TrainConfig, read_mapping(recipe), str(recipe)), out)
-
-
+main.add_command(train)
 main.add_command(evaluate)

@@ -23,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b, as `torch.nn.functional.linear`: (..., I) -> (..., O), the weight (O, I)."""
     rows = x.numel() // x.shape[-1]
     way = quickest(rows, x.dtype, CPU_MAKER if x.device.type == "cpu" else x.device.type)
-    return way(x.reshape(rows, -1), weight, bias).reshape(*x.shape[:-1], len(weight))
+    return way(x.reshape(rows, x.shape[-1]), weight, bias).reshape(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):

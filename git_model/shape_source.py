@@ -37,6 +37,7 @@ class ShapesData:
         that a task needs are made.
     """
 
+    kind: Literal["shapes"] = "shapes"
     tasks: tuple[Task, ...] = TASKS
     split: Split = "train"
     size: int = 1000

@@ -10,10 +10,12 @@ from git_model.coco import CocoData, KarpathyData, VqaData
 from git_model.data import Example, Source
 from git_model.folders import FolderData
 from git_model.settings import ConfigError, from_dict
+from git_model.shape_source import ShapesData
 from git_model.shards import WebDatasetData
 from git_model.tsv import TsvData
 
-ListedData = CocoData | KarpathyData | VqaData | FolderData | TsvData  # which have a length
+# Those that have a length.
+ListedData = ShapesData | CocoData | KarpathyData | VqaData | FolderData | TsvData
 
 
 @dataclass(frozen=True, kw_only=True)

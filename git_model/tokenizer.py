@@ -120,6 +120,10 @@ class Tokenizer:
         """One more than the highest id: the least vocab_size a model for it can have."""
         return 1 + max(self._tokens)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its id."""
+        return {token: index for index, token in self._tokens.items()}
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, with nothing put around them.
 

@@ -19,10 +19,11 @@ ROOMS = [
     "shapes", "shape_clips", "shape_texts", "shape_questions", "shape_source",
     "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
     "augment", "readings", "feed",
-    "loss", "train",
+    "loss",
     "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
     "evaluate",
-    "cli_options", "cli_images", "cli_evaluate", "cli", "__main__",
+    "recipe", "ranks", "learner", "optimize", "run_state", "reports", "start", "train",
+    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
