@@ -109,6 +109,11 @@ class Recipe:
             self,
             *_at_least_one(self, "steps"),
             ("seed", 0 <= self.seed < 2**63, "0 or more, of at most 63 bits"),
+            (
+                "initial",
+                self.initial == "bert" or self.checkpoint is None,
+                "bert: a checkpoint has its weights",
+            ),
         )
         if (self.model is None) == (self.checkpoint is None):
             raise ConfigError("give either model (random weights) or checkpoint, where to start")

@@ -96,7 +96,7 @@ def with_vocabulary(model: GIT, own: Tokenizer | None, words: Tokenizer) -> GIT:
     }
     suppress = tuple(new for old, new in pairs if old in config.decoding.suppress)
     new_config = resized(config, len(words), ids, suppress)
-    fresh = GIT(new_config).state_dict()
+    fresh = GIT(new_config).to(model.decoder.output_bias.dtype).state_dict()
     for name in fresh.keys() & set(BY_TOKEN):
         state[name] = _moved(state[name], fresh[name], pairs)
     return GIT.from_state(new_config, state, "the model with another vocabulary")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from biting import bite
 from safetensors.torch import load_file
 from tiny import tiny_config
 from torch import Tensor
@@ -18,28 +19,26 @@ from git_model.checkpoint import TOKENIZER, write_checkpoint
 from git_model.model import GIT
 from git_model.recipe import Recipe
 from git_model.reports import LOG
-from git_model.settings import from_dict
+from git_model.settings import from_dict, to_dict
 from git_model.start import named_tokenizer, resized
 from git_model.train import CHECKPOINT
 
 Table = dict[str, Any]
 
 
-def start_folder(folder: Path, *, dropout: float = 0.0, frames: int = 6) -> Path:
+def start_folder(folder: Path, *, dropout: float = 0.0) -> Path:
     """A tiny model with random weights and the vocabulary of the shapes world, as a checkpoint."""
     words = named_tokenizer("shapes")
     ids = {"bos_id": 2, "eos_id": 3, "pad_id": 0}
-    config = resized(tiny_config(frames=frames), len(words), ids)
+    config = resized(tiny_config(frames=6), len(words), ids)
     decoder = {"dropout": dropout, "attention_dropout": dropout, "positions": 40}
     config = from_dict(type(config), _changed(config, decoder=decoder))
-    torch.manual_seed(0)
-    write_checkpoint(folder, config, GIT(config).state_dict(), {TOKENIZER: words.to_json()})
+    state = bite(GIT(config), 0).state_dict()
+    write_checkpoint(folder, config, state, {TOKENIZER: words.to_json()})
     return folder
 
 
 def _changed(config: object, **tables: Table) -> Table:
-    from git_model.settings import to_dict
-
     values = to_dict(config)
     return values | {name: values[name] | changes for name, changes in tables.items()}
 
@@ -52,12 +51,13 @@ def recipe_table(start: Path, **changes: Any) -> Table:
         "seed": 3,
         "data": {"kind": "shapes", "size": 64},
         "feed": {"batch_size": 6},
-        "learning": {"encoder_lr": 2e-3, "decoder_lr": 2e-3, "warmup_steps": 2},
+        "learning": {"encoder_lr": 2e-3, "decoder_lr": 2e-3},
         "compute": {"device": "cpu", "threads": 1},
         "reports": {"log_every": 1, "check_every": 100, "save_every": 100},
     }
     for name, value in changes.items():
-        table[name] = table[name] | value if isinstance(table.get(name), dict) else value
+        both = isinstance(table.get(name), dict) and isinstance(value, dict)
+        table[name] = table[name] | value if both else value
     return table
 
 

@@ -1,189 +1,204 @@
+"""The loop: what it learns, what it leaves behind, and what it refuses."""
+
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-
-from git_model.captioner import Captioner
-from git_model.config import DecodingOptions, config_folder
-from git_model.settings import ConfigError, GITError, from_dict, read_mapping
-from git_model.shapes import describe, draw, make_world
-from git_model.train import (
-    CHECKPOINT,
-    LOG,
-    TrainConfig,
-    exact_match,
-    new_captioner,
-    parameter_groups,
-    schedule,
-    train,
+from runs import (
+    finished,
+    log_of,
+    losses_of,
+    recipe_of,
+    recipe_table,
+    same_weights,
+    start_folder,
+    start_process,
+    weights_of,
+    write_recipe,
 )
 
-ROOT = Path(__file__).parent.parent
-DEMO = ROOT / "git_model" / "demo"
-RECIPES = sorted((config_folder() / "train").glob("*.toml"))
-
-# File in examples/images -> number of its held-out world.
-EXAMPLES = {"one_shape": 21, "two_shapes": 26, "three_shapes": 10, "three_more_shapes": 38}
-
-
-def recipe(**changes) -> TrainConfig:
-    few = {"model": "demo", "steps": 12, "batch_size": 8, "encoder_lr": 2e-3, "decoder_lr": 2e-3}
-    rare = {"log_every": 3, "check_every": 12, "check_worlds": 2, "threads": 1}
-    return TrainConfig(**{**few, **rare, **changes})
+from git_model.captioner import Captioner
+from git_model.data import Example, Target, collate, lesson_of
+from git_model.loss import batch_loss
+from git_model.recipe import Recipe
+from git_model.settings import GITError, from_dict
+from git_model.shape_source import ShapesData
+from git_model.train import CHECKPOINT, step_seed, train
 
 
-def log_of(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+@pytest.fixture
+def start(tmp_path):
+    return start_folder(tmp_path / "start")
 
 
-def losses_of(out: Path) -> list[float]:
-    return [line["loss"] for line in log_of(out) if "loss" in line]
+def test_training_lowers_the_loss_and_writes_a_checkpoint_that_opens(tmp_path, start):
+    train(recipe_of(start, steps=40), tmp_path / "run")
+    losses = losses_of(tmp_path / "run")
+    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 1
+    git = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
+    before = Captioner.from_pretrained(start)
+    assert git.model.config == before.model.config
+    assert git.tokenizer.to_json() == before.tokenizer.to_json()
 
 
-def test_training_lowers_the_loss_and_writes_a_checkpoint_that_opens(tmp_path):
-    git = train(recipe(), tmp_path / "run")
-    first, *_, last = losses_of(tmp_path / "run")
-    assert last < first - 1
-    opened = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
-    trained = git.model.state_dict()
-    assert all(torch.equal(trained[name], t) for name, t in opened.model.state_dict().items())
-    assert opened.tokenizer.to_json() == git.tokenizer.to_json()
+def test_a_random_start_of_a_named_size_is_trained(tmp_path):
+    table = recipe_table("", model="demo", tokenizer="shapes", checkpoint=None, steps=1)
+    train(from_dict(Recipe, table), tmp_path / "run")
+    git = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
+    assert git.model.config.decoder.vocab_size == len(git.tokenizer)
 
 
 def test_the_same_recipe_gives_the_same_weights(tmp_path):
-    runs = [train(recipe(steps=3), tmp_path / name).model.state_dict() for name in "ab"]
-    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+    start = start_folder(tmp_path / "start", dropout=0.1)
+    for name in "ab":
+        train(recipe_of(start, steps=3), tmp_path / name)
+    train(recipe_of(start, steps=3, seed=4), tmp_path / "other")
+    assert same_weights(tmp_path / "a", tmp_path / "b")
+    assert not same_weights(tmp_path / "a", tmp_path / "other")
 
 
-def test_another_seed_gives_other_weights(tmp_path):
-    one, other = (
-        train(recipe(steps=1, seed=seed), tmp_path / str(seed)).model.projector.linear.weight
-        for seed in (0, 1)
+def test_helpers_that_read_ahead_change_nothing(tmp_path):
+    start = start_folder(tmp_path / "start", dropout=0.1)
+    for workers in (0, 2):
+        train(recipe_of(start, steps=3, feed={"workers": workers}), tmp_path / str(workers))
+    assert same_weights(tmp_path / "0", tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"feed": {"micro_batch": 1}}, {"feed": {"micro_batch": 2}}, {"compute": {"recompute": True}}],
+    ids=str,
+)
+def test_how_a_step_is_cut_and_computed_changes_only_rounding(tmp_path, start, changes):
+    whole = recipe_of(start)
+    cut = recipe_of(start, **changes)
+    train(whole, tmp_path / "whole")
+    train(cut, tmp_path / "cut")
+    assert losses_of(tmp_path / "cut") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-5)
+
+
+class Same:
+    """One example, again and again."""
+
+    def __init__(self, example):
+        self._example = example
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return self._example
+
+
+def test_the_logged_loss_is_the_mean_over_the_tokens_before_the_step(tmp_path, start, monkeypatch):
+    source = ShapesData(size=2).open()
+    example = Example("one", source[0].view, (Target(("a red star", "a star")),))
+    monkeypatch.setattr(ShapesData, "open", lambda _: Same(example))
+    train(recipe_of(start, steps=1), tmp_path / "run")
+    git = Captioner.from_pretrained(start)
+    lesson = lesson_of(example, git.tokenizer, git.model.config, luck=None)
+    batch = collate([lesson], git.model.config.pad_id)
+    expected = batch_loss(git.model, batch).item() / 7  # a red star, end; a star, end
+    assert losses_of(tmp_path / "run") == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_bfloat16_learns_nearly_the_same_and_keeps_weights_in_float32(tmp_path, start):
+    for precision in ("float32", "bfloat16"):
+        train(recipe_of(start, learning={"precision": precision}), tmp_path / precision)
+    losses = losses_of(tmp_path / "bfloat16")
+    assert losses == pytest.approx(losses_of(tmp_path / "float32"), rel=0.05)
+    assert losses != losses_of(tmp_path / "float32")
+    assert {t.dtype for t in weights_of(tmp_path / "bfloat16").values()} == {torch.float32}
+
+
+def test_frozen_parts_stay_and_the_others_move(tmp_path, start):
+    train(recipe_of(start, learning={"frozen": ["encoder", "projector"]}), tmp_path / "run")
+    before = Captioner.from_pretrained(start).model.state_dict()
+    for name, after in weights_of(tmp_path / "run").items():
+        stays = name.startswith(("encoder.", "projector."))
+        assert torch.equal(after, before[name]) == stays, name
+
+
+def test_the_checkpoint_has_the_average_if_there_is_one(tmp_path, start):
+    plain, averaged = recipe_of(start), recipe_of(start, learning={"average": 0.9})
+    train(plain, tmp_path / "plain")
+    train(averaged, tmp_path / "averaged")
+    assert losses_of(tmp_path / "plain") == losses_of(tmp_path / "averaged")
+    before = Captioner.from_pretrained(start).model.projector.linear.weight
+    last, mean = (
+        weights_of(tmp_path / n)["projector.linear.weight"] for n in ("plain", "averaged")
     )
-    assert not torch.equal(one, other)
+    assert 0 < (mean - before).norm() < (last - before).norm()
 
 
-def test_training_leaves_torch_as_it_was(tmp_path):
+def test_checks_caption_the_validation_data_and_show_some(tmp_path, start, capsys):
+    data = {"kind": "shapes", "split": "held_out", "size": 9}
+    reports = {"check_every": 2, "check_examples": 6, "show": 1}
+    train(recipe_of(start, steps=3, validation=data, reports=reports), tmp_path / "run")
+    checks = [line for line in log_of(tmp_path / "run") if "captions exact" in line]
+    assert [line["step"] for line in checks] == [2, 3]
+    assert {"captions exact", "questions exact"} <= checks[0].keys()
+    assert "step 2: captions exact" in capsys.readouterr().err
+
+
+def test_training_leaves_torch_as_it_was(tmp_path, start):
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    train(recipe(steps=1, threads=2 if threads == 1 else 1), tmp_path / "run")
+    other = 2 if threads == 1 else 1
+    train(recipe_of(start, steps=1, compute={"threads": other}), tmp_path / "run")
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_log_has_the_recipe_then_losses_rates_speeds_and_checks(tmp_path):
-    train(recipe(steps=6, check_every=4), tmp_path / "run")
-    first, *lines = log_of(tmp_path / "run")
-    assert from_dict(TrainConfig, first["recipe"]) == recipe(steps=6, check_every=4)
-    assert [(line["step"], "exact" in line) for line in lines] == [
-        (3, False), (4, True), (6, False), (6, True)
-    ]  # fmt: skip
-    assert lines[0].keys() == {"step", "loss", "encoder_lr", "decoder_lr", "images_per_s"}
+def test_the_folder_of_a_run_keeps_its_recipe(tmp_path, start):
+    recipe = recipe_of(start, steps=1)
+    train(recipe, tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert from_dict(Recipe, kept) == recipe
 
 
-def test_the_progress_bar_shows_the_loss(tmp_path, capsys):
-    train(recipe(steps=3), tmp_path / "run")
-    captured = capsys.readouterr()
-    assert "loss=" in captured.err
-    assert "held-out captions are right" in captured.err
-    assert captured.out == ""
+def test_a_folder_that_exists_is_refused_before_training(tmp_path, start):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(GITError, match="run: already exists; name a new folder, or --resume"):
+        train(recipe_of(start), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_folder_that_exists_is_refused_before_training(tmp_path):
-    with pytest.raises(GITError, match="already exists"):
-        train(recipe(), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_a_loss_that_is_no_number_ends_the_run_in_one_line(tmp_path, start):
+    recipe = recipe_of(start, steps=30, learning={"encoder_lr": 1e30, "decoder_lr": 1e30})
+    with pytest.raises(GITError, match=r"step \d+: the loss is .*expected finite numbers") as error:
+        train(recipe, tmp_path / "run")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
-        ({"step": 3}, "unknown key 'step'"),
-        ({"steps": "many"}, "steps is 'many', expected int"),
-        ({"steps": 0}, "steps is 0, expected at least 1"),
-        ({"encoder_lr": 0.0}, "encoder_lr is 0.0, expected more than 0"),
-        ({"warmup_steps": 12}, "warmup_steps is 12, expected fewer than steps"),
-        ({"precision": "float8"}, "precision is 'float8', expected one of float32, bfloat16"),
-        ({"smoothing": 1.0}, "smoothing is 1.0, expected 0 or more and less than 1"),
-        ({"betas": [0.9, 1.0]}, "betas is"),
-        ({"threads": 0}, "threads is 0, expected from 1 to 1024"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0, expected 0 or more"),
+        ({"data": {"size": 3}}, "batch_size is 6, but there are only 3 examples"),
+        ({"feed": {"max_tokens": 41}}, "max_tokens is 41"),
+        ({"checkpoint": "nowhere"}, "nowhere"),
+        ({"learning": {"frozen": ["encoder", "projector", "decoder", "temporal"]}}, "frozen"),
+        ({"compute": {"device": "cuda:77"}}, "device 'cuda:77' cannot be used here"),
     ],
 )
-def test_a_wrong_setting_is_named(change, message):
-    few = {"model": "demo", "steps": 12, "batch_size": 8, "encoder_lr": 1e-3, "decoder_lr": 1e-3}
-    with pytest.raises(ConfigError, match="train.toml: .*" + message.replace(".", r"\.")):
-        from_dict(TrainConfig, {**few, **change}, "train.toml")
+def test_what_cannot_be_trained_leaves_nothing_behind(tmp_path, start, changes, message):
+    with pytest.raises(GITError, match=message):
+        train(recipe_of(start, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_model_for_another_vocabulary_is_refused():
-    with pytest.raises(ConfigError, match="git_base: vocab_size is 30522, expected 1"):
-        new_captioner(recipe(model="git_base"))
+def test_an_empty_data_set_is_one_line_of_the_command(tmp_path, start):
+    (tmp_path / "pictures").mkdir()
+    table = recipe_table(start)
+    table["data"] = {"kind": "folder", "path": str(tmp_path / "pictures")}
+    recipe = write_recipe(tmp_path / "recipe.json", table)
+    code, errors = finished(start_process(recipe, tmp_path / "run"))
+    assert code == 1
+    assert errors.startswith("Error: ")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_can_be_read(path):
-    from_dict(TrainConfig, read_mapping(path), str(path))
-
-
-def test_every_parameter_is_in_one_group():
-    model = new_captioner(recipe()).model
-    grouped = [p for group in parameter_groups(model, recipe()) for p in group["params"]]
-    assert len(grouped) == len(set(map(id, grouped)))
-    assert set(map(id, grouped)) == set(map(id, model.parameters()))
-
-
-def test_only_weights_that_multiply_decay():
-    model = new_captioner(recipe()).model
-    groups = parameter_groups(model, recipe(weight_decay=0.5))
-    decays = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-    expected = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear)}
-    expected |= {id(model.encoder.patch.weight), id(model.decoder.output_weight)}
-    assert decays == expected
-
-
-def test_the_encoder_has_its_own_learning_rate():
-    model = new_captioner(recipe()).model
-    groups = parameter_groups(model, recipe(encoder_lr=1e-5, decoder_lr=5e-5))
-    slow = {id(p) for group in groups if group["lr"] == 1e-5 for p in group["params"]}
-    assert slow == set(map(id, model.encoder.parameters()))
-
-
-def test_the_learning_rate_goes_up_a_line_and_down_a_cosine():
-    config = recipe(steps=30, warmup_steps=10)
-    rates = [schedule(step, config) for step in range(1, 31)]
-    assert rates[:10] == pytest.approx([n / 10 for n in range(1, 11)])
-    assert rates[19] == pytest.approx(0.5)
-    assert rates[-1] == pytest.approx(0)
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-
-
-def test_the_shipped_model_is_under_ten_megabytes():
-    assert sum(path.stat().st_size for path in DEMO.iterdir()) < 10e6
-
-
-def test_the_shipped_model_has_the_shipped_configuration():
-    git = Captioner.from_pretrained("demo")
-    expected = new_captioner(recipe())
-    assert git.model.config == expected.model.config
-    assert git.tokenizer.to_json() == expected.tokenizer.to_json()
-
-
-def test_the_shipped_model_captions_held_out_worlds():
-    assert exact_match(Captioner.from_pretrained("demo"), 200) >= 0.9
-
-
-@pytest.mark.slow
-def test_the_shipped_model_captions_a_thousand_held_out_worlds():
-    assert exact_match(Captioner.from_pretrained("demo"), 1000) >= 0.9
-
-
-@pytest.mark.parametrize(("name", "number"), EXAMPLES.items())
-def test_the_example_pictures_are_held_out_and_captioned_right(name, number):
-    world = make_world(number, held_out=True)
-    path = ROOT / "examples" / "images" / f"{name}.png"
-    with Image.open(path) as image:
-        assert image.tobytes() == draw(world).tobytes()
-    options = DecodingOptions(max_new_tokens=40)
-    assert Captioner.from_pretrained("demo").caption(path, options).text == describe(world)
+def test_every_step_and_rank_has_random_numbers_of_its_own():
+    seeds = {step_seed(s, n, r) for s in range(3) for n in range(1, 30) for r in range(4)}
+    assert len(seeds) == 3 * 29 * 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
