@@ -15,13 +15,13 @@ from git_model.shape_source import ShapesData, Task
 FOLDER = Path(__file__).parent / "images"
 # Name -> which tasks, and the number of a held-out example of theirs.
 EXAMPLES: dict[str, tuple[tuple[Task, ...], int]] = {
-    "one_shape.png": (("captions", "questions"), 7),
-    "two_shapes.png": (("captions", "questions"), 3),
-    "three_shapes.png": (("captions", "questions"), 28),
-    "five_shapes.png": (("captions", "questions"), 20),
-    "close_up.png": (("classes",), 27),
-    "one_acts_twice.gif": (("clips", "clip_questions"), 6),
-    "both_act.gif": (("clips", "clip_questions"), 126),
+    "one_shape.png": (("captions", "questions"), 10),
+    "two_shapes.png": (("captions", "questions"), 25),
+    "three_shapes.png": (("captions", "questions"), 22),
+    "five_shapes.png": (("captions", "questions"), 11),
+    "close_up.png": (("classes",), 19),
+    "one_acts_twice.gif": (("clips", "clip_questions"), 38),
+    "both_act.gif": (("clips", "clip_questions"), 5),
 }
 
 

@@ -15,10 +15,12 @@ from git_model.shapes import (
     Look,
     Split,
     Thing,
+    Tint,
     World,
     draw,
     pick,
     pick_several,
+    random_tint,
     split_of,
 )
 
@@ -38,6 +40,7 @@ class Actor:
     look: Look
     cell: int  # where it stands first
     acts: tuple[str | None, ...]  # by part of the clip; None: it waits
+    tint: Tint = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,7 @@ def _at(actor: Actor, time: float) -> Thing:
         x=(column + 0.5) * CELL,
         y=(row + 0.5) * CELL,
         radius=_first_radius(actor.acts),
+        tint=actor.tint,
     )
     n = len(actor.acts)
     for part, act in enumerate(actor.acts):
@@ -157,7 +161,7 @@ def _random_story(rng: Random) -> Story:
     looks = pick_several(rng, LOOKS, len(play))
     return Story(
         actors=tuple(
-            Actor(look=look, cell=pick(rng, range(9)), acts=acts)
+            Actor(look=look, cell=pick(rng, range(9)), acts=acts, tint=random_tint(rng))
             for look, acts in zip(looks, play, strict=True)
         ),
         background=pick(rng, BACKGROUNDS),

@@ -30,6 +30,7 @@ COLOURS = {
     "orange": (250, 140, 20),
     "yellow": (245, 215, 40),
     "green": (40, 160, 60),
+    "turquoise": (40, 185, 185),
     "blue": (40, 90, 220),
     "purple": (130, 50, 170),
     "pink": (245, 130, 185),
@@ -43,11 +44,15 @@ SIZES = {"small": (5.0, 5.6), "large": (9.0, 9.6)}
 CLOSE = (18, 24)  # the radius of the one thing of a close-up
 SHIFT = 1.0
 CLOSE_SHIFT = 4  # from the middle
+# No two reds are quite the same: a shape must be seen whatever its colour is. It helps a model that
+# learns from these to know a shape in a colour in which it never saw it.
+TINT = 32.0
 
 # More of those with more to say, but enough simple ones to learn the words from.
 KINDS = ("one", "one", "two", "two", "line", "line", "groups", "groups", "groups")
 
 Point = tuple[float, float]
+Tint = tuple[float, float, float]  # red, green, blue
 Split = Literal["train", "held_out", "recombination"]
 T = TypeVar("T")
 
@@ -86,6 +91,7 @@ class Thing:
     x: float  # of the centre, in pixels from the left
     y: float  # from the top
     radius: float
+    tint: Tint = (0.0, 0.0, 0.0)  # added to the usual red, green and blue of its colour
     faded: float = 0.0  # 0: its colour, 1: the background's
 
     @property
@@ -158,9 +164,13 @@ def draw(world: World, *, finer: int = 3) -> Image.Image:
             (finer * (thing.x + thing.radius * x), finer * (thing.y + thing.radius * y))
             for x, y in OUTLINES[thing.shape]
         ]
-        mixed = [c + thing.faded * (world.background - c) for c in COLOURS[thing.colour]]
-        pen.polygon(outline, fill=(round(mixed[0]), round(mixed[1]), round(mixed[2])))
+        pen.polygon(outline, fill=_paint(thing, world.background))
     return canvas.reduce(finer)
+
+
+def random_tint(rng: Random) -> Tint:
+    """What one thing adds to its colour."""
+    return between(rng, -TINT, TINT), between(rng, -TINT, TINT), between(rng, -TINT, TINT)
 
 
 def pick(rng: Random, options: Sequence[T]) -> T:
@@ -177,6 +187,14 @@ def pick_several(rng: Random, options: Iterable[T], n: int) -> list[T]:
 def between(rng: Random, low: float, high: float) -> float:
     """A number from low to high."""
     return low + (high - low) * rng.random()
+
+
+def _paint(thing: Thing, background: int) -> tuple[int, int, int]:
+    """Red, green and blue of a thing, each from 0 to 255."""
+    own = [c + tint for c, tint in zip(COLOURS[thing.colour], thing.tint, strict=True)]
+    mixed = [c + thing.faded * (background - c) for c in own]
+    red, green, blue = (min(max(round(c), 0), 255) for c in mixed)
+    return red, green, blue
 
 
 def _first(split: Split, rng: Random, build: Callable[[Random], World]) -> World:
@@ -212,6 +230,7 @@ def _random_thing(rng: Random, look: Look, cell: int) -> Thing:
         x=(column + 0.5) * CELL + between(rng, -SHIFT, SHIFT),
         y=(row + 0.5) * CELL + between(rng, -SHIFT, SHIFT),
         radius=between(rng, *pick(rng, list(SIZES.values()))),
+        tint=random_tint(rng),
     )
 
 
@@ -225,5 +244,6 @@ def _random_close_up(rng: Random) -> World:
         x=pick(rng, middle),
         y=pick(rng, middle),
         radius=pick(rng, range(CLOSE[0], CLOSE[1] + 1)),
+        tint=random_tint(rng),
     )
     return World(things=(thing,), background=pick(rng, BACKGROUNDS))
