@@ -127,13 +127,14 @@ class Run:
         n_tokens = max(n_tokens, 1)  # not one of the step's examples may be readable
         missing = int(everyones[:, 2].max()) - len(batches)
         batches = batches + [nothing_to_learn(self.model)] * missing
-        loss = torch.zeros((), device=ranks.device)
+        losses = []
         for number, batch in enumerate(batches, 1):
             with part_of_step(self._learner, last=number == len(batches)):
                 part = self._loss(batch.to(ranks.device))
                 (part * (ranks.count / n_tokens)).backward()  # whose mean over ranks is taken
-            loss += part.detach()
-        return ranks.gather(loss.item()).sum().item() / n_tokens, n_images
+            losses.append(part.detach())
+        loss = sum(part.item() for part in losses)  # the first time that a GPU is waited for
+        return ranks.gather(loss).sum().item() / n_tokens, n_images
 
     def _loss(self, batch: Batch) -> Tensor:
         half = self.recipe.learning.precision == "bfloat16"

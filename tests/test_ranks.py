@@ -38,7 +38,7 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(start) -> Table:
     reports = {"save_every": 4}
-    return recipe_table(start, feed={"batch_size": 7, "micro_batch": 2}, reports=reports)
+    return recipe_table(start, feed={"batch_size": 6, "micro_batch": 2}, reports=reports)
 
 
 @pytest.fixture(scope="module")
