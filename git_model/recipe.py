@@ -95,6 +95,7 @@ class Recipe:
     checkpoint: str | None = None  # anything that `Captioner.from_pretrained` opens
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's
     style: Style | None = None  # None: as the model says
+    frames: int | None = None  # most of a clip; None: as the model says, 0: images only
     seed: int = 0  # of all that is random
     steps: int
     data: DataConfig
@@ -109,6 +110,7 @@ class Recipe:
             self,
             *_at_least_one(self, "steps"),
             ("seed", 0 <= self.seed < 2**63, "0 or more, of at most 63 bits"),
+            ("frames", self.frames is None or self.frames >= 0, "0 or more"),
             (
                 "initial",
                 self.initial == "bert" or self.checkpoint is None,

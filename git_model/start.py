@@ -27,6 +27,11 @@ def start_of(recipe: Recipe) -> tuple[GIT, Tokenizer]:
     Raises:
         GITError: a name or a folder is wrong, or there is no vocabulary.
     """
+    model, words = _start_of(recipe)
+    return model if recipe.frames is None else with_frames(model, recipe.frames), words
+
+
+def _start_of(recipe: Recipe) -> tuple[GIT, Tokenizer]:
     if recipe.checkpoint is None:
         words = named_tokenizer(str(recipe.tokenizer))  # there is one, the recipe has checked
         return random_model(recipe, words), words
@@ -68,6 +73,17 @@ def initialize_by_width(model: GIT) -> None:
         if isinstance(module, nn.Linear):
             module.weight.normal_(std=module.in_features**-0.5)
     model.encoder.position.normal_(std=0.3)
+
+
+def with_frames(model: GIT, frames: int) -> GIT:
+    """The model with this many temporal embeddings; those that it lacks start at 0."""
+    config, state = dataclasses.replace(model.config, frames=frames), model.state_dict()
+    own = state.pop("temporal", None)
+    if frames:
+        state["temporal"] = model.encoder.position.new_zeros(frames, config.encoder.width)
+    if frames and own is not None:
+        state["temporal"][: len(own)] = own[:frames]
+    return GIT.from_state(config, state, f"the model with {frames} temporal embeddings")
 
 
 def with_vocabulary(model: GIT, own: Tokenizer | None, words: Tokenizer) -> GIT:

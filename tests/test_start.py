@@ -16,7 +16,7 @@ from git_model.model import GIT
 from git_model.opening import open_model
 from git_model.recipe import Recipe
 from git_model.settings import GITError, from_dict
-from git_model.start import named_tokenizer, start_of, with_vocabulary
+from git_model.start import named_tokenizer, start_of, with_frames, with_vocabulary
 from git_model.tokenizer import Tokenizer, TokenizerError
 from weights_convert.__main__ import main as convert
 from weights_convert.open_clip import read_file
@@ -118,6 +118,26 @@ def test_the_model_says_the_same_of_words_that_it_knows():
     tokens = torch.tensor([[1, 4, 7, 9]])
     expected = old(pixels, tokens)
     torch.testing.assert_close(new(pixels, 39 - tokens).flip(-1), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("own", "frames"), [(0, 3), (2, 3), (3, 2), (2, 0)])
+def test_a_model_gets_other_temporal_embeddings_and_keeps_those_it_has(own, frames):
+    model = bite(tiny_model(frames=own), 0)
+    new = with_frames(model, frames)
+    assert new.config.frames == frames
+    if frames:
+        both = min(own, frames)
+        assert not both or torch.equal(new.temporal[:both], model.temporal[:both])
+        assert not new.temporal[both:].any()
+        picture, tokens = torch.randn(1, 3, 16, 16, dtype=torch.float64), torch.tensor([[1, 5]])
+        assert torch.equal(new(picture, tokens), model(picture, tokens))
+    else:
+        assert new.temporal is None
+
+
+def test_a_recipe_may_teach_a_model_of_pictures_to_see_clips(tmp_path):
+    model, _ = start_of(recipe_of(start_folder(tmp_path / "start"), frames=8))
+    assert model.config.frames == len(model.temporal) == 8
 
 
 def test_suppressed_words_stay_suppressed():
