@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from git_model.data import Batch
+from git_model.feed import FeedConfig
 from git_model.ranks import Ranks
 from git_model.recipe import Learning, Recipe
-from git_model.feed import FeedConfig
 from git_model.shape_source import ShapesData
 from git_model.train import Run
 

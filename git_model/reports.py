@@ -11,6 +11,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from git_model.predictions import Prediction
+from git_model.readings import Broken
 from git_model.recipe import Recipe
 from git_model.scores import PYTHON, score
 from git_model.settings import GITError
@@ -47,8 +48,15 @@ class Report:
         self._images = 0
         self._since = 0.0
 
-    def step(self, step: int, taken: Taken) -> None:
-        """Count a step; every so often tell the mean loss since the last time."""
+    def step(self, step: int, taken: Taken, broken: Sequence[Broken] = ()) -> None:
+        """Count a step; every so often tell the mean loss since the last time.
+
+        Args:
+            broken: examples that it had to leave out, which are named at once.
+        """
+        for one in broken:
+            self._say(f"step {step}: left out: {one.reason}")
+            self._tell(step, left_out=one.reason)
         self._bar.update()
         self._losses.append(taken.loss)
         self._images += taken.images
@@ -59,7 +67,7 @@ class Report:
         speed = self._images / (now - self._since)
         self._bar.set_postfix(loss=f"{mean:.4f}", images_per_s=f"{speed:.0f}")
         learning = self._recipe.learning
-        self.tell(
+        self._tell(
             step,
             loss=mean,
             gradient=taken.gradient,
@@ -73,21 +81,21 @@ class Report:
         """Tell how good these predictions are, and some of them."""
         scores = check_scores(found)
         values = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
-        self.say(f"step {step}: {values}")
+        self._say(f"step {step}: {values}")
         for one in found[: self._recipe.reports.show]:
-            self.say(f"  {one.name}: {one.text} | {one.answers[0]}")
-        self.tell(step, **scores)
+            self._say(f"  {one.name}: {one.text} | {one.answers[0]}")
+        self._tell(step, **scores)
         self._since = time.perf_counter()  # images_per_s speaks of training only
 
-    def tell(self, step: int, **values: Any) -> None:
+    def _tell(self, step: int, **values: Any) -> None:
         """Write a line to the log."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
+        for name, value in values.items():
+            if self._board is not None and isinstance(value, float):
                 self._board.add_scalar(name, value, step)
 
-    def say(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         """Write a line to the terminal, above the bar."""
         self._bar.write(line, sys.stderr)
 

@@ -61,18 +61,21 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
         open_folder(out, recipe, ranks, resume=resume)
         done = load_state(out, run.learned, ranks) if resume else 0
         steps = feed.steps(done + 1, recipe.steps, ranks.rank, ranks.count)
+        told = 0  # of the examples that could not be read
         with Report(out, recipe, done) if ranks.is_first else nullcontext() as report:
             for step, batches in enumerate(steps, done + 1):
                 taken = run.step(step, batches)
+                new, told = feed.broken[told:], len(feed.broken)
+                stopped, n_broken = ranks.gather(stop.asked, len(new)).sum(0).tolist()
+                broken = ranks.all_of(new) if n_broken else []
                 if report is not None:
-                    report.step(step, taken)
-                stopped = bool(ranks.gather(stop.asked).any())
-                if stopped or run.is_time(step, reports.save_every):
+                    report.step(step, taken, [one for some in broken for one in some])
+                if run.is_time(step, reports.check_every) and not stopped:
+                    run.check(out, step, report)
+                if run.is_time(step, reports.save_every) or stopped:
                     save_state(out, step, run.learned, ranks)
                 if stopped:
                     break
-                if run.is_time(step, reports.check_every):
-                    run.check(out, step, report)
 
 
 class Run:
@@ -105,7 +108,8 @@ class Run:
         torch.manual_seed(step_seed(self.recipe.seed, step, self.ranks.rank))
         share = schedule(step, self.recipe)
         loss, n_images = self._backward(batches)
-        gradient = update(self.optimizer, share, learning.clip_norm)
+        finite = math.isfinite(loss)
+        gradient = update(self.optimizer, share, learning.clip_norm) if finite else math.nan
         if not math.isfinite(loss + gradient):
             raise GITError(
                 f"step {step}: the loss is {loss} and its gradient has length {gradient}, expected "

@@ -7,6 +7,7 @@ import pytest
 from runs import recipe_of
 
 from git_model.predictions import Prediction
+from git_model.readings import Broken
 from git_model.reports import LOG, Report, Taken, check_scores
 from git_model.settings import GITError
 
@@ -50,6 +51,13 @@ def test_captions_that_may_be_said_in_several_ways_get_cider():
     ]
     assert check_scores([RIGHT]).keys() == {"captions exact"}
     assert check_scores(several).keys() == {"captions exact", "captions cider_d"}
+
+
+def test_examples_that_were_left_out_are_named(tmp_path, capsys):
+    with Report(tmp_path, recipe_of("start", reports={"log_every": 2}), 0) as report:
+        report.step(1, TAKEN, [Broken(1, "one.png: not a picture")])
+    assert lines_of(tmp_path) == [{"step": 1, "left_out": "one.png: not a picture"}]
+    assert "step 1: left out: one.png: not a picture" in capsys.readouterr().err
 
 
 def test_the_bar_shows_loss_and_steps(tmp_path, capsys):

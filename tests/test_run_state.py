@@ -151,6 +151,24 @@ def test_a_run_that_has_ended_learns_nothing_more(tmp_path, start, table, unbrok
     assert log_of(unbroken) == log_of(tmp_path / "again")
 
 
+def test_a_run_that_is_partly_frozen_goes_on_with_the_same_bits(tmp_path, start, monkeypatch):
+    recipe = recipe_of(start, learning={"frozen": ["encoder", "temporal"]}, reports=EVERY_THIRD)
+    train(recipe, tmp_path / "whole")
+    real = run_state.save
+
+    def first_only(tensors, **more):
+        if list((tmp_path / "part" / STATE).glob("step-*")):
+            raise OSError("killed")
+        real(tensors, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_state, "save", first_only)
+        with pytest.raises(GITError, match="killed"):
+            train(recipe, tmp_path / "part")
+    train(recipe, tmp_path / "part", resume=True)
+    assert same_weights(tmp_path / "whole", tmp_path / "part")
+
+
 def test_a_run_without_a_state_begins_at_its_first_step(tmp_path, start, table, unbroken):
     out = tmp_path / "again"
     shutil.copytree(unbroken, out)

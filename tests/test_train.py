@@ -198,6 +198,34 @@ def test_an_empty_data_set_is_one_line_of_the_command(tmp_path, start):
     assert not (tmp_path / "run").exists()
 
 
+class SomeBroken(Same):
+    """Every fifth example cannot be read."""
+
+    def __getitem__(self, index):
+        if index % 5 == 0:
+            raise GITError(f"{index}.png: not a picture")
+        return super().__getitem__(index)
+
+
+def test_broken_examples_are_left_out_and_named_once_up_to_a_limit(tmp_path, start, monkeypatch):
+    example = ShapesData().open()[0]
+    monkeypatch.setattr(ShapesData, "open", lambda _: SomeBroken(example))
+    train(recipe_of(start, steps=20), tmp_path / "run")  # nearly two epochs of 64 examples
+    named = [line["left_out"] for line in log_of(tmp_path / "run") if "left_out" in line]
+    assert sorted(named) == sorted(f"{index}.png: not a picture" for index in range(0, 64, 5))
+    with pytest.raises(GITError, match="4 examples cannot be read, expected at most 3"):
+        train(recipe_of(start, feed={"broken_limit": 3}), tmp_path / "other")
+
+
+def test_a_step_of_which_nothing_can_be_read_changes_nothing(tmp_path, start, monkeypatch):
+    example = ShapesData().open()[0]
+    monkeypatch.setattr(ShapesData, "open", lambda _: SomeBroken(example))
+    train(recipe_of(start, steps=30, feed={"batch_size": 1}), tmp_path / "run")
+    losses = losses_of(tmp_path / "run")
+    assert 0 < losses.count(0) < 15
+    assert all(loss >= 0 for loss in losses)
+
+
 def test_every_step_and_rank_has_random_numbers_of_its_own():
     seeds = {step_seed(s, n, r) for s in range(3) for n in range(1, 30) for r in range(4)}
     assert len(seeds) == 3 * 29 * 4

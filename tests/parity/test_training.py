@@ -46,7 +46,7 @@ def batches_of(size: int, frames: int | None, seed: int) -> list[list[Batch]]:
 
 
 def their_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """Its users' rule: no decay of biases, norms and embeddings; the encoder has a rate of its own."""
+    """The usual rule: no decay of biases, norms and embeddings; a rate for the encoder."""
     groups = []
     for name, parameter in model.named_parameters():
         added = "embedding" in name and "patch" not in name
