@@ -73,7 +73,7 @@ def test_the_processes_of_these_tests_have_different_numbers_of_batches(start, t
     model, words = start_of(recipe)
     feed = Feed(recipe.data.open(), words, model.config, recipe.feed, seed=recipe.seed)
     counts = [[len(batches) for batches in feed.steps(1, 8, rank, 2)] for rank in (0, 1)]
-    assert sum(one != other for one, other in zip(*counts, strict=True)) >= 3
+    assert any(one != other for one, other in zip(*counts, strict=True))
 
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
