@@ -11,6 +11,7 @@ step's loss is the sum over all its tokens to predict, divided by their number.
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -187,8 +188,11 @@ def _torch_settings(recipe: Recipe, ranks: Ranks) -> Iterator[None]:
     """The recipe's threads while training; threads and random numbers as before, afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(recipe.compute.threads or threads)
+    gpus = [ranks.device] if ranks.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng([ranks.device] if ranks.device.type == "cuda" else []):
+        with torch.random.fork_rng(gpus), warnings.catch_warnings():
+            # FSDP2 warns of what writing into its keys and values would do; nobody does.
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module")
             yield
     finally:
         torch.set_num_threads(threads)

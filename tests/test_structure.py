@@ -22,7 +22,7 @@ ROOMS = [
     "loss",
     "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
     "evaluate",
-    "recipe", "ranks", "learner", "optimize", "run_state", "reports", "start", "train",
+    "recipe", "start", "ranks", "learner", "optimize", "run_state", "reports", "train",
     "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
