@@ -112,5 +112,5 @@ def test_the_average_is_that_of_the_weights_the_last_ones_weighing_most():
         average.update(model, step)
         keep = min(0.5, step / (step + 9))
         expected = keep * expected + (1 - keep) * step
-    assert average.weights["weight"].item() == pytest.approx(expected)
-    assert expected == pytest.approx(28, abs=0.01)
+        assert average.weights["weight"].item() == pytest.approx(expected)
+    assert expected == pytest.approx(28, abs=0.01)  # the second last: the mean age is 1 step
