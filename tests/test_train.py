@@ -1,5 +1,6 @@
 """The loop: what it learns, what it leaves behind, and what it refuses."""
 
+import dataclasses
 import json
 
 import pytest
@@ -18,12 +19,17 @@ from runs import (
 )
 
 from git_model.captioner import Captioner
+from git_model.config import config_folder
 from git_model.data import Example, Target, collate, lesson_of
+from git_model.feed import Feed
 from git_model.loss import batch_loss
-from git_model.recipe import Recipe
+from git_model.ranks import Ranks
+from git_model.recipe import Recipe, read_recipe
 from git_model.settings import GITError, from_dict
 from git_model.shape_source import ShapesData
-from git_model.train import CHECKPOINT, step_seed, train
+from git_model.train import CHECKPOINT, Run, step_seed, train
+
+RECIPES = sorted((config_folder() / "train").glob("*.toml"))
 
 
 @pytest.fixture
@@ -46,6 +52,29 @@ def test_a_random_start_of_a_named_size_is_trained(tmp_path):
     train(from_dict(Recipe, table), tmp_path / "run")
     git = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
     assert git.model.config.decoder.vocab_size == len(git.tokenizer)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_that_ships_trains_a_tiny_model_on_tiny_data(tmp_path, start, path):
+    recipe = read_recipe(path)
+    data = ShapesData(size=8)
+    tiny = dataclasses.replace(
+        recipe,
+        model=None,
+        initial="bert",
+        checkpoint=str(start),
+        tokenizer=None,
+        steps=recipe.learning.warmup_steps + 1,
+        data=data,
+        validation=recipe.validation and data,
+        feed=dataclasses.replace(recipe.feed, batch_size=2, workers=0, max_tokens=40),
+        compute=dataclasses.replace(recipe.compute, device="cpu", threads=1),
+        reports=dataclasses.replace(recipe.reports, check_examples=2),
+    )
+    run = Run(tiny, Ranks(torch.device("cpu")))
+    feed = Feed(data.open(), run.tokenizer, run.model.config, tiny.feed, seed=tiny.seed)
+    losses = [run.step(step, batches).loss for step, batches in enumerate(feed.steps(1, 3), 1)]
+    assert all(0 < loss < 100 for loss in losses)
 
 
 def test_the_same_recipe_gives_the_same_weights(tmp_path):
