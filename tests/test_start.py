@@ -55,7 +55,7 @@ def test_a_narrow_model_may_get_weights_by_its_width():
     model, _ = start_of(random_recipe(initial="by_width"))
     width = model.config.encoder.width
     assert model.projector.linear.weight.std().item() == pytest.approx(width**-0.5, rel=0.05)
-    assert model.encoder.position.std().item() == pytest.approx(0.3, rel=0.1)
+    assert model.encoder.position.std() > 0.2  # ten times that of BERT
 
 
 def test_the_style_of_a_recipe_is_that_of_the_model(tmp_path):
