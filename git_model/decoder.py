@@ -102,8 +102,12 @@ class TextDecoder(nn.Module):
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) -> logits of the next token (..., V)."""
-        weight = self.token.weight if self.output_weight is None else self.output_weight
-        return linear(hidden, weight, self.output_bias)
+        return linear(hidden, self.words, self.output_bias)
+
+    @property
+    def words(self) -> Tensor:
+        """The output layer's weight (V, D)."""
+        return self.token.weight if self.output_weight is None else self.output_weight
 
     def embed(self, tokens: Tensor, past_length: int, token_mask: Tensor | None) -> Tensor:
         """Token and position embeddings, added and normalised: (R, T) -> (R, T, D)."""

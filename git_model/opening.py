@@ -8,6 +8,7 @@ from torch import Tensor
 from git_model.checkpoint import TOKENIZER, folder_of, is_checkpoint, read_checkpoint
 from git_model.config import GITConfig, Style
 from git_model.devices import dtype_of, usable_device
+from git_model.linear import pack, pack_weight
 from git_model.model import GIT
 from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
@@ -35,6 +36,10 @@ def open_model(
     model = GIT.from_state(config, state, str(name)).to(place)
     if compile:
         model.encoder.compile()
+    else:  # the compiler knows no packed weights
+        pack(model.encoder)
+    pack(model.decoder)
+    pack_weight(model.decoder.words)
     return model, tokenizer
 
 

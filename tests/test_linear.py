@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from git_model.linear import Linear, Way, in_blocks, linear, quickest, turned
+import git_model.linear
+from git_model.linear import Linear, Way, in_blocks, linear, pack, quickest, turned
 
 
 @settings(deadline=None, max_examples=100)
@@ -48,3 +49,52 @@ def test_gradients_are_the_usual_ones() -> None:
     )
     for one, other in zip(found, usual, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.fixture
+def packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor on which weights are packed."""
+    monkeypatch.setattr(git_model.linear, "CPU_MAKER", "AMD")
+
+
+@pytest.mark.usefixtures("packs")
+@pytest.mark.parametrize("rows", [1, 4, 200])
+def test_a_packed_weight_gives_the_same_product_to_rounding(rows):
+    layer = Linear(96, 130).bfloat16()
+    x = torch.randn(2, rows, 96).bfloat16()
+    with torch.inference_mode():
+        usual = layer(x)
+        pack(layer)
+        packed = layer(x)
+    assert hasattr(layer.weight, "packed")
+    torch.testing.assert_close(packed, usual, atol=2e-2, rtol=1e-2)
+
+
+@pytest.mark.usefixtures("packs")
+def test_a_packed_copy_is_not_used_once_the_weight_has_changed():
+    layer = Linear(64, 64).bfloat16()
+    pack(layer)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+        layer.bias.zero_()
+        x = torch.eye(64).bfloat16()
+        assert torch.equal(layer(x), layer.weight.T)
+
+
+@pytest.mark.usefixtures("packs")
+def test_a_packed_layer_learns_and_is_saved_as_it_is():
+    layer = Linear(64, 64).bfloat16()
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    pack(layer)
+    layer(torch.randn(3, 64).bfloat16()).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.abs().max() > 0
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.usefixtures("packs")
+def test_only_bfloat16_is_packed():
+    layer = Linear(64, 64)
+    pack(layer)
+    assert not hasattr(layer.weight, "packed")
