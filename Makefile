@@ -5,8 +5,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test lint clean
 
-demo: .venv/plain ## caption the example images with the built-in model, offline
-	$(BIN)/git-model caption examples/images/*.png
+demo: .venv/plain ## all that the built-in model can do, on example pictures and clips, offline
+	$(BIN)/python examples/five_tasks.py
 
 test: .venv/test ## every test but the slow ones
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -177,8 +177,18 @@ def _evidence(found: "Caption") -> Record:
     help="A folder with the vocabulary, for sources that have none.",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Number format to store.  [default: as it is]",
+)
 def convert(
-    source: str, destination: Path, to: Any, tokenizer: Path | None, revision: str | None
+    source: str,
+    destination: Path,
+    to: Any,
+    tokenizer: Path | None,
+    revision: str | None,
+    dtype: str | None,
 ) -> None:
     """Bring a checkpoint into another form.
 
@@ -187,7 +197,7 @@ def convert(
     """
     from weights_convert import convert as run
 
-    click.echo(run(source, destination, to=to, tokenizer=tokenizer, revision=revision))
+    click.echo(run(source, destination, to=to, tokenizer=tokenizer, revision=revision, dtype=dtype))
 
 
 @main.command()

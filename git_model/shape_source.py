@@ -83,7 +83,9 @@ class ShapesSource:
         rng = Random(index)  # noqa: S311  (pictures, not secrets)
         view, caption, questions = self._make(self._round[index % len(self._round)], rng)
         targets = [Target((caption,))] if caption else []
-        targets += [Target((q.answer,), q.text, f"{q.kind}/{n}") for n, q in enumerate(questions)]
+        targets += [
+            Target((q.answer,), q.text, f"{index}/{q.kind}/{n}") for n, q in enumerate(questions)
+        ]
         return Example(f"shapes/{self._data.split}/{index}", view, tuple(targets))
 
     def _make(self, kind: Kind, rng: Random) -> tuple[View, str | None, list[Question]]:

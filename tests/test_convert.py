@@ -306,3 +306,22 @@ def test_a_refused_configuration_writes_nothing(theirs: Path) -> None:
     (theirs / "config.json").write_text(json.dumps(settings))
     assert "relu" in failure("hf", theirs, theirs.parent / "new" / "x")
     assert [path.name for path in theirs.parent.iterdir()] == ["theirs"]
+
+
+def test_numbers_are_stored_in_the_format_asked_for(tmp_path: Path) -> None:
+    model = tiny_model().float()
+    model.save_pretrained(tmp_path / "whole")
+    convert(str(tmp_path / "whole"), tmp_path / "half", dtype="float16")
+    _, state = read_checkpoint(tmp_path / "half", dtype=None)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(state[name], tensor.half())
+
+
+def test_a_number_too_large_for_the_format_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    model = tiny_model().float()
+    with torch.no_grad():
+        model.decoder.output_bias[3] = 1e6
+    model.save_pretrained(tmp_path / "whole")
+    with pytest.raises(GITError, match=r"tensor decoder\.output_bias has numbers too large for"):
+        convert(str(tmp_path / "whole"), tmp_path / "half", dtype="float16")
+    assert not (tmp_path / "half").exists()

@@ -31,6 +31,7 @@ CONVERTERS_MAY_USE = {
     "settings",
     "config",
     "tokenizer",
+    "devices",
     "preprocess",
     "checkpoint",
     "attention",

@@ -13,6 +13,7 @@ from git_model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from git_model.devices import dtype_of
 from git_model.model import GIT
 from git_model.tokenizer import Tokenizer
 from weights_convert import huggingface, microsoft
@@ -61,6 +62,22 @@ def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
     return checkpoint._replace(tokenizer=tokenizer)
 
 
+def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
+    """The same checkpoint with its numbers in this format, such as "float16"; None: as they are.
+
+    Raises:
+        GITError: there is no such format, or a number is too large for it.
+    """
+    if dtype is None:
+        return checkpoint
+    wanted = dtype_of(dtype, torch.device("cpu"))
+    state = {name: tensor.to(wanted) for name, tensor in checkpoint.state.items()}
+    for name, tensor in state.items():
+        if tensor.isinf().any() and not checkpoint.state[name].isinf().any():
+            raise ConversionError(f"tensor {name} has numbers too large for {dtype}")
+    return checkpoint._replace(state=state)
+
+
 def write(checkpoint: Checkpoint, folder: Path, to: Form = "native") -> str:
     """Write a new folder, whole or not at all; returns a line that says what was written.
 
@@ -96,14 +113,16 @@ def convert(
     to: Form = "native",
     tokenizer: Path | None = None,
     revision: str | None = None,
+    dtype: str | None = None,
 ) -> str:
-    """Bring a checkpoint of any form into ours or Hugging Face's; numbers stay as they are stored.
+    """Bring a checkpoint of any form into ours or Hugging Face's.
 
     Args:
         source: a folder, or a hub id such as "microsoft/git-base-coco".
         destination: the new folder.
         tokenizer: a folder whose vocabulary takes the place of the source's.
         revision: of a hub id: a branch, tag or commit.
+        dtype: format to store the numbers in, such as "float16"; None: as they are.
 
     Returns:
         A line that says what was written.
@@ -115,4 +134,4 @@ def convert(
         checkpoint = read_native(folder_of(source))
     else:
         checkpoint = read_foreign(source, dtype=None, revision=revision)
-    return write(with_tokenizer(checkpoint, tokenizer), destination, to)
+    return write(with_tokenizer(stored_as(checkpoint, dtype), tokenizer), destination, to)
