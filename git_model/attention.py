@@ -7,6 +7,7 @@ questions and class names all look at the one copy of their image.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -70,13 +71,14 @@ def attend(
             query, sources[0].key, sources[0].value, mask, dropout
         )
     query = query * query.shape[-1] ** -0.5
-    scores = torch.cat([_matmul(query, one.key.mT, one.places) for one in sources], dim=-1)
+    each = [_matmul(query, one.key.mT, one.places) for one in sources]
+    scores = each[0] if len(each) == 1 else torch.cat(each, dim=-1)  # cat would copy even one
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = F.dropout(scores.softmax(-1), dropout)
     parts = weights.split([one.key.shape[2] for one in sources], dim=-1)
     mixed = [_matmul(part, one.value, one.places) for part, one in zip(parts, sources, strict=True)]
-    return torch.stack(mixed).sum(0)
+    return reduce(torch.add, mixed)
 
 
 def _fused_is_faster(query: Tensor) -> bool:

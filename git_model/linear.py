@@ -32,7 +32,12 @@ class Packed(NamedTuple):
 
     def is_fresh(self, weight: Tensor) -> bool:
         """Whether the weight has not been written to since."""
-        return weight._version == self.version
+        return _version_of(weight) == self.version
+
+
+def _version_of(weight: Tensor) -> int:
+    """Grows with each write; torch counts none of tensors that were made for inference only."""
+    return 0 if weight.is_inference() else weight._version
 
 
 def pack(module: nn.Module) -> None:
@@ -48,7 +53,7 @@ def pack_weight(weight: Tensor) -> None:
     measured = CPU_MAKER == "AMD" and weight.device.type == "cpu" and weight.dtype == torch.bfloat16
     if measured and torch.backends.mkldnn.is_available() and hasattr(MKLDNN, "_linear_pointwise"):
         copy = MKLDNN._reorder_linear_weight(weight.detach(), 1)
-        weight.packed = Packed(copy, weight._version)  # type: ignore[attr-defined]
+        weight.packed = Packed(copy, _version_of(weight))  # type: ignore[attr-defined]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

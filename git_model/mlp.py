@@ -12,7 +12,7 @@ from git_model.linear import Linear
 
 def quick_gelu(x: Tensor) -> Tensor:
     """CLIP's approximation of GELU; it differs from `gelu` by up to 0.02, so it is not optional."""
-    return x * torch.sigmoid(1.702 * x)
+    return x * (1.702 * x).sigmoid_()
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {

@@ -36,8 +36,6 @@ def open_model(
     model = GIT.from_state(config, state, str(name)).to(place)
     if compile:
         model.encoder.compile()
-    else:  # the compiler knows no packed weights
-        pack(model.encoder)
     pack(model.decoder)
     pack_weight(model.decoder.words)
     return model, tokenizer
