@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from git_model.devices import CPU_MAKER
-from git_model.linear import Way, in_blocks, quickest, turned
+from git_model.linear import HAS_ONEDNN, Way, in_blocks, onednn, quickest, turned
 
 SIZES = {"qkv": (2304, 768), "mlp up": (3072, 768), "mlp down": (768, 3072), "words": (30522, 768)}
 WAYS: dict[str, Way] = {"x W^T": F.linear, "(W x^T)^T": turned, "in blocks": in_blocks}
+if HAS_ONEDNN:
+    WAYS["oneDNN"] = onednn
 
 
 def time_of(way: Way, rows: int, weights: list[Tensor], bias: Tensor) -> float:
@@ -47,7 +49,7 @@ def main(dtype: str, threads: int) -> None:
         n_weights = max(2, 4 * 10**7 // (out * width))
         weights = [torch.randn(out, width, dtype=number) for _ in range(n_weights)]
         bias = torch.randn(out, dtype=number)
-        for rows in (1, 2, 4, 8, 16, 64, 200):
+        for rows in (1, 2, 4, 8, 16, 64, 200, 1600):
             cells = []
             for way in WAYS.values():
                 text = f"{time_of(way, rows, weights, bias):.2f}"

@@ -2,8 +2,9 @@
 
 Writing a text is reading weights: each step multiplies one row a text, or one a beam, by every
 matrix of the decoder. Whether the usual x W^T reads them quickly depends on the processor's maker:
-torch calls Intel's library, which is tuned for Intel's. So a way is chosen for each maker that was
-measured (`python benchmarks/few_rows.py` measures the machine at hand), for others the usual one.
+torch calls Intel's library MKL, which is tuned for Intel's. So a way is chosen for each maker that
+was measured (`python benchmarks/few_rows.py` measures the machine at hand), for others the usual
+one, and so in training.
 
 In bfloat16 a weight may also be kept a second time, in the order in which the library's innermost
 loop reads it (`pack`): twice the memory, and up to twice the speed.
@@ -19,7 +20,11 @@ from torch.nn import functional as F
 from git_model.devices import CPU_MAKER
 
 BLOCK = 64  # outputs
-MKLDNN = torch.ops.mkldnn  # not a public part of torch: it may lack what is used here
+# oneDNN, the other library that torch brings; torch's operators for it are not public, and may go.
+ONEDNN = torch.ops.mkldnn
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
+    hasattr(ONEDNN, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+)
 
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]  # (rows, I), (O, I), (O,) -> (rows, O)
 
@@ -51,19 +56,24 @@ def pack_weight(weight: Tensor) -> None:
     """Keep a second copy of a weight (O, I), which `linear` uses outside of training; nothing is
     done where that was not measured to pay: in bfloat16, on a processor of this maker."""
     measured = CPU_MAKER == "AMD" and weight.device.type == "cpu" and weight.dtype == torch.bfloat16
-    if measured and torch.backends.mkldnn.is_available() and hasattr(MKLDNN, "_linear_pointwise"):
-        copy = MKLDNN._reorder_linear_weight(weight.detach(), 1)
+    if measured and HAS_ONEDNN:
+        copy = ONEDNN._reorder_linear_weight(weight.detach(), 1)
         weight.packed = Packed(copy, _version_of(weight))  # type: ignore[attr-defined]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b, as `torch.nn.functional.linear`: (..., I) -> (..., O), the weight (O, I)."""
-    packed: Packed | None = getattr(weight, "packed", None)
-    if packed is not None and packed.is_fresh(weight) and not torch.is_grad_enabled():
-        return MKLDNN._linear_pointwise(x, packed.copy, bias, "none", [], "")
     rows = x.numel() // x.shape[-1]
-    way = quickest(rows, x.dtype, CPU_MAKER if x.device.type == "cpu" else x.device.type)
-    return way(x.reshape(rows, x.shape[-1]), weight, bias).reshape(*x.shape[:-1], len(weight))
+    flat = x.reshape(rows, x.shape[-1])
+    packed: Packed | None = getattr(weight, "packed", None)
+    if torch.is_grad_enabled() or rows == 0:
+        product = F.linear(flat, weight, bias)
+    elif packed is not None and packed.is_fresh(weight):
+        product = onednn(flat, packed.copy, bias)
+    else:
+        maker = CPU_MAKER if x.device.type == "cpu" else x.device.type
+        product = quickest(rows, x.dtype, maker)(flat, weight, bias)
+    return product.reshape(*x.shape[:-1], len(bias))
 
 
 class Linear(nn.Linear):
@@ -81,7 +91,9 @@ def quickest(rows: int, dtype: torch.dtype, maker: str) -> Way:
             return in_blocks
         return turned if 12 < rows <= 64 else F.linear
     if dtype == torch.float32 and maker == "AMD":
-        return turned if rows <= 64 else F.linear
+        if rows == 2:
+            return turned
+        return onednn if HAS_ONEDNN else F.linear
     if dtype == torch.bfloat16 and maker == "Intel":
         return turned if 2 <= rows <= 512 else F.linear
     return F.linear
@@ -93,6 +105,11 @@ def turned(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if rows in (1, 3):  # two and four rows are quicker still
         x = F.pad(x, (0, 0, 0, 1))
     return torch.addmm(bias[:, None], weight, x.T).T[:rows]
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T by the other library, which knows no gradients."""
+    return ONEDNN._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def in_blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
