@@ -1,0 +1,76 @@
+"""The model that ships with the package, on scenes that its training never showed."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from git_model.captioner import Captioner
+from git_model.checkpoint import folder_of
+from git_model.config import named_config
+from git_model.shape_source import Task
+from git_model.shape_texts import vocabulary
+from git_model.shapes import Split
+from git_model.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parent.parent
+LEAST: dict[tuple[Task, Split], float] = {  # per cent exactly right
+    ("captions", "held_out"): 95,
+    ("questions", "held_out"): 95,
+    ("classes", "held_out"): 98,
+    ("clips", "held_out"): 90,
+    ("clip_questions", "held_out"): 90,
+}
+
+
+def script(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def demo() -> Captioner:
+    return Captioner.from_pretrained("demo")
+
+
+def test_it_is_under_ten_megabytes() -> None:
+    assert sum(path.stat().st_size for path in folder_of("demo").iterdir()) < 10e6
+
+
+def test_it_has_the_configuration_and_the_words_that_its_recipe_trains(demo: Captioner) -> None:
+    assert demo.model.config == named_config("demo")
+    assert demo.tokenizer.to_json() == Tokenizer.from_vocab(vocabulary()).to_json()
+
+
+@pytest.mark.parametrize("case", LEAST)
+def test_it_is_right_about_most_scenes_of_every_task(
+    demo: Captioner, case: tuple[Task, Split]
+) -> None:
+    accuracy = script("benchmarks/demo_accuracy.py").accuracy
+    assert accuracy(demo, *case, 100) >= LEAST[case] - 10  # a hundred scenes are few
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LEAST)
+def test_it_reaches_its_targets_on_two_thousand_scenes_of_every_task(
+    demo: Captioner, case: tuple[Task, Split]
+) -> None:
+    accuracy = script("benchmarks/demo_accuracy.py").accuracy
+    assert accuracy(demo, *case, 2000) >= LEAST[case]
+
+
+def test_the_demonstration_says_what_is_true(
+    demo: Captioner, capsys: pytest.CaptureFixture
+) -> None:
+    script("examples/five_tasks.py").main()
+    truth = json.loads((ROOT / "examples/images/truth.json").read_text())
+    *_, last = capsys.readouterr().out.splitlines()
+    right, _, total, *_ = last.split()
+    assert int(total) == len(truth)
+    assert int(right) >= 0.9 * len(truth)
