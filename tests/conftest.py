@@ -4,10 +4,15 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's library
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests run in parallel, and their tensors are small
+
+# A busy machine is no failure: pytest's own limit of time for each test is enough.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 SKIP_IS_FAILURE = bool(os.environ.get("GIT_MODEL_SKIP_IS_FAILURE"))
 

@@ -225,7 +225,7 @@ def test_bad_input_gives_one_line(model: str, captions: Path, tmp_path: Path) ->
     other.write_text("[date]")
     assert "other.toml: expected one table, [data], found date" in refusal("evaluate", other)
     other.write_text("[data]\nkind = 'stars'")
-    assert "kind is 'stars', expected one of coco" in refusal("evaluate", other)
+    assert "kind is 'stars', expected one of shapes, coco" in refusal("evaluate", other)
     other.write_text("[data]\nkind = 'folder'\npath = 'nowhere'\nsize = 3")
     assert "unknown key 'size'" in refusal("evaluate", other)
     said = tmp_path / "said.jsonl"

@@ -42,8 +42,8 @@ def test_several_data_sets_stand_in_one_recipe():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, "kind is None, expected one of coco, karpathy, vqav2, folder, tsv"),
-        ({"kind": "cocoa"}, "kind is 'cocoa', expected one of coco"),
+        ({}, "kind is None, expected one of shapes, coco, karpathy, vqav2, folder, tsv"),
+        ({"kind": "cocoa"}, "kind is 'cocoa', expected one of shapes, coco"),
         ({"kind": "folder"}, "path is missing"),
         ({"kind": "folder", "path": "a", "frame": 6}, "unknown key 'frame'"),
         ({"kind": "folder", "path": "a", "frames": "6"}, "frames is '6', expected int"),
@@ -56,7 +56,7 @@ def test_several_data_sets_stand_in_one_recipe():
         ({"kind": "coco", "images": "a"}, "annotations is missing"),
         ({"kind": "mixed"}, "parts is missing"),
         ({"kind": "mixed", "parts": []}, "parts is empty"),
-        ({"kind": "mixed", "parts": [{"kind": "mixed"}]}, "kind is 'mixed', expected one of coco"),
+        ({"kind": "mixed", "parts": [{"kind": "mixed"}]}, "kind is 'mixed', expected one of shapes, coco"),
         ({"kind": "mixed", "parts": [{"kind": "folder"}]}, "path is missing"),
         (
             {"kind": "mixed", "parts": [{"kind": "folder", "path": "a"}], "repeats": [1, 2]},
