@@ -56,7 +56,10 @@ def test_several_data_sets_stand_in_one_recipe():
         ({"kind": "coco", "images": "a"}, "annotations is missing"),
         ({"kind": "mixed"}, "parts is missing"),
         ({"kind": "mixed", "parts": []}, "parts is empty"),
-        ({"kind": "mixed", "parts": [{"kind": "mixed"}]}, "kind is 'mixed', expected one of shapes, coco"),
+        (
+            {"kind": "mixed", "parts": [{"kind": "mixed"}]},
+            "kind is 'mixed', expected one of shapes, coco",
+        ),
         ({"kind": "mixed", "parts": [{"kind": "folder"}]}, "path is missing"),
         (
             {"kind": "mixed", "parts": [{"kind": "folder", "path": "a"}], "repeats": [1, 2]},
