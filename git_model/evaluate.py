@@ -171,7 +171,7 @@ def _look(git: Captioner, place: int, example: Example) -> _Looked:
     """One example, once it is known that all of it can be used."""
     try:
         for target in example.targets:
-            _prompt(git, target)
+            git.prompt(target.question)
         return _Looked(place, example, git.look(example.view)[0])
     except GITError as error:
         raise GITError(f"{example.key}: {error}") from None
@@ -185,7 +185,7 @@ def _written(
     found: list[list[Prediction]] = [[] for _ in examples]
     for first in range(0, len(examples[0].targets), each):
         some = [example.targets[first : first + each] for example in examples]
-        prompts = [_prompt(git, target) for targets in some for target in targets]
+        prompts = [git.prompt(target.question) for targets in some for target in targets]
         texts = iter(generate(git.model, scene, prompts, options))
         for row, example, targets in zip(found, examples, some, strict=True):
             for target in targets:
@@ -193,12 +193,6 @@ def _written(
                 text = git.tokenizer.decode(best.tokens)
                 row.append(_prediction(example, target, text, best.logprob))
     return found
-
-
-def _prompt(git: Captioner, target: Target) -> list[int]:
-    if target.question is None:
-        return [git.model.config.bos_id]
-    return git.prompt(target.question)
 
 
 def _part(scene: Scene, places: Sequence[int]) -> Scene:

@@ -46,7 +46,7 @@ def _version_of(weight: Tensor) -> int:
 
 
 def pack(module: nn.Module) -> None:
-    """Keep a second copy of the weight of each `Linear` in here, for `pack_weight`'s reasons."""
+    """`pack_weight` for each `Linear` in a module."""
     for one in module.modules():
         if isinstance(one, Linear):
             pack_weight(one.weight)
