@@ -17,7 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from git_model.config import GITConfig
-from git_model.settings import ConfigError, GITError, from_dict, read_mapping, to_dict
+from git_model.settings import (
+    LARGEST_FILE,
+    ConfigError,
+    GITError,
+    from_dict,
+    is_file,
+    is_folder,
+    read_mapping,
+    to_dict,
+)
 
 FORMAT = "git_model 1"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -52,7 +61,7 @@ def read_checkpoint(
         CheckpointError: a file is missing, damaged, or not of this project's format.
     """
     try:
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise CheckpointError(f"{folder}: no such folder")
         settings = read_mapping(folder / CONFIG)
         if settings.pop("format", None) != FORMAT:
@@ -72,14 +81,36 @@ def read_tensors(path: Path, *, dtype: torch.dtype | None = None) -> Iterator[tu
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    require_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  (a safe_open handle is not a mapping)
                 yield name, file.get_tensor(name).to(dtype)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def require_header(path: Path) -> None:
+    """Refuse a .safetensors file whose header cannot be, before a reader takes memory for it.
+
+    Raises:
+        CheckpointError: there is no file, or its first 8 bytes, the header's length, claim more
+            than the file has or than a model needs.
+    """
+    if not is_file(path):
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            claimed = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from None
+    most = min(max(size - 8, 0), LARGEST_FILE)
+    if not 0 < claimed <= most:
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file: its header claims {claimed:,} bytes, "
+            f"expected at most {most:,}"
+        )
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

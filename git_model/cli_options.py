@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import click
 
-from git_model.config import LARGEST, DecodingOptions, Style, style_decoding
+from git_model.config import LARGEST, LARGEST_OF, DecodingOptions, Style, style_decoding
 from git_model.settings import GITError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _decoding(chosen: dict[str, Any], usual: DecodingOptions) -> DecodingOptions
 def _refuse_early(chosen: dict[str, Any]) -> None:
     """Tell wrong usage before a model is loaded, unless a checkpoint's own settings may mend it."""
     try:
-        _decoding(chosen, DecodingOptions(beams=LARGEST, max_new_tokens=LARGEST))
+        _decoding(chosen, DecodingOptions(beams=LARGEST_OF["beams"], max_new_tokens=LARGEST))
     except click.UsageError:
         _decoding(chosen, DecodingOptions())
 

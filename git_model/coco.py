@@ -3,6 +3,7 @@
 Karpathy's file also comes for Flickr8k and Flickr30k. Each reader here only knows the files' form.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from git_model.manifests import (
 from git_model.settings import read_mapping
 
 T = TypeVar("T")
+IMAGE_NAME = re.compile(r"([^{}]|\{split\}|\{id(:0?\d{1,2}d?)?\})*")  # of what `format` may do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class CocoData:
 
     def open(self) -> Files:
         """Read the annotations."""
-        table = read_mapping(Path(self.annotations))
+        table = read_mapping(Path(self.annotations), largest=None)
         names = _by_id(table, "images", "id", self.annotations, self._path)
         captions: dict[str, list[str]] = {}
         if "annotations" in table:
@@ -73,7 +75,7 @@ class KarpathyData:
 
     def open(self) -> Files:
         """Read the file, and keep the pictures of the split."""
-        table = read_mapping(Path(self.annotations))
+        table = read_mapping(Path(self.annotations), largest=None)
         pictures = list(_all(table, "images", self.annotations, self._entry))
         known = sorted({split for split, _ in pictures})
         wanted = self.split.split("+")
@@ -108,7 +110,7 @@ class VqaData:
 
     def open(self) -> Files:
         """Read both files; all questions on a picture become one example."""
-        table = read_mapping(Path(self.questions))
+        table = read_mapping(Path(self.questions), largest=None)
         answers = self._answers()
         split = self.split or self._split(table)
         targets: dict[int, list[Target]] = {}
@@ -126,7 +128,7 @@ class VqaData:
     def _answers(self) -> dict[str, tuple[str, ...]] | None:
         if self.annotations is None:
             return None
-        table = read_mapping(Path(self.annotations))
+        table = read_mapping(Path(self.annotations), largest=None)
         return _by_id(table, "annotations", "question_id", self.annotations, _answers)
 
     def _split(self, table: Mapping[str, Any]) -> str:
@@ -139,14 +141,12 @@ class VqaData:
             raise DataError(f"{self.questions}: {error}: give split") from None
 
     def _path(self, image: int, split: str) -> Path:
-        try:
-            name = self.image_name.format(split=split, id=image)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if not IMAGE_NAME.fullmatch(self.image_name):
             raise DataError(
                 f"image_name is {self.image_name!r}, expected a pattern of split and id such as "
-                f"COCO_{{split}}_{{id:012d}}.jpg: {error}"
-            ) from None
-        return inside(Path(self.images), name)
+                "COCO_{split}_{id:012d}.jpg"
+            )
+        return inside(Path(self.images), self.image_name.format(split=split, id=image))
 
 
 def _question(record: Any) -> tuple[int, str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from git_model.settings import ConfigError, from_dict, read_mapping
+from git_model.settings import ConfigError, from_dict, is_file, read_mapping
 
 Style = Literal["huggingface", "microsoft"]
 Activation = Literal["gelu", "quick_gelu"]
@@ -22,14 +22,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KEEP_ASPECT = {480: 640, 420: 560}
 
 
-LARGEST = 2**20  # of any size; keeps a damaged file from asking for the whole memory
+# What any size may be at most, far above that of every model there is: a damaged or hostile file
+# must not ask for the whole memory, or for hours of building layers.
+LARGEST = 2**16
+LARGEST_OF = {"vocab_size": 2**20, "layers": 2**10, "beams": 2**10, "sequences": 2**10}
+MOST_FRAMES = 2**10
+LARGEST_PICTURE = 2**12  # pixels a side that a model is shown
 
 
 def _positive(config: Any, room: str, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        if not 1 <= value <= LARGEST:
-            limit = "at least 1" if value < 1 else f"at most {LARGEST}"
+        value, largest = getattr(config, name), LARGEST_OF.get(name, LARGEST)
+        if not 1 <= value <= largest:
+            limit = "at least 1" if value < 1 else f"at most {largest}"
             raise ConfigError(f"{room}: {name} is {value}, expected {limit}")
 
 
@@ -123,8 +128,11 @@ class PreprocessConfig:
         if self.long_side_max is not None and self.short_side is None:
             raise ConfigError("preprocess: long_side_max needs short_side")
         sizes = (self.short_side, self.long_side_max, *(self.exact or ()), *(self.crop or ()))
-        if any(size is not None and size < 1 for size in sizes):
-            raise ConfigError("preprocess: sizes must be at least 1 pixel")
+        for size in sizes:
+            if size is not None and not 1 <= size <= LARGEST_PICTURE:
+                raise ConfigError(
+                    f"preprocess: a size is {size}, expected from 1 to {LARGEST_PICTURE} pixels"
+                )
         if any(not 0 < value < math.inf for value in self.std):
             raise ConfigError(f"preprocess: std is {self.std}, expected numbers above 0")
         for name, values in (("rescale", (self.rescale,)), ("mean", self.mean)):
@@ -221,8 +229,10 @@ class GITConfig:
     style: Style = "huggingface"
 
     def __post_init__(self) -> None:
-        if self.frames < 0:
-            raise ConfigError(f"frames is {self.frames}, expected 0 (images only) or more")
+        if not 0 <= self.frames <= MOST_FRAMES:
+            raise ConfigError(
+                f"frames is {self.frames}, expected from 0 (images only) to {MOST_FRAMES}"
+            )
         for name in ("bos_id", "eos_id", "pad_id"):
             value = getattr(self, name)
             if not 0 <= value < self.decoder.vocab_size:
@@ -255,7 +265,7 @@ def named_config(name: str) -> GITConfig:
     """A configuration that ships with the project: `git_base`, `git_large`, `demo`, …"""
     folder = config_folder() / "model"
     path = folder / f"{name}.toml"
-    if not path.is_file():
+    if not is_file(path):
         known = ", ".join(sorted(item.stem for item in folder.glob("*.toml")))
         raise ConfigError(f"no configuration named {name!r}, expected one of {known}")
     return read_config(path)

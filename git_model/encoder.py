@@ -4,6 +4,8 @@ CLIP itself keeps only the class token of the last layer; GIT reads all of them,
 norm (paper, section 3.1; `VisualTransformer` with output_grid and grid_after_ln in the original).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,8 @@ from git_model.attention import Attention
 from git_model.config import EncoderConfig
 from git_model.mlp import MLP
 from git_model.settings import GITError
+
+MOST_PATCHES = 2**14  # of a picture: attention takes as long as their square
 
 
 class EncoderBlock(nn.Module):
@@ -54,6 +58,12 @@ class Encoder(nn.Module):
             raise GITError(
                 f"pixels are {pixels.shape[-2]} x {pixels.shape[-1]}, expected at least one patch "
                 f"of {self.config.patch_size} x {self.config.patch_size}"
+            )
+        n_patches = math.prod(side // self.config.patch_size for side in pixels.shape[-2:])
+        if n_patches > MOST_PATCHES:
+            raise GITError(
+                f"pixels are {pixels.shape[-2]} x {pixels.shape[-1]}, in {n_patches} patches, "
+                f"expected at most {MOST_PATCHES}: show the model a smaller picture"
             )
         patches = self.patch(pixels)  # (B, D, rows, columns)
         rows, columns = patches.shape[-2:]

@@ -20,7 +20,7 @@ from git_model.manifests import (
     target_of,
     text_of,
 )
-from git_model.settings import ConfigError
+from git_model.settings import ConfigError, is_folder
 from git_model.video import Sampling
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff", ".ppm")
@@ -50,7 +50,7 @@ class FolderData:
     def open(self) -> Files:
         """Look through the folder."""
         folder = Path(self.path)
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise DataError(f"{folder}: no folder is there")
         manifests = sorted(folder.rglob(METADATA))
         entries = list(self._listed(manifests) if manifests else self._beside(folder))

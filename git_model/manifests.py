@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from git_model.data import Example, Target
-from git_model.settings import GITError
+from git_model.settings import ConfigError, GITError, require_file, shown
 from git_model.video import Clip, Sampling, read_media
 
 T = TypeVar("T")
@@ -39,12 +39,12 @@ def value_of(record: Any, name: str, kind: type[T]) -> T:
         DataError: it is no object, lacks the field, or the value is of another type.
     """
     if not isinstance(record, Mapping):
-        raise DataError(f"found {_short(record)}, expected an object with {name}")
+        raise DataError(f"found {shown(record)}, expected an object with {name}")
     if name not in record:
         raise DataError(f"{name} is missing")
     value = record[name]
     if type(value) is not kind:
-        raise DataError(f"{name} is {_short(value)}, expected {KINDS[kind]}")
+        raise DataError(f"{name} is {shown(value)}, expected {KINDS[kind]}")
     return value
 
 
@@ -73,7 +73,7 @@ def clean(text: str, name: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise DataError(f"{name} is {_short(text)}, expected whole characters") from None
+            raise DataError(f"{name} is {shown(text)}, expected whole characters") from None
     return text.strip()
 
 
@@ -85,7 +85,7 @@ def target_of(record: Any) -> Target:
         DataError: it says nothing, or not as expected.
     """
     if not isinstance(record, Mapping):
-        raise DataError(f"found {_short(record)}, expected an object")
+        raise DataError(f"found {shown(record)}, expected an object")
     if "question" in record:
         name = "answers" if "answers" in record else "answer"
         answers = _texts(record[name], name, clean) if name in record else ()
@@ -111,11 +111,6 @@ def _texts(value: Any, name: str, read: Callable[[str, str], str]) -> tuple[str,
     return tuple(read(value_of({name: text}, name, str), name) for text in texts)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
-
-
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text, without their ends.
 
@@ -123,9 +118,12 @@ def read_lines(path: Path) -> list[str]:
         DataError: the file cannot be read, or a line is not UTF-8; the message names it.
     """
     try:
+        require_file(path)
         data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return list(each(data.removeprefix(b"\xef\xbb\xbf").splitlines(), decode, f"{path}: line"))
 
 
@@ -150,7 +148,9 @@ def inside(folder: Path, name: str) -> Path:
     for kind in (PurePosixPath, PureWindowsPath):  # a manifest may come from either
         path = kind(name)
         if path.anchor or ".." in path.parts or "\0" in name:
-            raise DataError(f"the file name {name!r} leaves its folder, expected one within it")
+            raise DataError(
+                f"the file name {shown(name)} leaves its folder, expected one within it"
+            )
     return folder / name
 
 

@@ -6,6 +6,7 @@ EvalAI's VQA challenge (answers). References are the annotations of COCO or VQAv
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -130,7 +131,7 @@ def _result(prediction: Prediction) -> dict[str, int | str]:
 
 def _as_number(key: str) -> int | str:
     """An id as the data sets write it: as a number, if it is one."""
-    return int(key) if key.isascii() and key.isdecimal() else key
+    return int(key) if re.fullmatch("[0-9]{1,18}", key) else key
 
 
 def _prediction(record: Any) -> Prediction:

@@ -5,6 +5,7 @@ original's `get_image_transform` (inference.py, on torchvision), as `PreprocessC
 """
 
 import io
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,11 @@ TURN = {
 }
 
 
+PROGRAMS = {"EPS": "a PostScript program, for which Pillow would start another program"}
+START_OF_SCAN = b"\xff\xda"  # never within a scan: a byte of 255 is followed there by 0
+MOST_SCANS = 100  # of a progressive JPEG; cameras and programs write about 10
+
+
 class ImageError(GITError):
     """A picture that cannot be used; the message says which, what is wrong, what was expected."""
 
@@ -43,29 +49,52 @@ def open_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     with _one_line(str(path)):
+        if is_endless(path):
+            raise ImageError("a pipe or a device, expected a file")
         with path.open("rb") as file:
-            _require_content(file.read(1), str(path))
+            _require_content(file.read(1))
         return _load(path)
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
     """The picture in a file's bytes; `name` is what errors call it. See `open_image`."""
     with _one_line(name):
-        _require_content(data, name)
+        _require_content(data)
         return _load(io.BytesIO(data))
 
 
-def _require_content(data: bytes, name: str) -> None:
+def _require_content(data: bytes) -> None:
     if not data:
-        raise ImageError(f"{name}: the file is empty, expected a picture")
+        raise ImageError("the file is empty, expected a picture")
+
+
+def is_endless(path: Path) -> bool:
+    """Whether a name stands for a pipe, a socket or a device, from which to read may never end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _load(file: Path | io.BytesIO) -> Image.Image:
     with Image.open(file) as image:
         if is_bomb(image.size):  # Pillow itself only warns until twice its limit
             raise Image.DecompressionBombError
+        if image.format in PROGRAMS:
+            raise ImageError(f"{PROGRAMS[image.format]}, expected JPEG, PNG or the like")
+        if image.info.get("progressive"):
+            _require_few_scans(file)
         image.load()
         return image
+
+
+def _require_few_scans(file: Path | io.BytesIO) -> None:
+    """A progressive JPEG draws the picture again and again, and may do so thousands of times."""
+    data = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+    scans = data.count(START_OF_SCAN)
+    if scans > MOST_SCANS:
+        raise ImageError(f"a JPEG that is drawn {scans} times, expected at most {MOST_SCANS}")
 
 
 @contextmanager
@@ -73,8 +102,8 @@ def _one_line(name: str) -> Iterator[None]:
     """What goes wrong with a picture, as an ImageError of one line."""
     try:
         yield
-    except ImageError:
-        raise
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = Image.MAX_IMAGE_PIXELS
         raise ImageError(f"{name}: too many pixels, expected at most {limit} in all") from None
@@ -86,9 +115,10 @@ def _one_line(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: {reason_of(error)}, expected a whole picture file") from None
 
 
-def is_bomb(size: tuple[int, int]) -> bool:
-    """Whether a picture of this size has more pixels than Pillow's limit."""
-    return Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS
+def is_bomb(size: tuple[int, int], count: int = 1, *, limits: int = 1) -> bool:
+    """Whether `count` pictures of this size have more pixels than so many times Pillow's limit."""
+    most = Image.MAX_IMAGE_PIXELS
+    return most is not None and size[0] * size[1] * count > limits * most
 
 
 def reason_of(error: Exception) -> str:
@@ -125,7 +155,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
     """
     try:
         rgb = _resize(_rgb(_upright(image) if config.upright else image, config), config)
-    except (OSError, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:  # EXIF data, too, may be damaged in any way
         name = getattr(image, "filename", "") or f"a picture of mode {image.mode}"
         raise ImageError(f"{name}: {reason_of(error)}") from None
     if config.crop is not None:

@@ -6,15 +6,31 @@ so that the command line can show its help without loading it.
 
 import dataclasses
 import json
+import stat
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 
+LARGEST_FILE = 2**22  # bytes of a file of settings; those of released checkpoints have some KB
+LONGEST_ERROR = 2000  # characters
+
+
 class GITError(ValueError):
-    """Something the user can put right; the message is one line that says what, where and how."""
+    """Something the user can put right; the message is one line that says what, where and how.
+
+    Whatever a file put into it, it stays one line, of characters that a terminal may be shown.
+    """
+
+    def __init__(self, message: str) -> None:
+        text = "".join(map(_printable, message[: LONGEST_ERROR + 1]))
+        super().__init__(text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}…")
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 class ConfigError(GITError):
@@ -22,6 +38,15 @@ class ConfigError(GITError):
 
 
 T = TypeVar("T")
+
+
+def shown(value: Any) -> str:
+    """A value as errors show it: short, whatever a file made of it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list within lists
+        return f"too large a value of type {type(value).__name__}"
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T:
@@ -40,7 +65,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
     fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise ConfigError(f"{where}: unknown key {key!r}, expected one of {', '.join(fields)}")
+            raise ConfigError(
+                f"{where}: unknown key {shown(key)}, expected one of {', '.join(fields)}"
+            )
     for name, item in fields.items():
         required = item.default is item.default_factory is dataclasses.MISSING
         if required and name not in data:
@@ -57,7 +84,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, Mapping):
             return from_dict(hint, value, where)
-        raise ConfigError(f"{where} is {value!r}, expected a table")
+        raise ConfigError(f"{where} is {shown(value)}, expected a table")
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -67,28 +94,31 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise ConfigError(f"{where} is {value!r}, expected one of {', '.join(map(str, arguments))}")
+        choices = ", ".join(map(str, arguments))
+        raise ConfigError(f"{where} is {shown(value)}, expected one of {choices}")
     if origin is tuple:
         return _coerce_tuple(arguments, value, where)
-    if hint is float and type(value) is int:
-        return float(value)
+    if type(value) is int and hint in (int, float):
+        if abs(value) >= 2**63:
+            raise ConfigError(f"{where} is {shown(value)}, expected a number of at most 63 bits")
+        return hint(value)
     if type(value) is hint:
         return value
-    raise ConfigError(f"{where} is {value!r}, expected {hint.__name__}")
+    raise ConfigError(f"{where} is {shown(value)}, expected {hint.__name__}")
 
 
 def _of_kind(choices: list[Any], value: Any, where: str) -> Any:
     """The one of these dataclasses that a table means by its `kind`."""
     kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in kinds:
-        raise ConfigError(f"{where}: kind is {kind!r}, expected one of {', '.join(kinds)}")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ConfigError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(kinds)}")
     return kinds[kind]
 
 
 def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where} is {value!r}, expected a list")
+        raise ConfigError(f"{where} is {shown(value)}, expected a list")
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
@@ -101,20 +131,68 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, *, largest: int | None = LARGEST_FILE) -> dict[str, Any]:
     """The table in a .toml or .json file.
 
+    Args:
+        largest: bytes that the file may have; None: as many as it has, for lists of data.
+
     Raises:
-        ConfigError: the file is missing, is not UTF-8, does not parse, or is not a table.
+        ConfigError: the file is missing, too large, is not UTF-8, does not parse, or is no table.
     """
+    text = read_text(path, largest=largest)
     try:
-        text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         kind = "TOML" if path.suffix == ".toml" else "JSON"
         raise ConfigError(f"{path}: not valid {kind}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a table, found {type(data).__name__}")
     return data
+
+
+def read_text(path: Path, *, largest: int | None = LARGEST_FILE) -> str:
+    """The UTF-8 text in a file.
+
+    Raises:
+        ConfigError: it is missing, no regular file, larger than `largest` bytes, or not UTF-8.
+    """
+    try:
+        require_file(path, largest)
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def require_file(path: Path, largest: int | None = None) -> None:
+    """Refuse what cannot be read as a file, or is too large for what it is, before it is opened:
+    a pipe may never end.
+
+    Raises:
+        ConfigError: it says which.
+        OSError: there is nothing of this name.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{path}: a folder, pipe or device, expected a file")
+    if largest is not None and found.st_size > largest:
+        raise ConfigError(f"{path}: {found.st_size:,} bytes, expected at most {largest:,}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there; False also where the system refuses the name itself."""
+    return _is(path, stat.S_ISREG)
+
+
+def is_folder(path: Path) -> bool:
+    """The same for a folder."""
+    return _is(path, stat.S_ISDIR)
+
+
+def _is(path: Path, kind: Callable[[int], bool]) -> bool:
+    try:
+        return kind(path.stat().st_mode)
+    except (OSError, ValueError):  # Path.is_file lets some of these through, such as long names
+        return False

@@ -4,6 +4,8 @@ Needs the package webdataset, the extra `webdataset`, which is imported when sha
 """
 
 import glob
+import re
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +19,13 @@ from git_model.data import Example, Target
 from git_model.manifests import DataError, clean, decode, each, merged, parse, target_of
 from git_model.order import epoch_order
 from git_model.preprocess import decode_image, reason_of
-from git_model.settings import ConfigError
+from git_model.settings import ConfigError, is_file
 
 PICTURES = [suffix.removeprefix(".") for suffix in folders.PICTURES]
+
+RESERVED = re.compile(r"__[^/]*__($|/)")  # webdataset's own files, of no example
+LARGEST_MEMBER = 2**28  # bytes of a file in a tar
+LONGEST_NAME = 4096  # letters of its name, as of any path
 
 Sealed = Callable[[], Example]  # an example that is opened by calling it; a GITError may come out
 
@@ -57,7 +63,7 @@ class WebDatasetData:
             raise DataError(f"shards is {self.shards!r}: {reason_of(error)}") from None
         paths = [path for pattern in patterns for path in _matches(pattern)]
         for path in paths:
-            if not path.is_file():
+            if not is_file(path):
                 raise DataError(f"{path}: there is no such shard")
         return Shards(paths, self.shuffle)
 
@@ -105,16 +111,35 @@ def _require_webdataset(where: str) -> None:
 
 def _examples(paths: Iterable[Path]) -> Iterator[Sealed]:
     """The examples of some shards, one shard after the other."""
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
 
     for path in paths:
         try:
-            with path.open("rb") as file:
-                files = tar_file_expander([{"url": str(path), "stream": file}])
-                for sample in group_by_keys(files):
-                    yield partial(_open, f"{path}: {sample['__key__']}", sample)
+            for sample in group_by_keys(_files(path)):
+                yield partial(_open, f"{path}: {sample['__key__']}", sample)
         except Exception as error:  # webdataset passes on whatever tarfile raises
             yield partial(_refuse, f"{path}: the shard is damaged: {_reason(error)}")
+
+
+def _files(path: Path) -> Iterator[dict[str, Any]]:
+    """The files in a tar, in the form that webdataset groups; none is ever written to the disk.
+
+    webdataset's own reader would unpack compressed tars, and files that say how many zeros they
+    are: a few KB that fill the memory.
+    """
+    with tarfile.open(path, "r|") as tar:
+        for member in tar:
+            tar.members = []  # or else it keeps all of them
+            if not member.isreg() or RESERVED.match(member.name):
+                continue
+            if member.issparse() or member.size > LARGEST_MEMBER:
+                raise DataError(
+                    f"{member.name[:200]} unpacks to {member.size:,} bytes, expected at most "
+                    f"{LARGEST_MEMBER:,}, and none left out"
+                )
+            file = tar.extractfile(member)
+            data = b"" if file is None else file.read()
+            yield {"fname": member.name[:LONGEST_NAME], "data": data, "__url__": str(path)}
 
 
 def _open(where: str, sample: Mapping[str, Any]) -> Example:

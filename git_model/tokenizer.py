@@ -13,7 +13,7 @@ from tokenizers import decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
 from git_model.config import GITConfig
-from git_model.settings import ConfigError, GITError, read_mapping
+from git_model.settings import ConfigError, GITError, is_file, read_mapping, require_file
 
 JSON, VOCAB, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -67,12 +67,12 @@ class Tokenizer:
             TokenizerError: neither is there, or a file is damaged; the message names it.
         """
         paths = [Path(folder, name) for name in (JSON, VOCAB)]
-        path = next((path for path in paths if path.is_file()), None)
+        path = next((path for path in paths if is_file(path)), None)
         if path is None:
             raise TokenizerError(f"{folder}: no {JSON} and no {VOCAB}, expected one of them")
         core = _read(path)
         settings = path.with_name(SETTINGS)
-        if settings.is_file():
+        if is_file(settings):
             _configure(core, settings)
         try:
             return cls(core)

@@ -122,10 +122,12 @@ def row_starts(path: Path) -> np.ndarray:
                 return np.fromiter(accumulate(map(len, file), initial=0), np.int64)
     except OSError as error:
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise DataError(f"{text}: expected a number on each line") from None
     starts = np.append(starts, size)
-    if starts[0] != 0 or (np.diff(starts) <= 0).any():
+    # differences of numbers beyond the file might themselves overflow
+    is_outside = (starts < 0).any() or (starts > size).any()
+    if starts[0] != 0 or is_outside or (np.diff(starts) <= 0).any():
         raise DataError(
             f"{beside} is not of {path}, expected rising offsets from 0 to below {size}"
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
 
-from git_model.preprocess import ImageError, is_bomb, open_image, reason_of
+from git_model.preprocess import ImageError, is_bomb, is_endless, open_image, reason_of
 from git_model.settings import ConfigError, GITError
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 CONTAINERS = "mp4,matroska,avi,mpegts,mpeg,flv,asf,ogg"
 # MP4's siblings for pictures: FFmpeg would show their tiles as frames.
 PICTURE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")
+
+
+# How many times Pillow's limit of pixels all picked frames of a clip may have together, for they
+# are in memory at once; and all frames to be decoded, for a small file can show the same one for
+# days: some 30 seconds of an animation's decoding, and an hour of a video in 1920 x 1080.
+MOST_PICKED, MOST_ANIMATED, MOST_FILMED = 4, 40, 2500
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ def read_media(
 
 
 def _is_unknown_to_pillow(path: Path) -> bool:
+    if is_endless(path):
+        return False
     try:
         with Image.open(path):
             return False
@@ -105,6 +113,7 @@ def _read_animation(path: Path, n_frames: int, sampling: Sampling) -> Clip | Non
             if total < 2:
                 return None
             indices = [first + index for index in sample_indices(total, n_frames, sampling)]
+            _require_bounded(path, image.size, len(indices), first + total, MOST_ANIMATED)
             frames = [_frame_of(image, index) for index in indices]
             _frame_of(image, first + total - 1)  # so that a file cut short is refused
             return Clip(frames, indices)
@@ -112,6 +121,18 @@ def _read_animation(path: Path, n_frames: int, sampling: Sampling) -> Clip | Non
         raise
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         raise ImageError(f"{path}: {reason_of(error)}, expected a whole animation") from None
+
+
+def _require_bounded(
+    path: Path, size: tuple[int, int], n_picked: int, n_all: int, limits_of_all: int
+) -> None:
+    for count, limits in ((n_picked, MOST_PICKED), (n_all, limits_of_all)):
+        if is_bomb(size, count, limits=limits):
+            most = limits * (Image.MAX_IMAGE_PIXELS or 0)
+            raise ImageError(
+                f"{path}: {count} frames of {size[0]} x {size[1]} pixels, expected at most "
+                f"{most} pixels in all"
+            )
 
 
 def _frame_of(image: Image.Image, index: int) -> Image.Image:
@@ -149,6 +170,8 @@ def _decode(path: Path, wanted: Collection[int]) -> tuple[list[Image.Image], int
                 raise ImageError(f"{path}: a frame is damaged or cut, expected a whole video")
             for frame in packet.decode():
                 _check_size(path, frame)
+                size = frame.width, frame.height
+                _require_bounded(path, size, len(pictures) + 1, total + 1, MOST_FILMED)
                 if total in wanted:
                     # the display matrix's angle, counterclockwise as Pillow's
                     pictures.append(frame.to_image().rotate(frame.rotation, expand=True))

@@ -87,7 +87,7 @@ def test_captions_that_are_not_utf8_are_refused(coco, tmp_path):
     made = coco()
     path = tmp_path / "captions.json"
     path.write_bytes(path.read_bytes().replace(b"Blue.", "forêt".encode("latin-1")))
-    with pytest.raises(GITError, match=r"captions\.json: not valid JSON: .*can't decode byte"):
+    with pytest.raises(GITError, match=r"captions\.json: not UTF-8: invalid"):
         made.open()
 
 

@@ -44,7 +44,7 @@ def test_a_width_that_the_heads_do_not_divide_is_refused_by_name() -> None:
         (lambda: tiny_config(eos_id=40), "eos_id is 40, expected an id below vocab_size 40"),
         (lambda: PreprocessConfig(exact=(2, 2)), "either exact or short_side"),
         (lambda: PreprocessConfig(short_side=None, long_side_max=5), "needs short_side"),
-        (lambda: PreprocessConfig(crop=(0, 5)), "at least 1 pixel"),
+        (lambda: PreprocessConfig(crop=(0, 5)), "a size is 0, expected from 1 to 4096"),
         (lambda: PreprocessConfig(std=(1.0, 0.0, 1.0)), "expected numbers above 0"),
         (lambda: PreprocessConfig(rescale=float("inf")), "rescale is .*expected finite numbers"),
         (lambda: EncoderConfig(norm_eps=float("nan")), "encoder: norm_eps is nan"),
@@ -133,7 +133,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
     ("text", "message"),
     [
         (b"frames = ", "not valid TOML"),
-        (b"\xff\xfe", "not valid TOML"),
+        (b"\xff\xfe", "not UTF-8"),
         (b"width = 5", "unknown key 'width'"),
     ],
 )

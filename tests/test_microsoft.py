@@ -214,7 +214,7 @@ def test_a_model_for_questions_keeps_the_aspect_ratio_as_its_parameters_say(copy
         ("image_encoder_type: CLIPViT_L_14", ["image_encoder_type is CLIPViT_L_14", "(128, 2, 8)"]),
         ("image_encoder_type: [1]", ["image_encoder_type is [1]", "CLIPViT_B_16"]),
         ("[" * 5000, ["not valid YAML"]),
-        ("image_encoder_type: swin", ["image_encoder_type is swin", "CLIPViT_B_16"]),
+        ("image_encoder_type: swin", ["image_encoder_type is 'swin'", "CLIPViT_B_16"]),
         ("beam_size: 4", ["unknown key 'beam_size'", "test_crop_size"]),
         ("test_crop_size: 32.5", ["test_crop_size is 32.5"]),
         ("test_crop_size: true", ["test_crop_size is True"]),

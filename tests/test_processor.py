@@ -70,7 +70,7 @@ def test_each_setting_is_mapped(settings: dict[str, Any], changes: dict[str, Any
         ({"do_pad": True}, ["do_pad is True"]),
         ({"image_mean": [0.5]}, ["mean has 1 entries"]),
         ({"image_std": [0, 1, 1]}, ["std"]),
-        ({"size": 0}, ["at least 1"]),
+        ({"size": 0}, ["a size is 0, expected from 1"]),
         ({"size": "large"}, ["short_side is 'large'"]),
     ],
 )

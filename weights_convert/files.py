@@ -15,9 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from git_model.checkpoint import require_header
 from git_model.config import GITConfig
-from git_model.settings import read_mapping
+from git_model.settings import is_file, read_mapping, shown
 from git_model.tokenizer import JSON, VOCAB, Tokenizer
+from weights_convert.pickles import look_into, require_claims
 from weights_convert.rules import ConversionError, Tensors
 
 INDEX = ".index.json"
@@ -57,25 +59,26 @@ def open_tensors(path: Path) -> Tensors:
     """
     if path.name.endswith(INDEX):
         return _open_shards(path)
-    if not path.is_file():
+    if not is_file(path):
         raise ConversionError(f"{path}: no such file")
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
 
 
 def open_tokenizer(folder: Path) -> Tokenizer | None:
     """The vocabulary in a folder, if it has one."""
-    if any((folder / name).is_file() for name in (JSON, VOCAB)):
+    if any(is_file(folder / name) for name in (JSON, VOCAB)):
         return Tokenizer.from_folder(folder)
     return None
 
 
 def _open_safetensors(path: Path) -> Tensors:
+    require_header(path)
     try:
         file = safe_open(path, framework="pt")
         names = file.keys()
-        return LazyTensors({name: partial(file.get_tensor, name) for name in names})
     except (SafetensorError, OSError) as error:
         raise ConversionError(f"{path}: not a readable safetensors file: {error}") from None
+    return LazyTensors({name: partial(file.get_tensor, name) for name in names})
 
 
 def _open_shards(index: Path) -> Tensors:
@@ -84,7 +87,9 @@ def _open_shards(index: Path) -> Tensors:
         raise ConversionError(f"{index}: no weight_map from tensors to files")
     for shard in shard_of.values():
         if not SHARD.fullmatch(shard):
-            raise ConversionError(f"{index}: {shard!r} is not the name of a file in its folder")
+            raise ConversionError(
+                f"{index}: {shown(shard)} is not the name of a file in its folder"
+            )
     shards = {shard: open_tensors(index.parent / shard) for shard in sorted(set(shard_of.values()))}
     listed = set(shard_of.items())
     held = {(name, shard) for shard, tensors in shards.items() for name in tensors}
@@ -98,20 +103,25 @@ def _open_shards(index: Path) -> Tensors:
 def _open_pickle(path: Path) -> Tensors:
     """Memory-mapped where torch can: in the zip form that it has written since its version 1.6."""
     try:
+        look_into(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchScript, which the refusal speaks of
+            warnings.simplefilter("ignore")  # of forms that torch will no longer write
             loaded = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
+    except ConversionError:
+        raise
     except Exception:  # a damaged or hostile pickle can raise anything
         raise ConversionError(
             f"{path}: not a plain file of tensors, so it is not opened: it is damaged, or holds "
             "objects or TorchScript that could run code; save its state dict alone"
         ) from None
-    return _only_tensors(loaded, path)
+    tensors = _only_tensors(loaded, path)
+    require_claims(tensors, path)
+    return tensors
 
 
-def _only_tensors(loaded: Any, path: Path) -> Tensors:
+def _only_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in what was unpickled, without the `module.` of distributed training."""
     if isinstance(loaded, Mapping):
         inner = (loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping))
@@ -120,9 +130,10 @@ def _only_tensors(loaded: Any, path: Path) -> Tensors:
         raise ConversionError(f"{path}: holds a {type(loaded).__name__}, expected tensors by name")
     tensors: dict[str, Tensor] = {}
     for key, value in loaded.items():
-        if not isinstance(value, Tensor):
-            raise ConversionError(f"{path}: {key} is a {type(value).__name__}, expected a tensor")
-        name = str(key)
+        if not isinstance(value, Tensor) or not isinstance(key, str):
+            kind = type(value).__name__
+            raise ConversionError(f"{path}: {shown(key)} is a {kind}, expected named tensors")
+        name = key
         while name.startswith("module."):
             name = name.removeprefix("module.")
         if name in tensors:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from git_model.checkpoint import CONFIG, WEIGHTS, is_checkpoint, new_folder
 from git_model.config import GITConfig, style_preprocess
-from git_model.settings import GITError, from_dict, read_mapping
+from git_model.settings import GITError, from_dict, is_file, read_mapping, shown
 from git_model.tokenizer import JSON, SETTINGS, UNK, Tokenizer
 from weights_convert import processor
 from weights_convert.files import INDEX, Checkpoint, open_tensors, open_tokenizer
@@ -118,7 +118,7 @@ def read_config(settings: Mapping[str, Any]) -> GITConfig:
     """
     vision = settings.get("vision_config") or {}
     if not isinstance(vision, Mapping):
-        raise ConversionError(f"{CONFIG}: vision_config is {vision!r}, expected a table")
+        raise ConversionError(f"{CONFIG}: vision_config is {shown(vision)}, expected a table")
     _require(FIXED, settings)
     _require(VISION_FIXED, vision)
     encoder = _fields(VISION_FIELDS, vision)
@@ -201,7 +201,7 @@ def read_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> C
     if is_checkpoint(folder):
         raise ConversionError(f"{folder}: in this project's form already")
     settings = read_mapping(folder / CONFIG)
-    weights = next((folder / n for n in WEIGHT_FILES if (folder / n).is_file()), None)
+    weights = next((folder / n for n in WEIGHT_FILES if is_file(folder / n)), None)
     if weights is None:
         raise ConversionError(f"{folder}: no weights, expected one of {', '.join(WEIGHT_FILES)}")
     source = open_tensors(weights)
@@ -255,7 +255,7 @@ def _fields(fields: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) 
 def _require(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key, value in fixed.items():
         if settings.get(key, value) != value:
-            raise ConversionError(f"{CONFIG}: {key} is {settings[key]!r}, expected {value!r}")
+            raise ConversionError(f"{CONFIG}: {key} is {shown(settings[key])}, expected {value!r}")
 
 
 def _one_side(size: Any, name: str) -> Any:
@@ -263,7 +263,7 @@ def _one_side(size: Any, name: str) -> Any:
     if not isinstance(size, list | tuple):
         return size
     if len(size) != 2 or size[0] != size[1]:
-        raise ConversionError(f"{CONFIG}: {name} is {list(size)}, expected a square")
+        raise ConversionError(f"{CONFIG}: {name} is {shown(size)}, expected a square")
     return size[0]
 
 

@@ -13,13 +13,14 @@ import torch
 import yaml
 
 from git_model.config import (
+    LARGEST,
     DecoderConfig,
     EncoderConfig,
     GITConfig,
     PreprocessConfig,
     style_preprocess,
 )
-from git_model.settings import GITError
+from git_model.settings import GITError, is_file, read_text, shown
 from weights_convert.files import Checkpoint, open_tensors
 from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested, stack
 from weights_convert.towers import (
@@ -66,7 +67,7 @@ def rules(tied: bool) -> tuple[Rule, ...]:
 
 def find_weights(folder: Path) -> Path | None:
     """The original's weight file in a folder, if it has one."""
-    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    return next((folder / name for name in WEIGHT_FILES if is_file(folder / name)), None)
 
 
 def read_folder(
@@ -102,29 +103,44 @@ def read_folder(
     return Checkpoint(config, state, None)
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values only. An alias says what has been said before, and a few lines of aliases of
+    aliases say it a billion times; no parameter.yaml has one."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias, expected plain values")
+        return super().compose_node(parent, index)
+
+
 def read_parameters(path: Path) -> dict[str, Any] | None:
     """What a parameter.yaml says; None without one.
 
     Raises:
         ConversionError: it cannot be read, or says something that is not known.
     """
-    if not path.is_file():
+    if not is_file(path):
         return None
+    text = read_text(path)
     try:
-        parameters = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        parameters = yaml.load(text, Loader=_PlainLoader) or {}  # noqa: S506  (a SafeLoader)
+    except Exception as error:  # PyYAML raises almost anything about a value that is not its tag's
         raise ConversionError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(parameters, dict):
         raise ConversionError(f"{path}: expected a table, found {type(parameters).__name__}")
     for key, value in parameters.items():
         if key == "image_encoder_type":
             if value not in tuple(ENCODERS):
-                raise ConversionError(f"{path}: {key} is {value}, expected {' or '.join(ENCODERS)}")
+                raise ConversionError(
+                    f"{path}: {key} is {shown(value)}, expected {' or '.join(ENCODERS)}"
+                )
         elif key not in NUMBERS:
             known = ", ".join((*NUMBERS, "image_encoder_type"))
-            raise ConversionError(f"{path}: unknown key {key!r}, expected one of {known}")
-        elif type(value) is not int or value < 1:
-            raise ConversionError(f"{path}: {key} is {value!r}, expected a number of at least 1")
+            raise ConversionError(f"{path}: unknown key {shown(key)}, expected one of {known}")
+        elif type(value) is not int or not 1 <= value <= LARGEST:
+            raise ConversionError(
+                f"{path}: {key} is {shown(value)}, expected a number from 1 to {LARGEST}"
+            )
     return parameters
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from git_model.config import PreprocessConfig, Resample, style_preprocess
-from git_model.settings import from_dict, read_mapping, to_dict
+from git_model.settings import from_dict, is_file, read_mapping, shown, to_dict
 from weights_convert.rules import ConversionError
 
 FILE = "preprocessor_config.json"
@@ -30,11 +30,11 @@ ONLY_OURS = ("long_side_max", "transparency", "crop_offset", "upright", "scale_1
 
 def find_settings(folder: Path) -> dict[str, Any] | None:
     """The image processor's settings in a folder, if it has any; the nested ones come first."""
-    if (folder / NESTED_FILE).is_file():
+    if is_file(folder / NESTED_FILE):
         nested = read_mapping(folder / NESTED_FILE).get("image_processor")
         if isinstance(nested, dict):
             return nested
-    return read_mapping(folder / FILE) if (folder / FILE).is_file() else None
+    return read_mapping(folder / FILE) if is_file(folder / FILE) else None
 
 
 def read_preprocess(settings: Mapping[str, Any]) -> PreprocessConfig:
@@ -44,13 +44,14 @@ def read_preprocess(settings: Mapping[str, Any]) -> PreprocessConfig:
         ConversionError: a kind of processor, or a setting, that this project does not have.
     """
     settings = {key: value for key, value in settings.items() if value is not None}
-    kind = str(settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP")))
-    is_video = next((video for name, video in KINDS.items() if kind.startswith(name)), None)
+    kind = settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP"))
+    is_video = next((video for name, video in KINDS.items() if _begins(kind, name)), None)
     if is_video is None:
-        raise ConversionError(f"image_processor_type is {kind}, expected {' or '.join(KINDS)}…")
+        expected = " or ".join(KINDS)
+        raise ConversionError(f"image_processor_type is {shown(kind)}, expected {expected}…")
     for key in UNSUPPORTED:
         if settings.get(key):
-            raise ConversionError(f"{key} is {settings[key]!r}, which is not supported")
+            raise ConversionError(f"{key} is {shown(settings[key])}, which is not supported")
     default = to_dict(style_preprocess("huggingface", image_size=224, video=is_video))
     changes = {
         "resample": _resample(settings.get("resample", RESAMPLES.index(default["resample"]))),
@@ -103,9 +104,13 @@ def write_preprocess(config: PreprocessConfig, *, video: bool) -> dict[str, Any]
     }
 
 
+def _begins(kind: Any, name: str) -> bool:
+    return isinstance(kind, str) and kind.startswith(name)
+
+
 def _resample(number: Any) -> str:
     if type(number) is not int or not 0 <= number < len(RESAMPLES):
-        raise ConversionError(f"resample is {number!r}, expected a number from 0 to 5")
+        raise ConversionError(f"resample is {shown(number)}, expected a number from 0 to 5")
     return str(RESAMPLES[number])
 
 
@@ -120,7 +125,7 @@ def _resize(size: Any) -> dict[str, Any]:
 def _height_width(size: Any, name: str) -> tuple[Any, Any]:
     keys = _given(size) if isinstance(size, dict) else {"height": size, "width": size}
     if keys.keys() != {"height", "width"}:
-        raise ConversionError(f"{name} is {size}, expected a number, or height and width")
+        raise ConversionError(f"{name} is {shown(size)}, expected a number, or height and width")
     return keys["height"], keys["width"]
 
 

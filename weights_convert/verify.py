@@ -5,7 +5,6 @@ first logits that were published for the released checkpoints; and this model it
 token by token through the cache.
 """
 
-import io
 import json
 import tempfile
 import urllib.request
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from git_model.checkpoint import CONFIG, folder_of, is_checkpoint
 from git_model.config import PreprocessConfig
 from git_model.model import GIT, Session
-from git_model.preprocess import open_image, preprocess
+from git_model.preprocess import decode_image, open_image, preprocess
 from git_model.settings import GITError
 from weights_convert import huggingface
 from weights_convert.files import Checkpoint
@@ -258,4 +257,4 @@ def _fetch(name: str) -> Image.Image:
 
         return open_image(hf_hub_download(*BUS, repo_type="dataset"))
     with urllib.request.urlopen(COCO_CATS, timeout=20) as answer:
-        return Image.open(io.BytesIO(answer.read()))
+        return decode_image(answer.read(), COCO_CATS)

@@ -1,0 +1,126 @@
+"""A look into a pickle of tensors before torch opens it: what it would call, and how much it claims.
+
+`torch.load(weights_only=True)` calls nothing that could run code, but does what it is told with
+little: make a bytearray of 100 GB, unpack a record of a thousandth of its size, hash a tuple that
+holds a tuple twice that holds a tuple twice. A state dict needs none of this.
+"""
+
+import io
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from torch import Tensor
+
+from git_model.settings import LARGEST_FILE
+from weights_convert.rules import ConversionError
+
+# What a pickle of tensors, as torch writes it, may look up: "module name".
+KNOWN = re.compile(
+    r"collections OrderedDict|_codecs encode|(__builtin__|builtins) set"
+    r"|torch (\w+Storage|Size|device|b?float\w*|u?int\w*|bool|strided)"
+    r"|torch\.storage UntypedStorage|torch\.serialization _get_layout"
+    r"|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch\.nn\.parameter Parameter"
+)
+MARK = -1  # on a stack of sizes
+LARGEST_TUPLE = 1000  # values, those of the tuples in it counted
+OLD_PICKLES = (
+    5  # torch.serialization, `_legacy_save`: a number, a version, the machine, the tensors
+)
+# and their names stand in a row; what follows is numbers
+
+
+def look_into(path: Path) -> None:
+    """Refuse a file, zip or of the older form, that is not what torch makes of tensors.
+
+    Raises:
+        ConversionError: it says what was found.
+        Exception: the file is damaged.
+    """
+    for pickle in _pickles(path):
+        try:
+            _follow(pickle)
+        except _NotPlain as error:
+            raise ConversionError(
+                f"{path}: not a plain file of tensors, so it is not opened: {error}; save its "
+                "state dict alone"
+            ) from None
+
+
+def require_claims(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that claim more numbers than the file can hold, as those do that show one
+    number a billion times, or that have none, as on the meta device.
+
+    Raises:
+        ConversionError: it names the tensor.
+    """
+    size, claimed = path.stat().st_size, 0
+    for name, tensor in tensors.items():
+        if tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
+            raise ConversionError(f"{path}: tensor {name} is not of plain numbers")
+        claimed += tensor.numel() * tensor.element_size()
+        if claimed > 2 * size:  # tied weights are there once, and claimed twice
+            raise ConversionError(
+                f"{path}: up to {name} the tensors claim {claimed:,} bytes, expected at most twice "
+                f"the file's {size:,}"
+            )
+
+
+class _NotPlain(ValueError):
+    """What a state dict does not need."""
+
+
+def _pickles(path: Path) -> Iterator[BinaryIO]:
+    """The pickles in a file."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = io.BytesIO(file.read(LARGEST_FILE))
+        yield from [start] * OLD_PICKLES
+        return
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:  # torch never compresses
+                raise ConversionError(f"{path}: {record.filename} is compressed, expected as it is")
+            if record.orig_filename.lower().endswith(".pkl"):  # torch looks in any case
+                if record.file_size > LARGEST_FILE:
+                    raise ConversionError(
+                        f"{path}: {record.filename} has {record.file_size:,} bytes, expected at "
+                        f"most {LARGEST_FILE:,}"
+                    )
+                yield io.BytesIO(archive.read(record))
+
+
+def _follow(pickle: BinaryIO) -> None:
+    """Read a pickle to its end, without doing what it says."""
+    sizes: list[int] = []  # of the values on the stack; MARK stands for a mark
+    memo: dict[int, int] = {}
+    for code, argument, _ in pickletools.genops(pickle):
+        if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not KNOWN.fullmatch(str(argument)):
+            name = str(argument).replace(" ", ".")
+            raise _NotPlain(f"it asks for {name}, an object or TorchScript that could run code")
+        if code.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = sizes[-1]
+        elif code.name in ("BINGET", "LONG_BINGET"):
+            sizes.append(memo[argument])
+        elif code.name == "MARK":
+            sizes.append(MARK)
+        else:
+            popped = _popped(code, sizes)
+            size = 1 + sum(popped) if code.name.startswith("TUPLE") else 1
+            if size > LARGEST_TUPLE:
+                raise _NotPlain("it holds tuples within tuples, too many to look through")
+            sizes += [size] * len(code.stack_after)
+
+
+def _popped(code: pickletools.OpcodeInfo, sizes: list[int]) -> list[int]:
+    """The sizes of the values that an opcode takes from the stack."""
+    count = len(code.stack_before)
+    if pickletools.markobject in code.stack_before:
+        below = code.stack_before.index(pickletools.markobject)
+        count = sizes[::-1].index(MARK) + 1 + below
+    popped = sizes[len(sizes) - count :]
+    del sizes[len(sizes) - count :]
+    return [size for size in popped if size != MARK]
