@@ -74,7 +74,8 @@ def write_predictions(path: Path, predictions: Sequence[Prediction], *, results:
         text = json.dumps([_result(one) for one in predictions], ensure_ascii=False) + "\n"
     else:
         text = "".join(map(_line, predictions))
-    path.write_text(text, encoding="utf-8")
+    # halves of characters, in names that are not UTF-8, become \udc80: JSON's way, too
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def require_results_form(predictions: Sequence[Prediction]) -> None:

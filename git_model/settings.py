@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-
 LARGEST_FILE = 2**22  # bytes of a file of settings; those of released checkpoints have some KB
 LONGEST_ERROR = 2000  # characters
 

@@ -24,6 +24,7 @@ from git_model.settings import ConfigError, is_file
 PICTURES = [suffix.removeprefix(".") for suffix in folders.PICTURES]
 
 RESERVED = re.compile(r"__[^/]*__($|/)")  # webdataset's own files, of no example
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # how gzip, bzip2 and xz begin
 LARGEST_MEMBER = 2**28  # bytes of a file in a tar
 LONGEST_NAME = 4096  # letters of its name, as of any path
 
@@ -127,9 +128,12 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
     webdataset's own reader would unpack compressed tars, and files that say how many zeros they
     are: a few KB that fill the memory.
     """
+    with path.open("rb") as file:
+        if file.read(6).startswith(COMPRESSED):
+            raise DataError("it is compressed, expected a plain tar: unpack it")
     with tarfile.open(path, "r|") as tar:
         for member in tar:
-            tar.members = []  # or else it keeps all of them
+            tar.members = []  # type: ignore[attr-defined]  # or else it keeps all of them
             if not member.isreg() or RESERVED.match(member.name):
                 continue
             if member.issparse() or member.size > LARGEST_MEMBER:
@@ -137,8 +141,8 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
                     f"{member.name[:200]} unpacks to {member.size:,} bytes, expected at most "
                     f"{LARGEST_MEMBER:,}, and none left out"
                 )
-            file = tar.extractfile(member)
-            data = b"" if file is None else file.read()
+            packed = tar.extractfile(member)
+            data = b"" if packed is None else packed.read()
             yield {"fname": member.name[:LONGEST_NAME], "data": data, "__url__": str(path)}
 
 

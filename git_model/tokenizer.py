@@ -4,6 +4,7 @@ Every released GIT speaks bert-base-uncased's vocabulary (`BertTokenizer` in the
 inference.py). Equal to Transformers' `BertTokenizer` on every text.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,15 @@ LETTERS = {
 CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
+LARGEST = 2**24  # bytes of a file; those of released models have at most some MB
+
+# The steps that a tokenizer.json may have around its words. Regular expressions are not among them:
+# one can be written that takes years for a line of text.
+STEPS = ("Sequence", "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Strip",
+         "StripAccents", "BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation",
+         "WordPiece", "Fuse", "Replace")  # fmt: skip
+
+
 class TokenizerError(GITError):
     """A vocabulary, a text or an id that cannot be used; the message names it."""
 
@@ -50,7 +60,8 @@ class Tokenizer:
         if not isinstance(core.model, WordPiece):
             raise TokenizerError(f"a {type(core.model).__name__} tokenizer, expected WordPiece")
         vocab = core.get_vocab()
-        _require(vocab, *NEEDED, core.model.unk_token)
+        _require(vocab, *NEEDED)
+        _require(core.get_vocab(with_added_tokens=False), core.model.unk_token)
         core.add_special_tokens([token for token in (*NEEDED, MASK) if token in vocab])
         core.no_truncation()
         core.no_padding()
@@ -193,15 +204,37 @@ def _bert(vocab: dict[str, int]) -> tokenizers.Tokenizer:
 def _read(path: Path) -> tokenizers.Tokenizer:
     """What a vocab.txt or a tokenizer.json holds."""
     try:
+        require_file(path, LARGEST)
         if path.name == VOCAB:
             return _bert(WordPiece.read_file(str(path)))
         core = tokenizers.Tokenizer.from_file(str(path))
+        for part in (core.normalizer, core.pre_tokenizer, core.decoder):
+            _require_known_steps(part and json.loads(part.__getstate__()))
+    except ConfigError as error:
+        raise TokenizerError(str(error)) from None
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
     except Exception as error:  # the library raises nothing more specific
         raise TokenizerError(f"{path}: not a tokenizer: {error}") from None
     core.decoder = core.decoder or decoders.WordPiece()  # a file may leave it out
     return core
+
+
+def _require_known_steps(part: Any) -> None:
+    """Refuse a step that BERT has not, and a replacement that makes the text longer: forty of them
+    that double it fill any memory."""
+    if isinstance(part, list):
+        for step in part:
+            _require_known_steps(step)
+    elif isinstance(part, dict) and "type" in part:
+        if part["type"] not in STEPS:
+            raise TokenizerError(f"it has a step {part['type']}, expected BERT's")
+        if part["type"] == "Replace" and len(part["content"]) > len(
+            part["pattern"].get("String", "")
+        ):
+            raise TokenizerError("it replaces by a pattern or by more letters, expected by fewer")
+        for steps in part.values():
+            _require_known_steps(steps)
 
 
 def _configure(core: tokenizers.Tokenizer, path: Path) -> None:

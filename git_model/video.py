@@ -162,7 +162,8 @@ def _read_video(path: Path, n_frames: int, sampling: Sampling) -> Clip:
 
 def _decode(path: Path, wanted: Collection[int]) -> tuple[list[Image.Image], int]:
     """The wanted frames of a video, upright, and how many frames it has in all."""
-    pictures, total = [], 0
+    pictures: list[Image.Image] = []
+    total = 0
     with _opened(path) as (container, stream):
         for packet in container.demux(stream):
             # MPEG-TS says so also where two files were joined

@@ -1,4 +1,4 @@
-"""A look into a pickle of tensors before torch opens it: what it would call, and how much it claims.
+"""A look into a pickle of tensors before torch opens it: what it calls, and how much it claims.
 
 `torch.load(weights_only=True)` calls nothing that could run code, but does what it is told with
 little: make a bytearray of 100 GB, unpack a record of a thousandth of its size, hash a tuple that
@@ -43,7 +43,7 @@ def look_into(path: Path) -> None:
     for pickle in _pickles(path):
         try:
             _follow(pickle)
-        except _NotPlain as error:
+        except _NotPlainError as error:
             raise ConversionError(
                 f"{path}: not a plain file of tensors, so it is not opened: {error}; save its "
                 "state dict alone"
@@ -69,7 +69,7 @@ def require_claims(tensors: Mapping[str, Tensor], path: Path) -> None:
             )
 
 
-class _NotPlain(ValueError):
+class _NotPlainError(ValueError):
     """What a state dict does not need."""
 
 
@@ -100,18 +100,20 @@ def _follow(pickle: BinaryIO) -> None:
     for code, argument, _ in pickletools.genops(pickle):
         if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not KNOWN.fullmatch(str(argument)):
             name = str(argument).replace(" ", ".")
-            raise _NotPlain(f"it asks for {name}, an object or TorchScript that could run code")
+            raise _NotPlainError(
+                f"it asks for {name}, an object or TorchScript that could run code"
+            )
         if code.name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = sizes[-1]
+            memo[int(argument or 0)] = sizes[-1]
         elif code.name in ("BINGET", "LONG_BINGET"):
-            sizes.append(memo[argument])
+            sizes.append(memo[int(argument or 0)])
         elif code.name == "MARK":
             sizes.append(MARK)
         else:
             popped = _popped(code, sizes)
             size = 1 + sum(popped) if code.name.startswith("TUPLE") else 1
             if size > LARGEST_TUPLE:
-                raise _NotPlain("it holds tuples within tuples, too many to look through")
+                raise _NotPlainError("it holds tuples within tuples, too many to look through")
             sizes += [size] * len(code.stack_after)
 
 
