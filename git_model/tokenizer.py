@@ -229,10 +229,10 @@ def _require_known_steps(part: Any) -> None:
     elif isinstance(part, dict) and "type" in part:
         if part["type"] not in STEPS:
             raise TokenizerError(f"it has a step {part['type']}, expected BERT's")
-        if part["type"] == "Replace" and len(part["content"]) > len(
-            part["pattern"].get("String", "")
-        ):
-            raise TokenizerError("it replaces by a pattern or by more letters, expected by fewer")
+        if part["type"] == "Replace":
+            plain = part["pattern"].get("String")  # else it is a regular expression
+            if plain is None or len(part["content"]) > len(plain):
+                raise TokenizerError("it replaces by a pattern or by more letters than there were")
         for steps in part.values():
             _require_known_steps(steps)
 

@@ -1,7 +1,7 @@
 """Damaged files made from whole ones, and what every reader owes to each of them.
 
-It gives a value or a GITError of one line, takes no more memory than is stated, and leaves all files
-as they were. A hang is ended by pytest's own limit of time.
+It gives a value or a GITError of one line, takes no more memory than is stated, and leaves all
+files as they were. A hang is ended by pytest's own limit of time.
 """
 
 import copy

@@ -186,9 +186,10 @@ def test_a_damaged_pickle(original, legacy, count):
     torch.save(loaded, file, _use_new_zipfile_serialization=not legacy)
     whole = file.getvalue()
     # most of the file is numbers; what can go wrong is at its ends
-    ends = damaged(whole[:40000]).map(lambda head: head + whole[40000:]), damaged(
-        whole[-20000:]
-    ).map(lambda tail: whole[:-20000] + tail)
+    ends = (
+        damaged(whole[:40000]).map(lambda head: head + whole[40000:]),
+        damaged(whole[-20000:]).map(lambda tail: whole[:-20000] + tail),
+    )
 
     def read(data):
         path.write_bytes(data)

@@ -52,7 +52,8 @@ WRITTEN = [
 READ_ONLY = {
     "CUR": b"\0\0\2\0\1\0\x10\x10\0\0\0\0\0\0\x40\0\0\0\x16\0\0\0",
     "DCX": b"\xb1\x68\xde\x3a\x10\0\0\0\0\0\0\0",
-    "FITS": b"SIMPLE  =                    T".ljust(80) + b"BITPIX  =                    8".ljust(80),
+    "FITS": b"SIMPLE  =                    T".ljust(80)
+    + b"BITPIX  =                    8".ljust(80),
     "FLI": b"\xff\xff\0\0\x12\xaf\2\0\x10\0\x10\0\x08\0\3\0\1\0\0\0".ljust(128, b"\0"),
     "FTEX": b"FTEX\1\0\0\0\x10\0\0\0\x10\0\0\0\1\0\0\0\1\0\0\0\0\0\0\0",
     "GBR": b"\0\0\0\x1c\0\0\0\2\0\0\0\x10\0\0\0\x10\0\0\0\4GIMP\0\0\0\1",
