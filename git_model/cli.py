@@ -31,6 +31,12 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from None
         except OSError as error:  # a full disk behind stdout, or a closed folder
             raise click.ClickException(str(error)) from None
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
+            raise click.ClickException(
+                "there is not enough memory: use a smaller --batch-size, or a smaller model"
+            ) from None
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """The commands in the order of this file."""

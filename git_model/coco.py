@@ -88,8 +88,8 @@ class KarpathyData:
         return Files([entry for split, entry in pictures if split in wanted], self.annotations)
 
     def _entry(self, record: Any) -> tuple[str, Entry]:
-        folder = value_of(record, "filepath", str) if "filepath" in record else ""
         name = text_of(record, "filename")
+        folder = value_of(record, "filepath", str) if "filepath" in record else ""
         sentences = value_of(record, "sentences", list)
         captions = tuple(each(sentences, lambda item: text_of(item, "raw"), "sentence"))
         key = id_of(record, "cocoid") if "cocoid" in record else name

@@ -10,12 +10,15 @@ import zipfile
 
 import pytest
 import torch
+from click.testing import CliRunner
 from fuzzing import MB, at_most, nothing_else_touched, outcome
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from git_model import GIT
+from git_model import GIT, Captioner
 from git_model.checkpoint import read_checkpoint
+from git_model.cli import main
+from git_model.coco import KarpathyData
 from git_model.config import GITConfig, PreprocessConfig
 from git_model.data import Source
 from git_model.folders import FolderData
@@ -328,3 +331,21 @@ def test_a_manifest_cannot_leave_its_folder(tmp_path, name):
         return FolderData(path=str(tmp_path)).open()
 
     refused(opened, "leaves its folder")
+
+
+@pytest.mark.parametrize("record", [None, 3, [], "a", {}])
+def test_a_picture_that_is_no_object_is_refused(tmp_path, record):
+    (tmp_path / "list.json").write_text(json.dumps({"images": [record]}))
+    made = KarpathyData(annotations=str(tmp_path / "list.json"), images=str(tmp_path))
+    refused(made.open, "filename")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 9 GB")])
+def test_too_little_memory_is_one_line(monkeypatch, error):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(Captioner, "from_pretrained", fail)
+    run = CliRunner().invoke(main, ["caption", "a.png"])
+    assert run.exit_code == 1
+    assert "there is not enough memory: use a smaller --batch-size" in run.output
