@@ -128,7 +128,7 @@ class _Bounded(io.BufferedReader):
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= LARGEST_MEMBER:
-            raise DataError(f"a file in it claims {size:,} bytes, expected {LARGEST_MEMBER:,}")
+            raise DataError(f"a file in it claims {size} bytes, expected at most {LARGEST_MEMBER}")
         return super().read(size)
 
 

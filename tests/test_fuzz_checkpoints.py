@@ -115,8 +115,17 @@ def test_numbers_of_any_kind(copy, count):
     path = copy / "model.safetensors"
     whole = path.read_bytes()
     begin = 8 + int.from_bytes(whole[:8], "little")
-    inputs = damaged(whole[begin:], most=40).filter(lambda data: len(data) == len(whole) - begin)
-    fuzz(count, inputs.map(lambda data: whole[:begin] + data), opened(path, copy))
+    changes = st.lists(
+        st.tuples(st.integers(begin, len(whole) - 8), st.binary(min_size=8, max_size=8)), min_size=1
+    )
+
+    def file(parts):
+        data = bytearray(whole)
+        for place, numbers in parts:
+            data[place : place + 8] = numbers
+        return bytes(data)
+
+    fuzz(count, changes.map(file), opened(path, copy))
 
 
 # Settings

@@ -171,6 +171,12 @@ def test_a_tuple_of_tuples_without_end_is_refused(tmp_path):
     refused(lambda: open_tensors(path), "tuples within tuples")
 
 
+def test_a_long_list_of_nothing_is_looked_through_in_no_time(tmp_path):
+    nothing = b"\x80\x02" + b"N" * MB + b"(t0" * 100_000 + b"."  # above a stack of a million
+    path = archive(tmp_path / "model.pt", {"a/data.pkl": nothing})
+    assert outcome(lambda: open_tensors(path)) is not None
+
+
 @pytest.mark.parametrize("name", ["../a.safetensors", "/etc/passwd", "x/a.bin", "a.pkl", 3])
 def test_a_list_of_shards_cannot_leave_its_folder(tmp_path, name):
     path = tmp_path / f"model.safetensors{INDEX}"

@@ -122,7 +122,8 @@ def _popped(code: pickletools.OpcodeInfo, sizes: list[int]) -> list[int]:
     count = len(code.stack_before)
     if pickletools.markobject in code.stack_before:
         below = code.stack_before.index(pickletools.markobject)
-        count = sizes[::-1].index(MARK) + 1 + below
+        above = next(n for n, size in enumerate(reversed(sizes)) if size == MARK)
+        count = above + 1 + below
     popped = sizes[len(sizes) - count :]
     del sizes[len(sizes) - count :]
     return [size for size in popped if size != MARK]
