@@ -5,6 +5,7 @@ EvalAI's VQA challenge (answers). References are the annotations of COCO or VQAv
 """
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -158,9 +159,12 @@ def _reference(record: Any) -> Prediction:
 
 def _own(record: dict[str, Any]) -> Prediction:
     try:
-        return from_dict(Prediction, record, "the prediction")
+        found = from_dict(Prediction, record, "the prediction")
     except GITError as error:
         raise DataError(str(error)) from None
+    if found.logprob is not None and not math.isfinite(found.logprob):
+        raise DataError(f"logprob is {found.logprob}, expected a number")  # JSON has no infinity
+    return found
 
 
 def _annotation(record: Any) -> tuple[str, list[str]]:

@@ -22,6 +22,7 @@ from git_model.coco import KarpathyData
 from git_model.config import GITConfig, PreprocessConfig
 from git_model.data import Source
 from git_model.folders import FolderData
+from git_model.prediction_files import read_predictions
 from git_model.preprocess import open_image
 from git_model.settings import from_dict, read_mapping
 from git_model.shards import WebDatasetData
@@ -337,6 +338,12 @@ def test_a_manifest_cannot_leave_its_folder(tmp_path, name):
         return FolderData(path=str(tmp_path)).open()
 
     refused(opened, "leaves its folder")
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
+def test_a_prediction_of_infinite_probability_is_refused(tmp_path, number):
+    (tmp_path / "said.jsonl").write_text(f'{{"key": "a", "text": "b", "logprob": {number}}}')
+    refused(lambda: read_predictions(tmp_path / "said.jsonl"), "logprob is")
 
 
 @pytest.mark.parametrize("record", [None, 3, [], "a", {}])
