@@ -24,7 +24,6 @@ def learned(recipe: Recipe) -> tuple[GIT, Tokenizer]:
 
 VARIANTS = [
     Variant("from scratch"),
-    Variant("from scratch, frozen", learning={"frozen": ("encoder",)}),
     Variant("learned before, frozen", learned, {"frozen": ("encoder",)}),
     Variant("learned before, learns on", learned),
     Variant("learned before, learns on at a fifth of the rate", learned, {"encoder_lr": 2e-4}),
