@@ -1,6 +1,9 @@
 """How many layers does the decoder need?
 
     python examples/experiments/decoder_depth.py
+
+A decoder layer lets image and text tokens look once more, so a caption that takes several looks
+needs several.
 """
 
 from dataclasses import replace

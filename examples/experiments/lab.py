@@ -1,4 +1,4 @@
-"""What the experiments share: teach each variant from several seeds, note how well it does, show it.
+"""What the experiments share: teach each variant from several seeds, and show how well it does.
 
 An experiment is a recipe, and beside it a script of the same name that lists its variants. All that
 a variant does not change is the same for each row of the table: examples, steps, rates.

@@ -3,8 +3,8 @@
     python examples/experiments/temporal_embeddings.py
 
 Attention does not know in which order its keys stand. Without temporal embeddings a clip is a bag
-of frames: "moves left" and "moves right" are the same pictures. The encoder is the built-in model's,
-frozen, so that the run is about how frames are read together.
+of frames: "moves left" and "moves right" are the same pictures. The encoder is the built-in
+model's, frozen, so that the run is about how frames are read together.
 """
 
 from encoder_start import learned
