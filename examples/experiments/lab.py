@@ -25,7 +25,7 @@ from git_model.prediction_files import new_file
 from git_model.ranks import Ranks
 from git_model.recipe import Recipe, difference, read_recipe
 from git_model.scores import PYTHON, score
-from git_model.settings import from_dict, to_dict
+from git_model.settings import from_dict, read_mapping, to_dict
 from git_model.start import initialize_by_width, named_tokenizer, start_of
 from git_model.tokenizer import Tokenizer
 from git_model.train import Run, Start
@@ -139,7 +139,7 @@ def measure_all(
             done.append(measure(teach(changed, variant.start), source))
             _write(path, recipe, found)
             click.echo(f"{variant.name}, seed {seed}: {done[-1]}", err=True)
-    return found
+    return {variant.name: found[variant.name] for variant in variants}
 
 
 def table(found: Mapping[str, Sequence[Result]]) -> str:
@@ -173,7 +173,7 @@ def _shortened(recipe: Recipe, steps: int | None) -> Recipe:
 def _read(path: Path, recipe: Recipe) -> dict[str, list[Result]]:
     if not path.exists():
         return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept = read_mapping(path)
     other = difference(from_dict(Recipe, kept["recipe"]), recipe)
     if other is not None:
         raise GITError(f"{path} has results of another recipe: {other}; name a new file: --results")
