@@ -2,8 +2,7 @@
 
     python examples/experiments/decoder_depth.py
 
-A decoder layer lets image and text tokens look once more, so a caption that takes several looks
-needs several.
+In each layer text tokens look at the image, and image tokens at each other, once more.
 """
 
 from dataclasses import replace
