@@ -147,7 +147,7 @@ class Captioner(Speaker):
         frames: Sequence[list[int] | None] | None = None,
     ) -> PictureScene:
         """As `see`, for pixels (B, 3, H, W) or (B, F, 3, H, W) that are preprocessed already."""
-        weight = self.model.encoder.patch.weight
+        weight = self.model.projector.linear.weight
         scene = self.model.see(pixels.to(weight.device, weight.dtype))
         return PictureScene(scene.layers, single, tuple(frames or [None] * len(scene)))
 

@@ -262,7 +262,10 @@ def read_config(path: Path) -> GITConfig:
 
 
 def named_config(name: str) -> GITConfig:
-    """A configuration that ships with the project: `git_base`, `git_large`, `demo`, …"""
+    """A configuration that ships with the project (`git_base`, `git_large`, `demo`, …), or one in
+    a .toml file of yours."""
+    if name.endswith(".toml"):
+        return read_config(Path(name))
     folder = config_folder() / "model"
     path = folder / f"{name}.toml"
     if not is_file(path):

@@ -90,7 +90,7 @@ class Reports:
 class Recipe:
     """A training run. It starts from random weights of a `model`, or from a `checkpoint`."""
 
-    model: str | None = None  # one of configs/model
+    model: str | None = None  # one of configs/model, or a .toml file like those
     initial: Literal["bert", "by_width"] = "bert"  # which random weights, see start.py
     checkpoint: str | None = None  # anything that `Captioner.from_pretrained` opens
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's

@@ -9,11 +9,12 @@ from git_model.settings import ConfigError
 from git_model.shape_clips import draw_clip, make_story
 from git_model.shape_questions import Question, ask_about, ask_about_story
 from git_model.shape_texts import describe, describe_story
-from git_model.shapes import Split, draw, make_close_up, make_world
+from git_model.shapes import Split, World, draw, make_close_up, make_world
 
 Task = Literal["captions", "questions", "classes", "clips", "clip_questions"]
 Kind = Literal["picture", "close_up", "clip"]
 
+MOST_THINGS = 5  # that a picture has
 TASKS: tuple[Task, ...] = get_args(Task)
 ABOUT: dict[Task, Kind] = {
     "captions": "picture",
@@ -33,6 +34,7 @@ class ShapesData:
         that training never shows together).
     size: number of examples.
     questions: most questions about a picture or a clip.
+    things: most things in a picture; one or two make a world that a small model learns in a minute.
     pictures, close_ups, clips: how many there are of each for one round of examples; only those
         that a task needs are made.
     """
@@ -42,12 +44,13 @@ class ShapesData:
     split: Split = "train"
     size: int = 1000
     questions: int = 3
+    things: int = MOST_THINGS
     pictures: int = 6
     close_ups: int = 1
     clips: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("size", "questions", "pictures", "close_ups", "clips"):
+        for name in ("size", "questions", "things", "pictures", "close_ups", "clips"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"shapes: {name} is {getattr(self, name)}, expected at least 1")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
@@ -96,7 +99,14 @@ class ShapesSource:
             story = make_story(rng, split)
             asked = ask_about_story(story, rng, n_asked) if "clip_questions" in tasks else []
             return draw_clip(story), describe_story(story) if "clips" in tasks else None, asked
-        world = (make_close_up if kind == "close_up" else make_world)(rng, split)
+        world = make_close_up(rng, split) if kind == "close_up" else self._world(rng)
         said = "classes" if kind == "close_up" else "captions"
         asked = ask_about(world, rng, n_asked) if "questions" in tasks else []
         return draw(world), describe(world) if said in tasks else None, asked
+
+    def _world(self, rng: Random) -> World:
+        """The first that has few enough things."""
+        while True:
+            world = make_world(rng, self._data.split)
+            if len(world.things) <= self._data.things:
+                return world

@@ -12,7 +12,7 @@ step's loss is the sum over all its tokens to predict, divided by their number.
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from random import Random
@@ -26,6 +26,7 @@ from git_model.data import Batch, Source
 from git_model.evaluate import Broken, predict, writes
 from git_model.feed import Feed
 from git_model.learner import Learner, nothing_to_learn, part_of_step, recompute_blocks, spread
+from git_model.model import GIT
 from git_model.optimize import Average, freeze, make_optimizer, schedule, update, whole
 from git_model.predictions import Prediction
 from git_model.ranks import Ranks, joined, sigterm
@@ -35,8 +36,11 @@ from git_model.run_state import Learned, agree, load_state, open_folder, save_st
 from git_model.settings import GITError
 from git_model.shards import Stream
 from git_model.start import start_of
+from git_model.tokenizer import Tokenizer
 
 CHECKPOINT = "checkpoint"
+
+Start = Callable[[Recipe], tuple[GIT, Tokenizer]]
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
@@ -80,14 +84,18 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
 
 
 class Run:
-    """A model on its way: its weights, and what changes them."""
+    """A model on its way: its weights, and what changes them.
 
-    def __init__(self, recipe: Recipe, ranks: Ranks) -> None:
+    Args:
+        start: makes the model before its first step, and its vocabulary.
+    """
+
+    def __init__(self, recipe: Recipe, ranks: Ranks, start: Start = start_of) -> None:
         self.recipe, self.ranks = recipe, ranks
         learning, compute = recipe.learning, recipe.compute
         self.validation = None if recipe.validation is None else recipe.validation.open()
         torch.manual_seed(recipe.seed)
-        self.model, self.tokenizer = start_of(recipe)
+        self.model, self.tokenizer = start(recipe)
         self.model.to(ranks.device).train()
         freeze(self.model, learning.frozen)
         if compute.recompute:

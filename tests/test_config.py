@@ -129,6 +129,14 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         named_config("git_huge")
 
 
+def test_a_name_may_be_that_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("frames = 3")
+    assert named_config(str(path)).frames == 3
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
+        named_config(str(tmp_path / "none.toml"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -52,6 +52,15 @@ def test_a_round_of_examples_holds_the_shares_of_each_kind():
     assert (sum(clips), sum(close_ups)) == (6, 2)
 
 
+@pytest.mark.parametrize("things", [1, 2])
+def test_pictures_may_be_of_few_things(things):
+    found = examples(tasks=("captions",), size=60, things=things)
+    said = {example.targets[0].answers[0] for example in found}
+    assert not any(" between " in caption or "," in caption for caption in said)
+    two = {caption for caption in said if "above" in caption or "below" in caption}
+    assert bool(two) == (things == 2)
+
+
 def test_caption_and_questions_of_a_picture_share_it():
     for example in examples(size=40, questions=3):
         captions = [target for target in example.targets if target.question is None]
@@ -92,6 +101,7 @@ def test_every_recombined_caption_names_a_new_look(task):
     ("settings", "message"),
     [
         ({"size": 0}, "shapes: size is 0, expected at least 1"),
+        ({"things": 0}, "shapes: things is 0, expected at least 1"),
         ({"clips": 0}, "shapes: clips is 0, expected at least 1"),
         ({"tasks": ()}, "shapes: tasks are none, expected some of captions, questions"),
         ({"tasks": ("clips", "clips")}, "each once"),
