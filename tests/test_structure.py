@@ -22,6 +22,7 @@ ROOMS = [
     "loss",
     "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
     "evaluate",
+    "input_items", "input_paths", "inputs",
     "recipe", "start", "ranks", "learner", "optimize", "run_state", "reports", "train",
     "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli", "__main__",
 ]  # fmt: skip
