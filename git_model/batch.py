@@ -25,9 +25,10 @@ from git_model.pipeline import Look, Reader, batches, by_picture, looks
 from git_model.ranks import Ranks, Stop
 from git_model.records import Editor, Mode, Record, identity, text_in
 from git_model.settings import GITError
-from git_model.targets import DiskFull, Target
+from git_model.targets import Target
 from git_model.video import Sampling
 from git_model.wording import Wording
+from git_model.writing import DiskFullError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ class Batch:
         try:
             self.target.write(item, outcome.record)
             return replace(outcome, settled=True)
-        except DiskFull:
+        except DiskFullError:
             raise
         except GITError as error:
             return Outcome(outcome.key, failure=str(error))

@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 from git_model.inputs import Input, Refused
 from git_model.journal import Journal, Outcome, open_journal, seen
 from git_model.manifests import DataError, parse
-from git_model.prediction_files import new_file
 from git_model.records import Record, about, identity, identity_in
 from git_model.settings import GITError
 from git_model.targets import Target
+from git_model.writing import new_file
 
 SETTINGS = "settings.json"
 
@@ -127,12 +127,16 @@ class Ending:
                 if outcome.record is not None and walked.add(outcome.key):
                     yield None, outcome.record
 
+    def fail(self, item: Input | Refused, reason: str) -> None:
+        """Write a line about an input that failed."""
+        self.failed += 1
+        line = about(item) | {"error": reason}
+        self._errors.write(json.dumps(line, ensure_ascii=False) + "\n")
+
     def _record(self, item: Input | Refused) -> Record | None:
         new, old = self._run.journal.find(identity(item)), self._run.old.find(identity(item))
         if new is not None and new.failure is not None:
-            self.failed += 1
-            line = about(item) | {"error": new.failure}
-            self._errors.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self.fail(item, new.failure)
         if new is None or new.record is None or "rejected" in new.record:
             new = old or new
         return None if new is None else new.record
@@ -148,9 +152,13 @@ def finish(run: Run, target: Target, inputs: Iterable[Input | Refused]) -> int:
         GITError: the disk refuses; the next run tries again.
     """
     errors = beside(target.place, "errors.jsonl")
-    with new_file(errors) as path, path.open("w", encoding="utf-8") as lines:
+    with (
+        new_file(errors) as path,
+        path.open("w", encoding="utf-8", errors="backslashreplace") as lines,
+    ):
         ending = Ending(run, lines)
-        target.finish(ending.pairs(inputs))
+        for item, reason in target.finish(ending.pairs(inputs)):
+            ending.fail(item, reason)
     if not ending.failed:
         errors.unlink()
     return ending.failed

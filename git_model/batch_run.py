@@ -12,11 +12,11 @@ from git_model.batch_files import beside, close, finish, open_run, prepare
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
 from git_model.inputs import Input, Refused
-from git_model.prediction_files import new_file
 from git_model.ranks import Ranks, Stop
 from git_model.records import Record
 from git_model.settings import to_dict
 from git_model.targets import Target
+from git_model.writing import new_file
 
 ALONE = Ranks(torch.device("cpu"))
 

@@ -105,7 +105,11 @@ wording_options = _grouped(
         help="Take out what a picture says in writing, such as 'with the words …'.",
     ),
     click.option(
-        "--min-words", type=click.IntRange(min=0), default=0, help="Reject shorter texts."
+        "--min-words",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        help="Reject shorter texts.",
     ),
     click.option("--max-words", type=click.IntRange(min=1), help="Reject longer texts."),
     click.option(

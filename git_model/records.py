@@ -38,7 +38,7 @@ class Editor:
             its `confidence`, the geometric mean of its tokens' probabilities; `frames` of a clip;
             `rejected` with the reason if no text is good enough; and the stamp.
         """
-        texts = {self.wording(one.text): one for one in reversed(found)}  # of twins the better
+        texts = {self.wording.cleaned(one.text): one for one in reversed(found)}  # twins: the best
         texts = dict(reversed(texts.items()))
         faults = {text: self._fault(text, one) for text, one in texts.items()}
         good = {text: one for text, one in texts.items() if faults[text] is None}
@@ -63,6 +63,7 @@ class Editor:
         return fault
 
     def _joined(self, text: str, before: str | None) -> str:
+        text = self.wording.framed(text)
         if not before or self.mode not in ("append", "prepend"):
             return text
         return ", ".join((before, text) if self.mode == "append" else (text, before))
