@@ -34,6 +34,16 @@ def one_line(text: str) -> str:
     return CONTROLS.sub(lambda c: c[0].encode("unicode_escape").decode(), readable(text))
 
 
+@contextmanager
+def printable() -> Iterator[None]:
+    """A GITError that is raised meanwhile becomes a line that can be printed, whatever file names
+    are in it."""
+    try:
+        yield
+    except GITError as error:
+        raise type(error)(one_line(str(error))) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """The bytes of a file that lies within another: in a tar, or in a row of the original's TSV."""
@@ -57,7 +67,9 @@ class Packed:
                     raise ImageError("the file is cut short")
                 file.seek(self.offset)
                 data = file.read(self.size)
-            return base64.b64decode(data, validate=True) if self.base64 else data
+            if self.base64:
+                return base64.b64decode(data.rstrip(b"\r\n"), validate=True)
+            return data
         except OSError as error:
             raise ImageError(error.strerror or str(error)) from None
         except binascii.Error as error:
@@ -91,7 +103,7 @@ class Input:
         Raises:
             GITError: it cannot be opened; one line that begins with where it lies.
         """
-        with _printable():
+        with printable():
             if isinstance(self.place, Path):
                 return read_media(self.place, frames, sampling)
             return decode_media(self.read(), self._where, frames, sampling)
@@ -102,7 +114,7 @@ class Input:
         Raises:
             ImageError: they cannot be read; one line that begins with where they lie.
         """
-        with _printable():
+        with printable():
             try:
                 if isinstance(self.place, Packed):
                     return self.place.read()
@@ -131,11 +143,7 @@ class Refused:
     key: str
     reason: str
 
-
-@contextmanager
-def _printable() -> Iterator[None]:
-    """What is raised meanwhile, as a line that can be printed whatever the file's name is."""
-    try:
-        yield
-    except GITError as error:
-        raise type(error)(one_line(str(error))) from None
+    @property
+    def name(self) -> str:
+        """The key fit for JSON and for people, as an input's."""
+        return readable(self.key)

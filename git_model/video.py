@@ -128,11 +128,13 @@ def _read(file: _File, n_frames: int, sampling: Sampling) -> Image.Image | Clip:
 
 def _is_unknown_to_pillow(file: _File) -> bool:
     try:
-        with file.open() as content, Image.open(content):
+        with file.open() as content:
+            if content.read(1):
+                content.seek(0)
+                Image.open(content).close()
             return False
     except UnidentifiedImageError:
-        with file.open() as content:
-            return content.read(1) != b""
+        return True
     except Exception:  # `open_image` says better what it is
         return False
 

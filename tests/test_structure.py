@@ -22,7 +22,7 @@ ROOMS = [
     "loss",
     "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
     "evaluate",
-    "input_items", "input_paths", "inputs",
+    "input_items", "input_paths", "input_lists", "input_tables", "input_archives", "inputs",
     "recipe", "start", "ranks", "learner", "optimize", "run_state", "reports", "train",
     "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli", "__main__",
 ]  # fmt: skip
