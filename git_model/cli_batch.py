@@ -18,7 +18,7 @@ from git_model.cli_options import (
     model_options,
     text_list,
 )
-from git_model.settings import to_dict
+from git_model.settings import GITError, to_dict
 
 if TYPE_CHECKING:
     from git_model.inputs import InputOptions
@@ -197,8 +197,11 @@ def batch(
 
     mode = mode or "skip"
     model, search = _taken(ModelOptions, given), _taken(InputOptions, given)
-    wording = _taken(Wording, given)
-    target = find_target(out, caption_extension, source)
+    try:
+        wording = _taken(Wording, given)
+        target = find_target(out, caption_extension, source)
+    except GITError as error:
+        raise click.UsageError(str(error)) from None
     _refuse_unfit(mode, search, target)
     with joined(model.device, PATIENCE) as ranks, sigterm() as stop:
         git = replace(model, device=str(ranks.device)).open_model()

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -329,3 +331,47 @@ def test_a_run_may_be_killed_at_any_moment(git: Captioner, tmp_path: Path, form:
         ]
         rounds += 1
     assert kills >= 30
+
+
+# Size --------------------------------------------------------------------------------------------
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+from test_batch import run, table
+from test_captioner import exact_captioner
+from git_model import Captioner
+from git_model.speaker import Caption
+
+class Quick(Captioner):
+    def replies(self, scene, asked, options=None):
+        return [[[Caption("a picture", [5, 2], -1.0, [-0.5, -0.5])]] for _ in asked]
+
+found = exact_captioner()
+git = Quick(found.model.float(), found.tokenizer)
+git.see_pixels = lambda pixels: pixels
+done = run(git, Path(sys.argv[1]), table(Path(sys.argv[2])), batch_size=64, workers=1)
+print(done["written"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path: Path) -> None:
+    photo = fill(tmp_path, 1) / "000.png"
+    peaks = {}
+    for n in (10_000, 100_000):
+        folder = tmp_path / str(n)
+        for number in range(n):
+            path = folder / f"{number // 1000:03}" / f"{number:06}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(photo)
+        out = tmp_path / f"{n}.jsonl"
+        result = subprocess.run(
+            [sys.executable, "-c", LARGE, folder, out],
+            capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
+        )  # fmt: skip
+        written, peaks[n] = map(int, result.stdout.split())
+        assert written == n == len({one["file_name"] for one in records(out)})
+    print(peaks)  # in MB
+    assert peaks[100_000] - peaks[10_000] < 16
