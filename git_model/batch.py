@@ -23,7 +23,7 @@ from git_model.inputs import Input, Refused
 from git_model.journal import Outcome, Seen, seen
 from git_model.pipeline import Look, Reader, batches, by_picture, looks
 from git_model.ranks import Ranks, Stop
-from git_model.records import Editor, Mode, Record, identity, text_in
+from git_model.records import Editor, Mode, identity, text_in
 from git_model.settings import GITError
 from git_model.targets import Target
 from git_model.video import Sampling
@@ -42,16 +42,6 @@ class BatchOptions:
     batch_size: int = 8  # pictures that are read together
     workers: int = 1  # processes that read ahead
     sampling: Sampling = "uniform"  # which frames of a clip
-
-    def editor(self, stamp: Record) -> Editor:
-        """What makes records; each of them carries the stamp."""
-        return Editor(
-            wording=self.wording,
-            min_confidence=self.min_confidence,
-            mode=self.mode,
-            several=self.decoding.sequences > 1,
-            stamp=stamp,
-        )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
 from git_model.inputs import Input, Refused
 from git_model.ranks import Ranks, Stop
-from git_model.records import Record
+from git_model.records import Editor, Record
 from git_model.settings import to_dict
 from git_model.targets import Target
 from git_model.writing import new_file
@@ -46,8 +46,7 @@ def write_about(
     Raises:
         GITError: the run cannot begin or go on, was asked to stop, or the disk is full.
     """
-    model = model | {"style": git.model.config.style}
-    settings = source | model | to_dict(options)
+    settings = source | model | {"style": git.model.config.style} | to_dict(options)
     for name in ("batch_size", "workers"):  # the texts do not depend on them
         del settings[name]
     folder = beside(target.place, "batch.run")
@@ -55,7 +54,7 @@ def write_about(
         prepare(folder, settings, () if options.mode == "overwrite" else target.old())
     ranks.wait()
     with open_run(folder, ranks.rank) as run:
-        editor = options.editor(model | {"decoding": _changes(options.decoding)})
+        editor = editor_of(git, options, model)
         batch = Batch(git, options, editor, target, run, ranks, stop or Stop())
         batch.write(inputs, progress=progress and ranks.is_first)
         done = _together(ranks.all_of(batch.tally))
@@ -67,6 +66,17 @@ def write_about(
     if ranks.is_first:
         close(folder)
     return ranks.same(done)
+
+
+def editor_of(git: Captioner, options: BatchOptions, model: Record) -> Editor:
+    """What makes the records; each tells the model, its style, and how it was decoded."""
+    return Editor(
+        wording=options.wording,
+        min_confidence=options.min_confidence,
+        mode=options.mode,
+        several=options.decoding.sequences > 1,
+        stamp=model | {"style": git.model.config.style, "decoding": _changes(options.decoding)},
+    )
 
 
 def _changes(options: DecodingOptions) -> Record:

@@ -1,164 +1,33 @@
 """The command `batch`: captions, or answers, for a whole data set."""
 
-import functools
 import sys
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from git_model.cli_options import (
-    Command,
-    Decoding,
-    ModelOptions,
-    decoding_options,
-    model_options,
-    text_list,
+from git_model.cli_batch_options import (
+    kohya_options,
+    run_options,
+    source_options,
+    target_options,
+    wording_options,
 )
+from git_model.cli_options import Decoding, ModelOptions, decoding_options, model_options
 from git_model.settings import GITError, to_dict
 
 if TYPE_CHECKING:
-    from git_model.inputs import InputOptions
+    from git_model.batch import BatchOptions
+    from git_model.captioner import Captioner
+    from git_model.inputs import Input, InputOptions, Refused
     from git_model.records import Mode, Record
     from git_model.targets import Target
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # of processes that are done, with those that are not
-MODES = {
-    "skip": "Leave inputs alone that have a text already.  [default]",
-    "overwrite": "Write all texts anew.",
-    "append": "Put the new text behind the one that is there.",
-    "prepend": "Put it before.",
-}
-
-
-def _grouped(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, which stand in the help in this order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-source_options = _grouped(
-    click.option(
-        "--recursive/--no-recursive",
-        default=True,
-        show_default=True,
-        help="Whether the folders in a folder are searched, too.",
-    ),
-    click.option(
-        "--root",
-        type=click.Path(path_type=Path),
-        metavar="FOLDER",
-        help="Where the paths in a list or table begin; they may not leave it.  [default: the "
-        "file's own folder; of stdin the working folder]",
-    ),
-    click.option("--path-column", metavar="NAME", help="The column of a table that has the paths."),
-    click.option(
-        "--question-column", metavar="NAME", help="The column that has a question about each."
-    ),
-    text_list("question", "Ask this about every input; may come several times.", required=False),
-    click.option(
-        "--sampling",
-        type=click.Choice(["uniform", "ends"]),
-        default="uniform",
-        show_default=True,
-        help="Which frames of a clip a video model sees.",
-    ),
-)
-target_options = _grouped(
-    click.option("--out", "-o", metavar="TARGET", help="Where the texts go.  [default: beside]"),
-    click.option(
-        "--caption-extension",
-        "--caption_extension",
-        metavar="EXTENSION",
-        help="Of the text files beside pictures.  [default: .txt]",
-    ),
-    *(
-        click.option(f"--{mode}", "mode", flag_value=mode, help=meaning)
-        for mode, meaning in MODES.items()
-    ),
-)
-wording_options = _grouped(
-    click.option(
-        "--trigger", default="", metavar="WORD", help="A word that every text begins with."
-    ),
-    click.option("--prefix", default="", help="Put before every text."),
-    click.option("--postfix", default="", help="Put behind every text."),
-    click.option(
-        "--remove",
-        multiple=True,
-        metavar="PHRASE",
-        help="Take this out of the texts; may come several times.",
-    ),
-    click.option(
-        "--remove-words",
-        "--remove_words",
-        is_flag=True,
-        help="Take out what a picture says in writing, such as 'with the words …'.",
-    ),
-    click.option(
-        "--min-words",
-        type=click.IntRange(min=0),
-        default=1,
-        show_default=True,
-        help="Reject shorter texts.",
-    ),
-    click.option("--max-words", type=click.IntRange(min=1), help="Reject longer texts."),
-    click.option(
-        "--min-confidence",
-        type=click.FloatRange(0, 1),
-        default=0.0,
-        help="Reject texts below it: the geometric mean of the tokens' probabilities.",
-    ),
-)
-run_options = _grouped(
-    click.option(
-        "--batch-size",
-        "--batch_size",
-        type=click.IntRange(min=1),
-        default=8,
-        show_default=True,
-        help="Pictures that are read together.",
-    ),
-    click.option(
-        "--workers",
-        "--max_data_loader_n_workers",
-        type=click.IntRange(min=0),
-        default=1,
-        show_default=True,
-        help="Processes that open pictures while the model works; 0: none.",
-    ),
-)
-
-
-def kohya_options(command: Command) -> Command:
-    """Two options of kohya's make_captions_by_git.py that have other names here."""
-
-    @functools.wraps(command)
-    def translated(max_length: int | None, model_id: str | None, **given: Any) -> Any:
-        if max_length is not None:
-            if given["max_new_tokens"] is not None:
-                raise click.UsageError("give --max-length or --max-new-tokens, not both")
-            given["max_new_tokens"] = max_length - 1
-        return command(**given | ({"model": model_id} if model_id else {}))
-
-    return _grouped(
-        click.option(
-            "--max-length",
-            "--max_length",
-            type=click.IntRange(min=2),
-            help="--max-new-tokens as Transformers counts: with the start token, so one more.",
-        ),
-        click.option("--model_id", metavar="MODEL", help="The same as --model."),
-    )(translated)
 
 
 @click.command()
@@ -175,6 +44,7 @@ def batch(
     out: str | None,
     caption_extension: str | None,
     mode: "Mode | None",
+    engine: str,
     decoding: Decoding,
     **given: Any,
 ) -> None:
@@ -187,42 +57,107 @@ def batch(
     A run that is interrupted, however it is, goes on with the same command. What cannot be read
     is named in errors.jsonl, and the exit code is 1. Under torchrun each process takes its part.
     """
-    from git_model.batch import BatchOptions
-    from git_model.batch_run import write_about
-    from git_model.inputs import InputOptions, find_inputs
-    from git_model.opening import exact_revision
-    from git_model.ranks import joined, sigterm
+    from git_model.inputs import InputOptions
     from git_model.targets import find_target
     from git_model.wording import Wording
 
-    mode = mode or "skip"
     model, search = _taken(ModelOptions, given), _taken(InputOptions, given)
+    mode = mode or "skip"
+    _refuse_questions(search, mode)
     try:
         wording = _taken(Wording, given)
-        target = find_target(out, caption_extension, source)
+        target = None if engine == "ray" else find_target(out, caption_extension, source)
     except GITError as error:
         raise click.UsageError(str(error)) from None
-    _refuse_unfit(mode, search, target)
-    with joined(model.device, PATIENCE) as ranks, sigterm() as stop:
-        git = replace(model, device=str(ranks.device)).open_model()
-        config = git.model.config
+    plan = _Plan(source, search, model, decoding, given | {"wording": wording, "mode": mode})
+    if target is not None:
+        _refuse_sidecars(search, target)
+        done = _write_here(plan, target)
+    elif out is None or caption_extension is not None or mode in ("append", "prepend"):
+        raise click.UsageError("--engine ray writes a new folder of Parquet files: name --out")
+    else:
+        done = _write_on_cluster(plan, Path(out))
+    sys.exit(1 if done["failed"] else 0)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done. `options` are the fields of BatchOptions but for the decoding."""
+
+    source: str
+    search: "InputOptions"
+    model: ModelOptions
+    decoding: Decoding
+    options: dict[str, Any]
+
+    def inputs(self, git: "Captioner") -> "Iterable[Input | Refused]":
+        """What is to be written about; a model without temporal embeddings sees no videos."""
+        from git_model.inputs import find_inputs
+
+        return find_inputs(self.source, replace(self.search, videos=git.model.config.frames > 0))
+
+    def options_for(self, git: "Captioner") -> "BatchOptions":
+        """The options, with the decoding that a checkpoint brings along."""
+        from git_model.batch import BatchOptions
+
+        return BatchOptions(decoding=self.decoding(git.model.config.decoding), **self.options)
+
+    def name(self) -> "Record":
+        """The model's name, and which weights it means."""
+        from git_model.opening import exact_revision
+
+        name, revision = self.model.model, self.model.revision
+        return {"model": name, "revision": exact_revision(name, revision)}
+
+
+def _write_here(plan: _Plan, target: "Target") -> "Record":
+    """A run of this process, or of those that torchrun started."""
+    from git_model.batch_run import write_about
+    from git_model.ranks import joined, sigterm
+
+    with joined(plan.model.device, PATIENCE) as ranks, sigterm() as stop:
+        git = replace(plan.model, device=str(ranks.device)).open_model()
         done = write_about(
             git,
-            find_inputs(source, replace(search, videos=config.frames > 0)),
+            plan.inputs(git),
             target,
-            BatchOptions(decoding=decoding(config.decoding), wording=wording, mode=mode, **given),
-            model={
-                "model": model.model,
-                "revision": ranks.same(exact_revision(model.model, model.revision)),
-            },
-            source={"source": source, "dtype": model.dtype} | to_dict(search),
+            plan.options_for(git),
+            model=ranks.same(plan.name()),
+            source={"source": plan.source, "dtype": plan.model.dtype} | to_dict(plan.search),
             ranks=ranks,
             stop=stop,
             progress=True,
         )
     if ranks.is_first:
         click.echo(_summary(done, target))
-    sys.exit(1 if done["failed"] else 0)
+    return done
+
+
+def _write_on_cluster(plan: _Plan, out: Path) -> "Record":
+    """The same by Ray. What fails is told, too, on stderr."""
+    from git_model.batch_run import editor_of
+    from git_model.devices import usable_device
+    from git_model.ray_engine import write_with_ray
+
+    git = plan.model.open_model()
+    options = plan.options_for(git)
+    written = failed = 0
+    for record in write_with_ray(
+        git.model.config,
+        plan.model.open_model,
+        plan.inputs(git),
+        out,
+        options,
+        editor_of(git, options, plan.name()),
+        gpu=usable_device(plan.model.device).type == "cuda",
+    ):
+        if "error" in record:
+            failed += 1
+            click.echo(f"Error: {record['error']}", err=True)
+        else:
+            written += 1
+    click.echo(f"{out}: {written} written, {failed} failed")
+    return {"failed": failed}
 
 
 def _taken(kind: type[T], given: dict[str, Any]) -> T:
@@ -231,11 +166,12 @@ def _taken(kind: type[T], given: dict[str, Any]) -> T:
     return kind(**{name: given.pop(name) for name in names})
 
 
-def _refuse_unfit(mode: "Mode", search: "InputOptions", target: "Target") -> None:
-    """Refuse options that contradict each other."""
-    questions = bool(search.questions or search.question_column)
-    if questions and mode in ("append", "prepend"):
+def _refuse_questions(search: "InputOptions", mode: "Mode") -> None:
+    if (search.questions or search.question_column) and mode in ("append", "prepend"):
         raise click.UsageError(f"--{mode} is for captions, not for answers")
+
+
+def _refuse_sidecars(search: "InputOptions", target: "Target") -> None:
     if target.at_once and (len(search.questions) > 1 or search.question_column):
         raise click.UsageError(
             "a text file beside a picture holds no answers to several questions: name a table, "

@@ -6,7 +6,7 @@ None of them is held in memory as a whole, neither when it is written nor when i
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from git_model.settings import GITError
 
 # The columns of CSV and Parquet; what a record lacks is empty there.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
-           "frames", "rejected", "model", "revision", "style", "decoding")  # fmt: skip
+           "frames", "rejected", "error", "model", "revision", "style", "decoding")  # fmt: skip
 LISTS = ("text", "answer", "logprob", "confidence")  # of several texts about one input
 ROWS = 1000  # of a group in Parquet
 
@@ -77,18 +77,29 @@ def write_parquet(path: Path, records: Iterable[Record]) -> None:
     """A row for each record, in groups."""
     arrow, parquet = _pyarrow(path)
     stream = iter(records)
-    first = next(stream, {})
-    schema = _schema(arrow, several=isinstance(first.get("logprob"), list))
-    with parquet.ParquetWriter(path, schema) as file:
-        rows = chain([first] if first else [], stream)
-        while group := [_row(record) for record in islice(rows, ROWS)]:
+    group = list(islice(stream, ROWS))
+    several = any(isinstance(record["logprob"], list) for record in group[:1])
+    with parquet.ParquetWriter(path, _schema(arrow, several)) as file:
+        while group:
             try:
-                file.write_table(arrow.Table.from_pylist(group, schema))
+                file.write_table(arrow_table(group, several=several))
             except (arrow.ArrowException, ValueError) as error:
                 raise GITError(
-                    f"the records do not fit together: {one_line(str(error))}: expected as many "
-                    "texts for each; name another file, or --overwrite"
+                    f"{path.name}: the records do not fit together: {one_line(str(error))}: "
+                    "expected several texts for each, or one; --overwrite, or name another file"
                 ) from None
+            group = list(islice(stream, ROWS))
+
+
+def arrow_table(records: Iterable[Record], *, several: bool) -> Any:
+    """Records as an Arrow table.
+
+    Args:
+        several: each of them has a list of texts.
+    """
+    arrow = _pyarrow(Path("Arrow"))[0]
+    rows = [record | {"decoding": _cell(record.get("decoding"))} for record in records]
+    return arrow.Table.from_pylist(rows, _schema(arrow, several))
 
 
 def read_tsv(path: Path) -> Iterator[Record]:
@@ -157,7 +168,7 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _schema(arrow: Any, *, several: bool) -> Any:
+def _schema(arrow: Any, several: bool) -> Any:
     kinds = dict.fromkeys(COLUMNS, arrow.string())
     kinds |= {"logprob": arrow.float64(), "confidence": arrow.float64()}
     if several:
@@ -166,16 +177,9 @@ def _schema(arrow: Any, *, several: bool) -> Any:
     return arrow.schema(list(kinds.items()))
 
 
-def _row(record: Record) -> Record:
-    decoding = record.get("decoding")
-    return record | {"decoding": None if decoding is None else json.dumps(decoding)}
-
-
 def _without_blanks(row: Record) -> Record:
     record = {name: value for name, value in row.items() if value is not None}
-    if "decoding" in record:
-        record["decoding"] = parse(record["decoding"])
-    return record
+    return record | {"decoding": parse(record.get("decoding") or "{}")}
 
 
 def _original(record: Record) -> list[Record]:

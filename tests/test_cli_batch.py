@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from git_model.cli import main
 from git_model.journal import open_journal
+from git_model.target_tables import read_parquet
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
 
@@ -162,10 +163,29 @@ def noted(path: Path) -> int:
         return sum(1 for _ in journal)
 
 
+def test_a_cluster_does_the_same(folder: Path) -> None:
+    (folder / "bad.png").write_bytes(b"no picture")
+    one, many = folder.parent / "one.jsonl", folder.parent / "many"
+    assert batch(folder, "--out", one).exit_code == 1
+    run = batch(folder, "--out", many, "--engine", "ray")
+    assert run.exit_code == 1, run.output
+    assert "4 written, 1 failed" in run.output
+    found = [record for path in sorted(many.glob("*.parquet")) for record in read_parquet(path)]
+    good = [record for record in found if "error" not in record]
+    assert [record["file_name"] for record in found] == [
+        "bad.png", "both_act.gif", "one_shape.png", "two_shapes.png", "sub/close.PNG",
+    ]  # fmt: skip
+    for cluster, alone in zip(good, lines(one), strict=True):
+        assert cluster.pop("logprob") == pytest.approx(alone.pop("logprob"), abs=1e-4)
+        assert cluster.pop("confidence") == pytest.approx(alone.pop("confidence"), abs=1e-4)
+        assert cluster == alone
+    assert "already exists; name a new folder" in batch(folder, "-o", many, "--engine", "ray").output
+
+
 @pytest.mark.slow
 def test_many_processes_share_the_work_and_others_go_on_with_it(folder: Path) -> None:
-    for number in range(60):
-        shutil.copy(IMAGES / "three_shapes.png", folder / f"{number:02}.png")
+    for number in range(300):
+        shutil.copy(IMAGES / "three_shapes.png", folder / f"{number:03}.png")
     one, many = folder.parent / "one.jsonl", folder.parent / "many.jsonl"
     assert batch(folder, "--out", one, "--batch-size", 1).exit_code == 0
     run = start(2, folder, many)
@@ -179,5 +199,5 @@ def test_many_processes_share_the_work_and_others_go_on_with_it(folder: Path) ->
     assert run.wait() == 0, run.stderr.read()
     about = json.loads((folder.parent / "many.batch.json").read_text())
     assert about["done_before"] > 0
-    assert about["written"] + about["done_before"] == 64
+    assert about["written"] + about["done_before"] == 304
     assert many.read_text() == one.read_text()

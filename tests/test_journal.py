@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from threading import Thread
 
@@ -28,8 +29,6 @@ def test_what_was_noted_is_found_again(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.binary(max_size=3), st.text(max_size=3)), max_size=12))
 def test_an_input_has_one_outcome_the_last(notes: list[tuple[bytes, str]]) -> None:
-    import tempfile
-
     with (
         tempfile.TemporaryDirectory() as folder,
         open_journal(Path(folder) / "0.sqlite") as journal,
@@ -96,9 +95,9 @@ def test_a_killed_process_leaves_whole_batches(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "0.sqlite").write_bytes(os.urandom(5000))
-    with pytest.raises(JournalError, match=r"0\.sqlite: .*expected the journal of a run"):
-        with open_journal(tmp_path / "0.sqlite"):
-            pass
+    wanted = pytest.raises(JournalError, match=r"0\.sqlite: .*expected the journal of a run")
+    with wanted, open_journal(tmp_path / "0.sqlite"):
+        pass
 
 
 def test_a_full_disk_is_told_in_one_line_and_costs_nothing_that_was_noted(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ NO_WRITING = Wording(remove_words=True)
         ("a woman with a red sign that says stop in her hand", "a woman"),
         ("a mug which reads best dad ever", "a mug"),
         ("a shirt that says the word love on it", "a shirt"),
-        ("two boxes and the letters abc on the front, seen from above", "two boxes, seen from above"),
+        ("two boxes and the letters abc on the front, from above", "two boxes, from above"),
         ("a cake with the words happy birthday and two candles", "a cake and two candles"),
         ("a bottle with a label that says wine on a table", "a bottle"),
         ('a dog saying " woof "', "a dog"),
