@@ -12,6 +12,7 @@ from tarfile import TarFile, TarInfo
 
 from PIL import Image
 
+from git_model.folders import PICTURES, VIDEOS
 from git_model.inputs import Input
 from git_model.records import Record
 from git_model.settings import GITError
@@ -103,20 +104,25 @@ def _samples(
         sample = {_suffix(item, picture): picture}
         if "text" in records[0]:
             said = records[0]["text"]
-            sample[".txt"] = "\n".join(said if isinstance(said, list) else [said]).encode()
+            text = "\n".join(said if isinstance(said, list) else [said])
+            sample[".txt"] = text.encode("utf-8", "backslashreplace")
         yield sample | {".json": json.dumps(whole).encode()}
 
 
 def _suffix(item: Input, picture: bytes) -> str:
     """What a picture's file is called by; rows of a TSV have no names."""
     suffix = Path(item.key).suffix.lower()
-    if suffix and suffix.isascii():
+    if suffix in (*PICTURES, *VIDEOS):
         return suffix
-    with Image.open(BytesIO(picture)) as image:
-        return f".{(image.format or 'img').lower()}"
+    try:
+        with Image.open(BytesIO(picture)) as image:
+            return f".{(image.format or 'img').lower()}"
+    except OSError:  # not Pillow's: a video
+        return ".mp4"
 
 
 def _add(tar: TarFile, name: str, data: bytes) -> None:
     member = TarInfo(name)
     member.size = len(data)
     tar.addfile(member, BytesIO(data))
+    tar.members = []  # type: ignore[attr-defined]  # else it would keep each, for reading

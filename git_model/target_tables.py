@@ -62,7 +62,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
     """The records in a Parquet file."""
     parquet = _pyarrow(path)[1]
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
             if "file_name" not in file.schema_arrow.names:
                 raise DataError(f"{path}: there is no column file_name, expected one")
             for group in file.iter_batches(ROWS):
@@ -78,7 +78,7 @@ def write_parquet(path: Path, records: Iterable[Record]) -> None:
     arrow, parquet = _pyarrow(path)
     stream = iter(records)
     group = list(islice(stream, ROWS))
-    several = any(isinstance(record["logprob"], list) for record in group[:1])
+    several = any(isinstance(record.get("logprob"), list) for record in group[:1])
     with parquet.ParquetWriter(path, _schema(arrow, several)) as file:
         while group:
             try:
@@ -200,6 +200,9 @@ def _tsv_line(line: bytes) -> list[Record]:
     found = parse(rest[0])
     if not isinstance(found, list):
         raise DataError(f"{rest[0][:40]!r}, expected a JSON list")
+    for one in found:
+        if not isinstance(one, dict):
+            raise DataError(f"found {one!r:.40}, expected an object")
     captions = [text_of(one, "caption") for one in found if "question" not in one]
     answers = [_checked({"file_name": name} | one) for one in found if "question" in one]
     whole = captions[0] if len(captions) == 1 else captions

@@ -10,7 +10,7 @@ from git_model.inputs import Input
 from git_model.manifests import inside
 from git_model.records import Record
 from git_model.settings import GITError
-from git_model.target_shards import Shards
+from git_model.target_shards import NUMBERS, Shards
 from git_model.target_tables import FORMS, Form
 from git_model.writing import new_file
 
@@ -113,7 +113,12 @@ class Sidecars:
                         "another name"
                     )
         if self.mirrored:
-            return inside(self.place, item.key).with_suffix(self.extension)
+            path = inside(self.place, item.key)
+            if path == self.place:
+                raise GITError(f"{item.name!r} names no file, expected a key that does")
+            if path.suffix.lower() not in (*PICTURES, *VIDEOS):  # a row's key such as v1.5
+                return path.with_name(path.name + self.extension)
+            return path.with_suffix(self.extension)
         if not isinstance(item.place, Path):
             raise GITError(f"{item.name}: no text file can lie beside it, expected --out FOLDER")
         return item.place.with_suffix(self.extension)
@@ -160,12 +165,15 @@ def find_target(out: str | None, extension: str | None, source: str) -> Target:
     Raises:
         GITError: it cannot be a target, or the folder cannot be made.
     """
-    suffix = "" if out is None or Path(out).is_dir() else Path(out).suffix.lower()
+    is_folder = out is None or out.endswith("/") or Path(out).is_dir()
+    suffix = "" if is_folder else Path(str(out)).suffix.lower()
     if extension is not None and suffix in (".tar", *FORMS):
         raise GITError(f"{out}: an extension is for text files, this is one file for all")
     if out is None:
         return Sidecars(_folder_of(source), _dotted(extension), mirrored=False)
     if suffix == ".tar":
+        if "{" in out and NUMBERS.search(out) is None:
+            raise GITError(f"{out}: expected the shards' numbers as {{0000..9999}}, or none")
         make_folder(Path(out).parent)
         return Shards(out)
     if suffix in FORMS:
@@ -187,10 +195,15 @@ def make_folder(path: Path) -> None:
 
 
 def _dotted(extension: str | None) -> str:
-    extension = (extension or "txt").removeprefix(".")
-    if not extension or "/" in extension or "\0" in extension:
+    dotted = "." + ("txt" if extension is None else extension.removeprefix("."))
+    if dotted == "." or "/" in dotted or "\0" in dotted:
         raise GITError(f"the extension is {extension!r}, expected one such as .txt")
-    return f".{extension}"
+    if dotted.lower() in (*PICTURES, *VIDEOS):
+        raise GITError(
+            f"the extension is {extension!r}: the texts would take the place of the pictures, "
+            "expected one such as .txt"
+        )
+    return dotted
 
 
 def _folder_of(source: str) -> Path:

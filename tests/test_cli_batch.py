@@ -152,7 +152,6 @@ def start(n: int, folder: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -179,7 +178,9 @@ def test_a_cluster_does_the_same(folder: Path) -> None:
         assert cluster.pop("logprob") == pytest.approx(alone.pop("logprob"), abs=1e-4)
         assert cluster.pop("confidence") == pytest.approx(alone.pop("confidence"), abs=1e-4)
         assert cluster == alone
-    assert "already exists; name a new folder" in batch(folder, "-o", many, "--engine", "ray").output
+    assert (
+        "already exists; name a new folder" in batch(folder, "-o", many, "--engine", "ray").output
+    )
 
 
 @pytest.mark.slow
@@ -193,7 +194,9 @@ def test_many_processes_share_the_work_and_others_go_on_with_it(folder: Path) ->
     while not journal.exists() or noted(journal) < 5:
         assert run.poll() is None
         time.sleep(0.01)
-    os.killpg(run.pid, signal.SIGKILL)
+    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    for pid in [run.pid, *map(int, workers)]:
+        os.kill(pid, signal.SIGKILL)
     run.wait()
     run = start(3, folder, many)
     assert run.wait() == 0, run.stderr.read()

@@ -26,7 +26,8 @@ ROOMS = [
     "input_items", "input_paths", "input_lists", "input_tables", "input_archives", "inputs",
     "pipeline", "wording", "records", "target_tables", "target_shards", "targets",
     "journal", "author", "batch_files", "batch", "batch_run", "ray_engine",
-    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli_batch_options", "cli_batch", "cli", "__main__",
+    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli_batch_options", "cli_batch",
+    "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
