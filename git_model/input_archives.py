@@ -68,13 +68,12 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         if begin.startswith(magic):
             raise DataError(f"compressed with {program}, expected a plain tar: unpack it first")
     headers = _Headers(file.fileno(), closefd=False)
+    end = headers.seek(0, os.SEEK_END)
     headers.seek(0)
-    before = -1
     with tarfile.open(fileobj=headers, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            if member.offset <= before:
-                raise tarfile.ReadError("a member of less than no size")
-            before = member.offset
+            if not member.offset < tar.offset <= end:  # where the next one begins
+                raise tarfile.ReadError(f"{member.name} ends outside of it")
             tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
             headers.left = MAX_HEADER
             yield member
@@ -150,7 +149,7 @@ def _key(file: BinaryIO, start: int, end: int) -> bytes:
         raise DataError("the file .lineidx is of another TSV, expected the beginnings of its rows")
     key, tab, _ = begin[start > 0 :].partition(b"\t")
     if not key or not tab or b"\n" in key:
-        raise DataError(f"begins {begin[:40]!r}, expected a key, a tab and base64")
+        raise DataError(f"begins {begin[start > 0 :][:40]!r}, expected a key, a tab and base64")
     return key
 
 
@@ -161,10 +160,15 @@ def _starts(path: Path) -> Iterator[int]:
     if binary.is_file():
         with open_file(binary) as index:
             while numbers := index.read(1 << 16):
+                if len(numbers) % 8 > 0:
+                    raise DataError(f"{binary.name} is cut short")
                 yield from np.frombuffer(numbers, "<i8").tolist()
     elif text.is_file():
-        for _, line in read_lines(text, str(text)):
-            yield int(whole(line))
+        for number, line in read_lines(text, str(text)):
+            try:
+                yield int(whole(line))
+            except ValueError:
+                raise DataError(f"line {number} of {text.name} is no number") from None
     else:
         with open_file(path) as file:
             yield 0

@@ -208,7 +208,7 @@ def _parquet(path: Path) -> "ParquetFile":
             f"{path}: reading Parquet needs pyarrow: pip install 'git-model[parquet]'"
         ) from None
     try:
-        return ParquetFile(path)
+        return ParquetFile(path, pre_buffer=False)  # a group at a time, not all of them
     except Exception as error:
         raise DataError(f"{path}: not a Parquet file: {reason_of(error)}") from None
 
