@@ -162,7 +162,8 @@ class ModelRun(ModelOptions):
     def predict(self) -> tuple[dict[str, Any], list["Prediction"]]:
         """Run the model and write what it says: what was run, and the predictions."""
         from git_model.evaluate import Broken, predict
-        from git_model.prediction_files import new_file, write_predictions
+        from git_model.prediction_files import write_predictions
+        from git_model.writing import new_file
 
         labels = None if self.labels is None else distinct_lines(self.labels, "label")
         source = _open_data(self.data)

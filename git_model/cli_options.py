@@ -170,7 +170,9 @@ question_option = click.option(
 )
 
 
-def text_list(name: str, meaning: str, *, distinct: bool = False) -> Callable[[Command], Command]:
+def text_list(
+    name: str, meaning: str, *, distinct: bool = False, required: bool = True
+) -> Callable[[Command], Command]:
     """Two options for texts called `name`: one that may come several times, and one, in the plural,
     for a file with a text on each line. The command gets all the texts as one list, named by the
     plural.
@@ -178,22 +180,25 @@ def text_list(name: str, meaning: str, *, distinct: bool = False) -> Callable[[C
     Args:
         meaning: the first option's help.
         distinct: refuse a text that is there twice.
+        required: refuse to go without a text.
     """
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def gathered(**given: Any) -> Any:
-            texts = _gathered(name, given.pop(name), given.pop(f"{name}s"), distinct)
+            some, file = given.pop(name), given.pop(f"{name}s")
+            wanted = required or some or file is not None
+            texts = _gathered(name, some, file, distinct) if wanted else []
             return command(**{f"{name}s": texts}, **given)
 
         one = click.option(f"--{name}", f"-{name[0]}", type=Words(), multiple=True, help=meaning)
-        file = click.option(
+        lines = click.option(
             f"--{name}s",
             type=click.Path(path_type=Path),
             metavar="FILE",
             help=f"File with a {name} on each line, in UTF-8.",
         )
-        return one(file(gathered))
+        return one(lines(gathered))
 
     return decorate
 

@@ -16,12 +16,10 @@ from tqdm import tqdm
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
 from git_model.data import Example, Source, Target
-from git_model.decoding import generate
 from git_model.model import GIT, Scene
 from git_model.predictions import Prediction
 from git_model.settings import GITError
 from git_model.shards import Sealed, Stream
-from git_model.speaker import ROWS
 
 TOP = 5  # labels that a prediction keeps
 
@@ -102,18 +100,16 @@ def writes(git: Captioner, options: DecodingOptions | None = None) -> Saying:
     Args:
         options: by default those of the checkpoint.
     """
-    chosen = options or git.model.config.decoding
 
     def say(scene: Scene, examples: Sequence[Example]) -> list[list[Prediction]]:
-        found: list[list[Prediction]] = [[] for _ in examples]
-        counts = [len(example.targets) for example in examples]
-        for count in sorted(set(counts) - {0}):  # a model is given equally many texts a picture
-            places = [place for place, other in enumerate(counts) if other == count]
-            some = [examples[place] for place in places]
-            rows = _written(git, _part(scene, places), some, chosen)
-            for place, row in zip(places, rows, strict=True):
-                found[place] = row
-        return found
+        asked = [[target.question for target in example.targets] for example in examples]
+        return [
+            [
+                _prediction(example, target, best.text, best.logprob)
+                for target, (best, *_) in zip(example.targets, row, strict=True)
+            ]
+            for example, row in zip(examples, git.replies(scene, asked, options), strict=True)
+        ]
 
     return say
 
@@ -130,7 +126,7 @@ def ranks(git: Captioner, labels: Sequence[str], template: str = "{}") -> Saying
         asked = [(target, place) for place, one in enumerate(examples) for target in one.targets]
         for question in dict.fromkeys(target.question for target, _ in asked):
             some = [(target, place) for target, place in asked if target.question == question]
-            part = _part(scene, [place for _, place in some])
+            part = scene.part([place for _, place in some])
             rows = git.labels(part, list(labels), template=template, question=question)
             for (target, place), row in zip(some, rows, strict=True):
                 top = tuple(label.label for label in row[:TOP])
@@ -175,31 +171,6 @@ def _look(git: Captioner, place: int, example: Example) -> _Looked:
         return _Looked(place, example, git.look(example.view)[0])
     except GITError as error:
         raise GITError(f"{example.key}: {error}") from None
-
-
-def _written(
-    git: Captioner, scene: Scene, examples: Sequence[Example], options: DecodingOptions
-) -> list[list[Prediction]]:
-    """What is written for each target of these examples, which have equally many."""
-    each = max(1, ROWS // (len(examples) * max(options.beams, options.sequences)))
-    found: list[list[Prediction]] = [[] for _ in examples]
-    for first in range(0, len(examples[0].targets), each):
-        some = [example.targets[first : first + each] for example in examples]
-        prompts = [git.prompt(target.question) for targets in some for target in targets]
-        texts = iter(generate(git.model, scene, prompts, options))
-        for row, example, targets in zip(found, examples, some, strict=True):
-            for target in targets:
-                best = next(texts)[0]
-                text = git.tokenizer.decode(best.tokens)
-                row.append(_prediction(example, target, text, best.logprob))
-    return found
-
-
-def _part(scene: Scene, places: Sequence[int]) -> Scene:
-    """The scene of these pictures; the scene itself if they are all of it."""
-    if list(places) == list(range(len(scene))):
-        return scene
-    return scene.select(torch.tensor(places, device=scene.layers[0].key.device))
 
 
 def _prediction(

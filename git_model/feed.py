@@ -142,7 +142,7 @@ class Feed:
             readings,
             batch_size=None,
             num_workers=self._options.workers,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # or else it takes a number that dropout would get
         )
         try:
@@ -170,7 +170,7 @@ class Feed:
             )
 
 
-def _leave_signals_to_parent(_: int) -> None:
+def leave_signals_to_parent(_: int) -> None:
     """A helper ends when its parent does: Ctrl-C and a cluster's SIGTERM go to the whole group, and
     the parent still wants to save."""
     for number in (signal.SIGINT, signal.SIGTERM):

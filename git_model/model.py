@@ -39,6 +39,12 @@ class Scene:
         """The scene of these images (B',) only, in this order."""
         return Scene(tuple(KeyValue(x.key[images], x.value[images]) for x in self.layers))
 
+    def part(self, images: Sequence[int]) -> "Scene":
+        """The scene of these images, in this order; the scene itself if they are all of it."""
+        if list(images) == list(range(len(self))):
+            return self
+        return self.select(torch.tensor(images, device=self.layers[0].key.device))
+
 
 class Projector(nn.Module):
     """From the encoder's width to the decoder's: linear, then norm (paper, section 3.1)."""

@@ -1,5 +1,6 @@
 """A model by its name: the built-in one, a folder of any known form, or a hub id."""
 
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from git_model.linear import pack, pack_weight
 from git_model.model import GIT
 from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 
 
 def open_model(
@@ -39,6 +42,24 @@ def open_model(
     pack(model.decoder)
     pack_weight(model.decoder.words)
     return model, tokenizer
+
+
+def exact_revision(name: str, revision: str | None) -> str:
+    """Which weights a name stands for, for good: of a hub id the commit, of a folder a digest.
+
+    Args:
+        revision: of a hub id, as in `open_model`.
+    """
+    folder = folder_of(name)
+    if not folder.is_dir():
+        from weights_convert.hub import find_folder
+
+        return find_folder(name, revision).name  # the hub's library names snapshots by their commit
+    digest = sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in WEIGHT_FILES):
+        with path.open("rb") as file:
+            digest.update(file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()[:12]}"
 
 
 def _read(

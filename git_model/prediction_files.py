@@ -6,11 +6,8 @@ EvalAI's VQA challenge (answers). References are the annotations of COCO or VQAv
 
 import json
 import math
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,29 +89,6 @@ def require_results_form(predictions: Sequence[Prediction]) -> None:
             "a .json file holds only captions, or only answers to questions that have ids, but "
             f"there are {' and '.join(sorted(tasks))}: name a .jsonl file"
         )
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """A file to fill, beside `path`; it takes that name when the block ends without an error, in
-    place of what was there.
-
-    Raises:
-        GITError: the folder is missing, or the disk refuses.
-    """
-    beside = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        beside = Path(name)
-        beside.chmod(0o644)
-        yield beside
-        beside.replace(path)
-    except OSError as error:
-        raise GITError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
 
 
 def _line(prediction: Prediction) -> str:

@@ -4,12 +4,14 @@ The result equals the references' bit for bit: Transformers' `CLIPImageProcessor
 original's `get_image_transform` (inference.py, on torchvision), as `PreprocessConfig` says.
 """
 
+import errno
 import io
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -44,14 +46,13 @@ def open_image(path: str | Path) -> Image.Image:
     """The picture in a file, its pixels loaded and the file closed; of an animation, frame 0.
 
     Raises:
-        ImageError: the file is missing, no picture, damaged, cut short, or has more pixels than
-            Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, against decompression bombs).
+        ImageError: the file is missing, a pipe or a device, no picture, damaged, cut short, or has
+            more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, against decompression
+            bombs).
     """
     path = Path(path)
     with _one_line(str(path)):
-        if is_endless(path):
-            raise ImageError("a pipe or a device, expected a file")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             _require_content(file.read(1))
         return _load(path)
 
@@ -63,18 +64,21 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         return _load(io.BytesIO(data))
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file to read. A pipe, a socket or a device is refused, for reading one may never end.
+
+    Raises:
+        OSError: it is none, or cannot be opened.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder cannot be opened anyway
+        raise OSError(errno.EINVAL, "a pipe, socket or device", str(path))
+    return path.open("rb")
+
+
 def _require_content(data: bytes) -> None:
     if not data:
         raise ImageError("the file is empty, expected a picture")
-
-
-def is_endless(path: Path) -> bool:
-    """Whether a name stands for a pipe, a socket or a device, from which to read may never end."""
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _load(file: Path | io.BytesIO) -> Image.Image:

@@ -67,8 +67,11 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     """This process, once all that torchrun started have found each other.
+
+    Args:
+        patience: how long they wait for each other.
 
     Raises:
         GITError: the device cannot be used, or another process has ended before its time.
@@ -82,7 +85,7 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(place)
     # Numbers that processes tell each other stay on the CPU, where nobody waits for a GPU.
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=patience)
     try:
         yield Ranks(place, dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:

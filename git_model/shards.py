@@ -57,17 +57,32 @@ class WebDatasetData:
     def open(self) -> "Shards":
         """Find the shards."""
         _require_webdataset(self.shards)
-        from braceexpand import braceexpand
+        return Shards(list(shard_paths(self.shards)), self.shuffle)
 
-        try:
-            patterns = list(braceexpand(self.shards))
-        except ValueError as error:
-            raise DataError(f"shards is {self.shards!r}: {reason_of(error)}") from None
-        paths = [path for pattern in patterns for path in _matches(pattern)]
-        for path in paths:
+
+def shard_paths(pattern: str) -> Iterator[Path]:
+    """The files that a pattern such as train-{0000..0099}.tar or train-*.tar names.
+
+    Raises:
+        DataError: one of them is not there, or the pattern is none.
+    """
+    for one in _expanded(pattern):
+        for path in _matches(one):
             if not is_file(path):
                 raise DataError(f"{path}: there is no such shard")
-        return Shards(paths, self.shuffle)
+            yield path
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    if "{" not in pattern:
+        return iter([pattern])
+    _require_webdataset(pattern)
+    from braceexpand import braceexpand
+
+    try:
+        return braceexpand(pattern)
+    except ValueError as error:
+        raise DataError(f"{pattern}: {reason_of(error)}") from None
 
 
 def _matches(pattern: str) -> list[Path]:

@@ -5,6 +5,7 @@ All of it is for a whole scene, with one entry for each of its images; `Captione
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -89,21 +90,38 @@ class Speaker:
 
     def captions(self, scene: Scene, options: DecodingOptions | None = None) -> list[list[Caption]]:
         """For each image `options.sequences` captions, best first."""
-        return self._written(scene, [self.prompt(None)] * len(scene), options)
+        return [texts for [texts] in self.replies(scene, [[None]] * len(scene), options)]
 
     def answers(
         self, scene: Scene, questions: Texts, options: DecodingOptions | None = None
     ) -> list[list[list[Caption]]]:
         """For each image, for each question, `options.sequences` answers, best first."""
+        return self.replies(scene, [_several(questions, "question")] * len(scene), options)
+
+    def replies(
+        self,
+        scene: Scene,
+        asked: Sequence[Sequence[str | None]],
+        options: DecodingOptions | None = None,
+    ) -> list[list[list[Caption]]]:
+        """For each image, for each of its own questions, or None for a caption,
+        `options.sequences` texts, best first.
+
+        Args:
+            asked: what each image is asked; their numbers may differ.
+        """
         options = options or self.model.config.decoding
-        prompts = [self.prompt(question) for question in _several(questions, "question")]
-        each = max(1, ROWS // (len(scene) * max(options.beams, options.sequences)))
-        found: list[list[list[Caption]]] = [[] for _ in range(len(scene))]
-        for first in range(0, len(prompts), each):
-            some = prompts[first : first + each]
-            answers = self._written(scene, some * len(scene), options)
-            for image, row in enumerate(found):
-                row += answers[image * len(some) : (image + 1) * len(some)]
+        prompts = [[self.prompt(question) for question in row] for row in asked]
+        found: list[list[list[Caption]]] = [[] for _ in asked]
+        for count in sorted({len(row) for row in asked} - {0}):  # equally many texts an image
+            images = [image for image, row in enumerate(asked) if len(row) == count]
+            part = scene.part(images)
+            each = max(1, ROWS // (len(images) * max(options.beams, options.sequences)))
+            for first in range(0, count, each):
+                some = [prompts[image][first : first + each] for image in images]
+                texts = iter(self._written(part, [one for row in some for one in row], options))
+                for image, row in zip(images, some, strict=True):
+                    found[image] += islice(texts, len(row))
         return found
 
     def scores(
@@ -145,10 +163,10 @@ class Speaker:
         return prompt_tokens(question, self.tokenizer, config)
 
     def _written(
-        self, scene: Scene, prompts: Sequence[Sequence[int]], options: DecodingOptions | None
+        self, scene: Scene, prompts: Sequence[Sequence[int]], options: DecodingOptions
     ) -> list[list[Caption]]:
         """For each prompt its texts, best first."""
-        found = generate(self.model, scene, prompts, options or self.model.config.decoding)
+        found = generate(self.model, scene, prompts, options)
         decode = self.tokenizer.decode
         return [[_caption(decode(one.tokens), one) for one in texts] for texts in found]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from test_captioner import WORDS, exact_captioner, picture
 from tiny import tiny_model
 
-from git_model import Captioner, DecodingOptions, evaluate
+from git_model import Captioner, DecodingOptions, speaker
 from git_model.config import PreprocessConfig
 from git_model.data import Example, Target
 from git_model.evaluate import Broken, predict, ranks, writes
@@ -95,7 +95,7 @@ def test_what_is_said_does_not_depend_on_what_is_read_and_asked_together(
                 said = git.ask(view, target.question, options)
             expected.append((one.key, target.key, target.question, said.text, said.logprob))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "ROWS", rows)
+        patch.setattr(speaker, "ROWS", rows)
         source = Listed([ASKED[place] for place in order])
         found = predict(git, source, writes(git, options), batch_size=size)
     for one, (key, question_key, asked, text, logprob) in zip(found, expected, strict=True):

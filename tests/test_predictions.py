@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from git_model.prediction_files import (
-    new_file,
     read_predictions,
     read_references,
     write_predictions,
@@ -169,21 +167,3 @@ def test_predictions_and_references_must_match() -> None:
     assert len(with_answers([CAPTION], references, subset=True)) == 1
     with pytest.raises(GITError, match="there are 2 predictions for '42', expected one"):
         with_answers([CAPTION, CAPTION], {"42": ("a",)})
-
-
-def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    path.write_text("before")
-    with suppress(KeyboardInterrupt), new_file(path) as beside:
-        beside.write_text("half")
-        raise KeyboardInterrupt
-    assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
-    assert path.read_text() == "before"
-    with new_file(path) as beside:
-        beside.write_text("after")
-    assert path.read_text() == "after"
-    with (
-        pytest.raises(GITError, match=r"none/out.jsonl: cannot be written"),
-        new_file(tmp_path / "none" / "out.jsonl"),
-    ):
-        pass

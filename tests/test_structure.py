@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # A room imports only from rooms that stand before it.
 ROOMS = [
     "settings", "config", "tokenizer", "constraints", "devices",
-    "linear", "mlp", "attention", "preprocess", "video", "checkpoint",
+    "linear", "mlp", "attention", "preprocess", "video", "writing", "checkpoint",
     "encoder", "decoder", "model",
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
@@ -23,7 +23,11 @@ ROOMS = [
     "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
     "evaluate",
     "recipe", "start", "ranks", "learner", "optimize", "run_state", "reports", "train",
-    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli", "__main__",
+    "input_items", "input_paths", "input_lists", "input_tables", "input_archives", "inputs",
+    "pipeline", "wording", "records", "target_tables", "target_shards", "targets",
+    "journal", "author", "batch_files", "batch", "batch_run", "ray_engine",
+    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli_batch_options", "cli_batch",
+    "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
