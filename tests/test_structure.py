@@ -15,6 +15,7 @@ ROOMS = [
     "encoder", "decoder", "model",
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
+    "beam_tree", "looks", "explain",
     "data",
     "shapes", "shape_clips", "shape_texts", "shape_questions", "shape_source",
     "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
