@@ -10,6 +10,7 @@ import click
 from git_model.cli_evaluate import evaluate
 from git_model.cli_images import ImageRun, Record, reads_images
 from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
+from git_model.cli_page import page
 from git_model.cli_train import train
 from git_model.settings import GITError
 
@@ -240,5 +241,6 @@ def verify(
     sys.exit(1 if failed else 0)
 
 
+main.add_command(page)
 main.add_command(train)
 main.add_command(evaluate)

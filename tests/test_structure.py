@@ -24,7 +24,8 @@ ROOMS = [
     "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
     "evaluate",
     "recipe", "start", "ranks", "learner", "optimize", "run_state", "reports", "train",
-    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli", "__main__",
+    "cli_options", "cli_images", "cli_evaluate", "cli_train",
+    "page", "page_html", "page_layout", "cli_page", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
