@@ -181,10 +181,12 @@ def say(git: Captioner, visit: Visit, question: str | None = None) -> Said:
         GITError: the question is empty or too long.
     """
     if question is None:
-        [[best, *_]], seconds = _timed(lambda: git.captions(visit.scene))
+        captions, seconds = _timed(lambda: git.captions(visit.scene))
+        best = captions[0][0]
     else:
         asked = question.strip()
-        [[[best, *_]]], seconds = _timed(lambda: git.answers(visit.scene, [asked]))
+        found, seconds = _timed(lambda: git.answers(visit.scene, [asked]))
+        best = found[0][0][0]
     confidence = math.exp(best.logprob / len(best.tokens))
     said = Said(question, best.text, spoken_words(git, best), confidence, seconds)
     visit.keep(said)
@@ -256,7 +258,9 @@ def labels_in(text: str) -> list[str]:
     >>> labels_in("a cat, a dog\\n\\na bird, a cat")
     ['a cat', 'a dog', 'a bird']
     """
-    return list(dict.fromkeys(label for part in re.split(r"[,\n]", text) if (label := part.strip())))
+    return list(
+        dict.fromkeys(label for part in re.split(r"[,\n]", text) if (label := part.strip()))
+    )
 
 
 def shapes_picture(rng: Random, *, clip: bool) -> bytes:

@@ -26,7 +26,7 @@ def heading(name: str) -> str:
 
 def notice(text: str) -> str:
     """What went wrong, in a line."""
-    return f'<p class="notice" role="alert">{escape(text)}</p>'
+    return f'<p class="notice" role="alert">{escape(text[:1].upper() + text[1:])}</p>'
 
 
 def waiting() -> str:
@@ -63,8 +63,8 @@ def gaze(found: Gaze) -> str:
     )
     return _figure(
         frames,
-        f"<b>Where it looked for “{escape(found.word.text)}”</b>: {_percent(found.picture_share)} of "
-        f"its attention went to the picture, the rest to the text before. The brightest patch got "
+        f"<b>Where it looked for “{escape(found.word.text)}”</b>: {_percent(found.picture_share)} "
+        f"of its attention went to the picture, the rest to the text before. The brightest patch got "
         f"{_percent(brightest)} of what went to patches. Probability "
         f"{_percent(found.word.probability)}; next came {others}. Watching took another reading, "
         f"{_time(found.seconds)}. Click the word again to see the whole picture.",

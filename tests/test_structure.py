@@ -15,7 +15,7 @@ ROOMS = [
     "encoder", "decoder", "model",
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
-    "beam_tree", "looks", "explain",
+    "beam_tree", "looks", "explain", "heat",
     "data",
     "shapes", "shape_clips", "shape_texts", "shape_questions", "shape_source",
     "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
