@@ -63,11 +63,11 @@ def gaze(found: Gaze) -> str:
     )
     return _figure(
         frames,
-        f"<b>Where it looked for “{escape(found.word.text)}”</b>: {_percent(found.picture_share)} "
-        f"of its attention went to the picture, the rest to the text before. The brightest patch got "
-        f"{_percent(brightest)} of what went to patches. Probability "
-        f"{_percent(found.word.probability)}; next came {others}. Watching took another reading, "
-        f"{_time(found.seconds)}. Click the word again to see the whole picture.",
+        f"<b>Where it looked for “{escape(found.word.text)}”</b>: "
+        f"{_percent(found.picture_share)} of its attention went to the picture, the rest to the "
+        f"text before. The brightest patch got {_percent(brightest)} of what went to patches. "
+        f"Probability {_percent(found.word.probability)}; next came {others}. Watching took "
+        f"another reading, {_time(found.seconds)}. Click the word again to see the whole picture.",
     )
 
 
