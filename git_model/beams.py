@@ -127,25 +127,42 @@ def beam_search(
     constraint: Constraint,
 ) -> list[list[Generation]]:
     """Keep the best `options.beams` texts of each prompt at every step."""
+    steps = beam_steps(session, prompts, options, eos_id, constraint)
+    searches = [beams for beams, _ in next(steps)]  # all of them are in work at the first step
+    for _ in steps:
+        pass
+    return [beams.best() for beams in searches]
+
+
+def beam_steps(
+    session: TextSession,
+    prompts: Prompts,
+    options: DecodingOptions,
+    eos_id: int,
+    constraint: Constraint,
+) -> Iterator[list[tuple[Beams, list[Candidate]]]]:
+    """Beam search, step by step: the searches in work, each as its candidates have left it, and
+    these candidates, best first."""
     kind = HuggingFaceBeams if options.dialect == "huggingface" else MicrosoftBeams
-    searches = live = [
+    live: list[Beams] = [
         kind(prompt, most, options, eos_id)
         for prompt, most in zip(prompts.rows, prompts.limits(options), strict=True)
     ]
     logits = session.step(prompts.tokens, prompts.token_mask).float()
-    while True:
+    while live:
         rows, first, each = [], 0, len(logits) // len(live)
-        for beams, candidates in zip(live, _candidates(logits, live, constraint), strict=True):
+        step = list(zip(live, _candidates(logits, live, constraint), strict=True))
+        for beams, candidates in step:
             beams.advance(candidates)
             if not beams.done:
                 rows += [first + beam.parent for beam in beams.beams]
             first += each
+        yield step
         live = [beams for beams in live if not beams.done]
-        if not live:
-            return [beams.best() for beams in searches]
-        session.select(rows)
-        tokens = [[beam.text.tokens[-1]] for beams in live for beam in beams.beams]
-        logits = session.step(torch.tensor(tokens, device=logits.device)).float()
+        if live:
+            session.select(rows)
+            tokens = [[beam.text.tokens[-1]] for beams in live for beam in beams.beams]
+            logits = session.step(torch.tensor(tokens, device=logits.device)).float()
 
 
 def _candidates(

@@ -11,6 +11,7 @@ from git_model.cli_batch import batch
 from git_model.cli_evaluate import evaluate
 from git_model.cli_images import ImageRun, Record, reads_images
 from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
+from git_model.cli_page import page
 from git_model.cli_train import train
 from git_model.settings import GITError
 
@@ -248,5 +249,6 @@ def verify(
 
 
 main.add_command(batch)
+main.add_command(page)
 main.add_command(train)
 main.add_command(evaluate)

@@ -15,6 +15,7 @@ ROOMS = [
     "encoder", "decoder", "model",
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
+    "beam_tree", "looks", "explain", "heat",
     "data",
     "shapes", "shape_clips", "shape_texts", "shape_questions", "shape_source",
     "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
@@ -26,8 +27,9 @@ ROOMS = [
     "input_items", "input_paths", "input_lists", "input_tables", "input_archives", "inputs",
     "pipeline", "wording", "records", "target_tables", "target_shards", "targets",
     "journal", "author", "batch_files", "batch", "batch_run", "ray_engine",
+    "page", "page_html", "page_layout",
     "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli_batch_options", "cli_batch",
-    "cli", "__main__",
+    "cli_page", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}

@@ -1,0 +1,80 @@
+"""Beam search as a tree: all that it weighed, what it went on with, and what it dropped."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from git_model.beams import Beams, Candidate, beam_steps
+from git_model.config import DecodingOptions
+from git_model.constraints import all_of, constraints_of
+from git_model.decoding import left_padded
+from git_model.model import GIT, Scene, Session
+
+Fate = Literal["kept", "ended", "dropped"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One of the 2 x beams texts that a step of the search weighed.
+
+    tokens: ids of the text, the last of them new.
+    probability: of the new token under the model, given all before it.
+    score: the sum of scores by which the step ranks; without constraints the text's log p.
+    parent: its place among the branches of the step before; None at the first step.
+    fate: the search went on with it, or banked it as ended, or did neither.
+    chosen: whether the text that won begins with it.
+    """
+
+    tokens: list[int]
+    probability: float
+    score: float
+    parent: int | None
+    fate: Fate
+    chosen: bool
+
+
+@torch.inference_mode()
+def beam_tree(
+    model: GIT,
+    scene: Scene,
+    prompt: Sequence[int],
+    options: DecodingOptions,
+    winner: Sequence[int],
+) -> list[list[Branch]]:
+    """For each step of a beam search its branches, best first.
+
+    Args:
+        scene: of one image.
+        prompt, options: as in `decoding.generate`, which has checked them.
+        winner: what `generate` found with them; it is marked.
+    """
+    room = model.config.decoder.positions - len(prompt)
+    start = left_padded([prompt], model.config.pad_id, model.decoder.output_bias.device)
+    start = start._replace(most=[min(options.max_new_tokens, room)])
+    eos_id = model.config.eos_id
+    constraint = all_of(constraints_of(options, eos_id))
+    session = Session(model, scene)
+    tree: list[list[Branch]] = []
+    for [(beams, candidates)] in beam_steps(session, start, options, eos_id, constraint):
+        before = tree[-1] if tree else []
+        tree.append([_branch(beams, candidate, before, winner) for candidate in candidates])
+    return tree
+
+
+def _branch(
+    beams: Beams, candidate: Candidate, before: Sequence[Branch], winner: Sequence[int]
+) -> Branch:
+    """What has become of a candidate, now that its search has moved on."""
+    rows = [place for place, branch in enumerate(before) if branch.fate == "kept"]
+    parent = rows[candidate.parent] if before else None
+    tokens = [*(before[parent].tokens if parent is not None else ()), candidate.token]
+    fate: Fate = "dropped"
+    if any(text.tokens == tokens for _, text in beams.bank):
+        fate = "ended"
+    elif not beams.done and any(beam.text.tokens == tokens for beam in beams.beams):
+        fate = "kept"
+    chosen = fate != "dropped" and tokens == list(winner[: len(tokens)])
+    return Branch(tokens, math.exp(candidate.logprob), candidate.total, parent, fate, chosen)

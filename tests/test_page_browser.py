@@ -1,0 +1,131 @@
+"""The page in a real browser: what somebody does who opens it."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from git_model.captioner import Captioner
+
+sync_api = pytest.importorskip("playwright.sync_api")
+page_layout = pytest.importorskip("git_model.page_layout")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+IMAGES = Path(__file__).parent.parent / "examples" / "images"
+DROP = "#file input[type=file]"
+PATIENCE = 60_000  # milliseconds, on a busy machine
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium was found")
+
+
+@pytest.fixture(scope="module")
+def page() -> Any:
+    return page_layout.Page(Captioner.from_pretrained("demo"), "demo", shapes=True)
+
+
+@pytest.fixture(scope="module")
+def address(page: Any) -> Iterator[str]:
+    """The page of the built-in model, served by a thread."""
+    with page_layout.open_port("127.0.0.1", 0) as listening:
+        server = page_layout.server_of(page_layout.web_app(page, "127.0.0.1"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Any]:
+    """An open page on a phone; whatever it asks of another machine is in `tab.foreign`."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(PATIENCE)
+    tab, tab.foreign = context.new_page(), []
+    tab.on("request", lambda one: None if one.url.startswith((address, "data:", "blob:"))
+           else tab.foreign.append(one.url))  # fmt: skip
+    tab.goto(address)
+    tab.wait_for_selector("#caption")
+    yield tab
+    context.close()
+
+
+def ask(tab: Any, question: str) -> None:
+    tab.fill("#question :is(input, textarea)", question)
+    tab.press("#question :is(input, textarea)", "Enter")
+
+
+def test_a_picture_is_captioned_asked_about_classified_and_looked_at(tab: Any) -> None:
+    tab.set_input_files(DROP, IMAGES / "five_shapes.png")
+    tab.wait_for_selector("#caption button")
+    caption = tab.inner_text("#caption .words")
+    assert caption == "two green stars and three purple triangles"
+    assert "Read the picture once" in tab.inner_text("#picture")
+
+    ask(tab, "what is at the top left?")
+    tab.wait_for_selector("#answers button")
+    assert tab.inner_text("#answers .words") == "a green star"
+
+    tab.fill("#labels textarea", "a red star, a green circle\na green star")
+    tab.click("#classify")
+    tab.wait_for_selector("#bars table")
+    assert tab.locator("#bars tr").count() == 3
+
+    plain = tab.get_attribute("#picture img", "src")
+    tab.click("#caption button >> nth=2")
+    tab.wait_for_selector("#picture figcaption:has-text('looked for “stars”')")
+    assert tab.get_attribute("#picture img", "src") != plain
+    tab.click("#caption button >> nth=2")
+    tab.wait_for_selector("#picture figcaption:has-text('Read the picture once')")
+    assert tab.get_attribute("#picture img", "src") == plain
+
+    assert tab.foreign == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_what_is_no_picture_gives_one_line(tab: Any) -> None:
+    tab.set_input_files(DROP, {"name": "x.png", "mimeType": "image/png", "buffer": b"hello"})
+    tab.wait_for_selector(".notice")
+    assert tab.inner_text(".notice").startswith("The file: ")
+    assert "Traceback" not in tab.content()
+
+
+def test_one_tab_does_not_see_the_picture_of_another(tab: Any, address: str) -> None:
+    tab.click("text=Draw a clip")
+    tab.wait_for_selector("#caption button")
+    other = tab.context.new_page()
+    other.goto(address)
+    other.wait_for_selector("#caption")
+    ask(other, "what is at the top left?")
+    other.wait_for_selector(".notice")
+    assert "no picture yet" in other.inner_text(".notice")
+
+
+def test_a_page_that_is_closed_is_forgotten(tab: Any, page: Any) -> None:
+    before = len(page.visits)
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    other.click("text=Draw a picture")
+    other.wait_for_selector("#caption button")
+    assert len(page.visits) == before + 1
+    other.close()
+    for _ in range(100):
+        if len(page.visits) <= before:
+            break
+        tab.wait_for_timeout(100)
+    assert len(page.visits) <= before
