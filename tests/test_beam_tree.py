@@ -28,7 +28,7 @@ def grown(seed: int, options: DecodingOptions) -> tuple[list[list[Branch]], list
     """A tree, and the tokens and score of the text that won."""
     scene = GIT.see(picture(seed))
     [[best]] = generate(GIT.model, scene, [PROMPT], options)
-    return beam_tree(GIT.model, scene, PROMPT, options, best.tokens), best.tokens, best.logprob
+    return beam_tree(GIT.model, scene, PROMPT, options, best.tokens, str), best.tokens, best.logprob
 
 
 @settings(max_examples=25)

@@ -15,7 +15,7 @@ ROOMS = [
     "encoder", "decoder", "model",
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
-    "beam_tree", "looks", "explain",
+    "beam_tree", "looks", "explain", "heat",
     "data",
     "shapes", "shape_clips", "shape_texts", "shape_questions", "shape_source",
     "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
@@ -24,7 +24,8 @@ ROOMS = [
     "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
     "evaluate",
     "recipe", "start", "ranks", "learner", "optimize", "run_state", "reports", "train",
-    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli", "__main__",
+    "plotting", "picture_tables", "pictures", "svg", "report",
+    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli_explain", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
