@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from git_model.cli_evaluate import evaluate
+from git_model.cli_explain import explain
 from git_model.cli_images import ImageRun, Record, reads_images
 from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
 from git_model.cli_train import train
@@ -240,5 +241,6 @@ def verify(
     sys.exit(1 if failed else 0)
 
 
+main.add_command(explain)
 main.add_command(train)
 main.add_command(evaluate)

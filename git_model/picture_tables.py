@@ -53,7 +53,7 @@ def layers(found: Explanation) -> "Figure":
     )
     for row, labels in zip(best, texts, strict=True):
         for guess, label, word in zip(row, labels, found.words, strict=True):
-            label.set_weight("bold" if guess.token == word.token else "normal")
+            label.set_fontweight("bold" if guess.token == word.token else "normal")
     axes.set_xticks(range(n_words), [word.text for word in found.words], weight="bold")
     axes.set_yticks(range(n_layers), [f"layer {n}" for n in range(1, n_layers + 1)])
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
