@@ -175,7 +175,8 @@ sampling_option = click.option(
     type=click.Choice(["uniform", "ends"]),
     default="uniform",
     show_default=True,
-    help="Which frames of a clip a video model sees: the middle of equal parts, or from end to end.",
+    help="Which frames of a clip a video model sees: the middle of equal parts, or from end to "
+    "end.",
 )
 
 question_option = click.option(

@@ -7,22 +7,25 @@ const DARK = 0.12; // the light that is left where the model did not look, as in
 const pictures = [...document.querySelectorAll(".cut img")];
 const buttons = [...document.querySelectorAll("#words button")];
 const byId = (id) => document.getElementById(id);
-const percent = (share) => (100 * share).toFixed(1) + " %";
-const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const maps = bytes(data.maps), rollout = bytes(data.rollout), text = bytes(data.text), classes = bytes(data.classes);
+const percent = (share) => (share > 0 && share < 0.0005 ? "<\u00a00.1" : (100 * share).toFixed(1)) + "\u00a0%";
+const unpacked = (text) => {
+  const view = new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+  return Float32Array.from({ length: view.byteLength / 2 }, (_, i) => view.getUint16(2 * i, true) / 65535);
+};
+const [maps, rollout, text, classes] = [data.maps, data.rollout, data.text, data.classes].map(unpacked);
 const all = null; // in place of a layer or a head: all of them, averaged
 let word = 0, layer = all, head = all;
 
 // Which of n to average: one of them, or all.
 const range = (n, one) => (one === all ? [...Array(n).keys()] : [one]);
 
-// `size` numbers of a word out of (layer, head, word, size), averaged; stored as roots times 255.
+// `size` numbers of a word out of (layer, head, word, size), averaged.
 function average(values, size, word, layer, head) {
   const found = new Float64Array(size);
   const layers = range(data.layers, layer), heads = range(data.heads, head);
   for (const l of layers) for (const h of heads) {
     const first = ((l * data.heads + h) * nWords + word) * size;
-    for (let i = 0; i < size; i++) found[i] += (values[first + i] / 255) ** 2;
+    for (let i = 0; i < size; i++) found[i] += values[first + i];
   }
   return found.map((value) => value / (layers.length * heads.length));
 }
@@ -69,7 +72,7 @@ function showBars() {
   data.words[word].layers.forEach((guesses, n) => {
     const row = element("tr", "", forming);
     element("th", `layer ${n + 1}`, row).scope = "row";
-    element("td", guesses.map(([name, share]) => `${name} ${percent(share)}`).join(", "), row);
+    element("td", guesses.map(([name, share]) => `${name}\u00a0${percent(share)}`).join(", "), row);
   });
 }
 
@@ -81,7 +84,7 @@ function showText() {
     if (n > data.tokens.length - nWords + word) return; // it comes later
     const one = element("span", token, said);
     one.style.setProperty("--share", shares[n] / most);
-    one.title = percent(shares[n]);
+    element("small", percent(shares[n]), one);
   });
 }
 
@@ -105,12 +108,12 @@ function showLarge() {
 function makeHeads() {
   const table = byId("heads"), top = element("tr", "", table);
   element("td", "", top);
-  for (const h of [...range(data.heads, all), all])
+  for (const h of [all, ...range(data.heads, all)])
     element("th", h === all ? "all" : `head ${h + 1}`, top).scope = "col";
-  for (const l of [...range(data.layers, all), all]) {
+  for (const l of [all, ...range(data.layers, all)]) {
     const row = element("tr", "", table);
     element("th", l === all ? "all" : `layer ${l + 1}`, row).scope = "row";
-    for (const h of [...range(data.heads, all), all]) {
+    for (const h of [all, ...range(data.heads, all)]) {
       const button = element("button", "", element("td", "", row));
       button.type = "button";
       button.dataset.at = `${l},${h}`;
@@ -132,7 +135,7 @@ function show(chosen) {
   word = chosen;
   buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(n === word)));
   byId("heading").textContent = `“${data.words[word].text}”: probability ${percent(data.words[word].probability)}`;
-  draw(byId("rolled"), [...rollout.subarray(word * perWord, (word + 1) * perWord)].map((one) => (one / 255) ** 2), data.frames > 1 ? 160 : 420);
+  draw(byId("rolled"), rollout.subarray(word * perWord, (word + 1) * perWord), data.frames > 1 ? 160 : 420);
   showBars();
   showLarge();
   drawHeads();

@@ -18,7 +18,7 @@ from git_model.explain import Explanation
 from git_model.heat import data_address, sheet
 from git_model.svg import mask_svg, tree_svg
 
-THUMB = 72  # px: of a picture among those of all words
+THUMB, SMALLER = 72, 48  # px: of a picture, and of a clip's frame, among those of all words
 HERE = Path(__file__).parent
 
 
@@ -60,26 +60,28 @@ BEAMS_NOTE = (
     "At each step the search weighed these words, the best on top, and went on with some. "
     '<b class="chosen">Bold: the text that won.</b> <span class="kept">Plain: kept.</span> '
     '<span class="ended">Underlined: ended.</span> <span class="dropped">Dashed: dropped.</span> '
-    "A word's score shows when the pointer rests on it."
+    "The number is the score by which a step ranks: log-probabilities, added up."
 )
 
 
 def _section(title: str, note: str, body: str) -> str:
-    return f'<section><h2>{title}</h2><p>{note}</p><div class="wide" tabindex="0">{body}</div></section>'
+    inner = f'<div class="wide" tabindex="0" role="region" aria-label="{title}">{body}</div>'
+    return f"<section><h2>{title}</h2><p>{note}</p>{inner}</section>"
 
 
 def _size(found: Explanation) -> str:
-    """How many patches and tokens there are, in words."""
-    rows, columns = found.grid
-    cut = f"cut into {rows} x {columns} patches of {found.frames[0].width // columns} pixels a side"
-    if len(found.frames) == 1:
-        return f"{cut}. With the class token these are {found.n_image} image tokens."
-    of_file = (
-        "" if found.indices is None else f" ({', '.join(map(str, found.indices))} of the file)"
-    )
+    """What becomes of the picture, in words."""
+    (rows, columns), n = found.grid, len(found.frames)
+    patches = f"{rows} x {columns} patches of {found.frames[0].width // columns} pixels a side"
+    if n == 1:
+        return (
+            f"The picture is brought to the model's size and cut into {patches}. These and a class "
+            f"token are {found.n_image} image tokens."
+        )
+    which = "" if found.indices is None else f" ({', '.join(map(str, found.indices))})"
     return (
-        f"{len(found.frames)} frames{of_file}, each {cut}. With a class token for each frame these "
-        f"are {found.n_image} image tokens."
+        f"{n} frames of the clip{which} are brought to the model's size and cut into {patches}. "
+        f"These and a class token for each frame are {found.n_image} image tokens."
     )
 
 
@@ -101,9 +103,10 @@ def _frames(found: Explanation) -> str:
 
 def _words(found: Explanation) -> str:
     """A button for each word, with where it looked."""
+    side = THUMB if len(found.frames) == 1 else SMALLER
     return "".join(
         f'<button type="button" data-word="{number}" aria-pressed="false">'
-        f'<img src="{data_address(sheet(found.frames, maps, THUMB))}" alt="">'
+        f'<img src="{data_address(sheet(found.frames, maps, side))}" alt="">'
         f"<b>{escape(word.text)}</b><span>{_percent(word.probability)}</span></button>"
         for number, (word, maps) in enumerate(zip(found.words, found.patches(), strict=True))
     )
@@ -146,7 +149,7 @@ def _bar(html: str, share: float) -> str:
 
 
 def _numbers(found: Explanation) -> dict[str, object]:
-    """What report.js draws from. Maps are bytes: the root of each weight, 0 to 1, times 255."""
+    """What report.js draws from; weights are as `_as_bytes` packs them."""
     layers, heads = found.image_attention.shape[:2]
     return {
         "layers": layers,
@@ -173,9 +176,15 @@ def _numbers(found: Explanation) -> dict[str, object]:
 
 
 def _as_bytes(weights: Tensor) -> str:
-    values = (weights.double().clamp(0, 1).sqrt() * 255).round().byte()
-    return base64.b64encode(values.numpy().tobytes()).decode()
+    """Weights, 0 to 1, as numbers of 16 bits, little-endian."""
+    numbers = (65535 * weights.double().numpy()).round().astype("<u2")
+    return base64.b64encode(numbers.tobytes()).decode()
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    """A share as HTML for people; never a 0 that is not one, and its spaces do not break.
+
+    >>> _percent(0.7421), _percent(2.3e-6)
+    ('74.2&nbsp;%', '&lt;&nbsp;0.1&nbsp;%')
+    """
+    return "&lt;&nbsp;0.1&nbsp;%" if 0 < share < 0.0005 else f"{100 * share:.1f}&nbsp;%"

@@ -1,4 +1,4 @@
-"""The report's drawings as SVG: the mask and the tree of beams. Colours are the page's, by class."""
+"""The report's drawings as SVG: the mask, and the tree of beams. Classes name the colours."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -11,7 +11,7 @@ from git_model.beam_tree import Branch
 
 CELL, IMAGE_ROOM = 18, 180  # px: a text token's side, and all image tokens together at most
 LETTER = 7.5  # px: room for one, in the size that is used
-LINE, LINK = 26, 34  # px: from rank to rank, and between the words of two steps
+LINE, LINK = 38, 36  # px: from rank to rank, and between the words of two steps
 
 
 def mask_svg(mask: Tensor, tokens: Sequence[str]) -> str:
@@ -65,10 +65,10 @@ def _grid(edges: Sequence[float], n_image: int) -> str:
 
 def _names(tokens: Sequence[str], n_image: int, edges: Sequence[float]) -> str:
     middle = edges[n_image] / 2
-    words = f"{n_image} image tokens"
+    places = f"translate({middle:.1f} -8)", f"translate(-8 {middle:.1f}) rotate(-90)"
     found = [
-        f'<text text-anchor="middle" x="{middle:.1f}" y="-8">{words}</text>',
-        f'<text text-anchor="middle" transform="translate(-8 {middle:.1f}) rotate(-90)">{words}</text>',
+        f'<text text-anchor="middle" transform="{place}">{n_image} image tokens</text>'
+        for place in places
     ]
     for token, edge in zip(tokens, edges[n_image:], strict=False):
         at = edge + CELL / 2 + 4
@@ -78,10 +78,10 @@ def _names(tokens: Sequence[str], n_image: int, edges: Sequence[float]) -> str:
 
 
 def tree_svg(tree: Sequence[Sequence[Branch]]) -> str:
-    """A beam search: a column for each step, best branch on top, and lines to what they continue."""
+    """A beam search: a column for each step, the best on top, joined to what they continue."""
     word = LETTER * max(len(branch.text) for step in tree for branch in step)
     step_width = word + LINK
-    width, height = step_width * len(tree), LINE * (max(map(len, tree)) + 1)
+    width, height = step_width * len(tree), LINE * max(map(len, tree)) + 36
     parts = [
         _branch(branch, (step, rank), word)
         for step, branches in enumerate(tree)
@@ -98,15 +98,17 @@ def tree_svg(tree: Sequence[Sequence[Branch]]) -> str:
 
 
 def _branch(branch: Branch, place: tuple[int, int], word: float) -> str:
-    """A word at its step and rank, and the line from the branch that it continues."""
+    """A word at its step and rank with its score, and the line from what it continues."""
     step, rank = place
-    left, y = step * (word + LINK), LINE * (rank + 1.5)
+    left, y = step * (word + LINK), LINE * rank + 36
     kind = "chosen" if branch.chosen else branch.fate
     link = ""
     if branch.parent is not None:
-        link = f'<path class="{kind}" d="M{left - LINK + 3:.1f} {LINE * (branch.parent + 1.5):.1f}L{left - 3:.1f} {y:.1f}"/>'
-    about = f"probability {branch.probability:.1%}, score {branch.score:.2f}, {branch.fate}"
+        start = f"M{left - LINK + 3:.1f} {LINE * branch.parent + 36}"
+        link = f'<path class="{kind}" d="{start}L{left - 3:.1f} {y}"/>'
+    middle = f"{left + word / 2:.1f}"
     return (
-        f'{link}<text class="{kind}" x="{left + word / 2:.1f}" y="{y + 4:.1f}">'
-        f"{escape(branch.text)}<title>{about}</title></text>"
+        f'{link}<text class="{kind}" x="{middle}" y="{y + 4}">{escape(branch.text)}'
+        f"<title>{branch.probability:.1%}, {branch.fate}</title></text>"
+        f'<text class="score" x="{middle}" y="{y + 18}">{branch.score:.2f}</text>'
     )
