@@ -1,7 +1,7 @@
 """Beam search as a tree: all that it weighed, what it went on with, and what it dropped."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,8 @@ Fate = Literal["kept", "ended", "dropped"]
 class Branch:
     """One of the 2 x beams texts that a step of the search weighed.
 
-    tokens: ids of the text, the last of them new.
+    text: the new token as the vocabulary spells it.
+    tokens: ids of the whole text, the new one last.
     probability: of the new token under the model, given all before it.
     score: the sum of scores by which the step ranks; without constraints the text's log p.
     parent: its place among the branches of the step before; None at the first step.
@@ -28,6 +29,7 @@ class Branch:
     chosen: whether the text that won begins with it.
     """
 
+    text: str
     tokens: list[int]
     probability: float
     score: float
@@ -43,6 +45,7 @@ def beam_tree(
     prompt: Sequence[int],
     options: DecodingOptions,
     winner: Sequence[int],
+    spell: Callable[[int], str],
 ) -> list[list[Branch]]:
     """For each step of a beam search its branches, best first.
 
@@ -50,6 +53,7 @@ def beam_tree(
         scene: of one image.
         prompt, options: as in `decoding.generate`, which has checked them.
         winner: what `generate` found with them; it is marked.
+        spell: from an id to its token.
     """
     room = model.config.decoder.positions - len(prompt)
     start = left_padded([prompt], model.config.pad_id, model.decoder.output_bias.device)
@@ -60,12 +64,16 @@ def beam_tree(
     tree: list[list[Branch]] = []
     for [(beams, candidates)] in beam_steps(session, start, options, eos_id, constraint):
         before = tree[-1] if tree else []
-        tree.append([_branch(beams, candidate, before, winner) for candidate in candidates])
+        tree.append([_branch(beams, candidate, before, winner, spell) for candidate in candidates])
     return tree
 
 
 def _branch(
-    beams: Beams, candidate: Candidate, before: Sequence[Branch], winner: Sequence[int]
+    beams: Beams,
+    candidate: Candidate,
+    before: Sequence[Branch],
+    winner: Sequence[int],
+    spell: Callable[[int], str],
 ) -> Branch:
     """What has become of a candidate, now that its search has moved on."""
     rows = [place for place, branch in enumerate(before) if branch.fate == "kept"]
@@ -77,4 +85,12 @@ def _branch(
     elif not beams.done and any(beam.text.tokens == tokens for beam in beams.beams):
         fate = "kept"
     chosen = fate != "dropped" and tokens == list(winner[: len(tokens)])
-    return Branch(tokens, math.exp(candidate.logprob), candidate.total, parent, fate, chosen)
+    return Branch(
+        text=spell(candidate.token),
+        tokens=tokens,
+        probability=math.exp(candidate.logprob),
+        score=candidate.total,
+        parent=parent,
+        fate=fate,
+        chosen=chosen,
+    )

@@ -9,6 +9,7 @@ import click
 
 from git_model.cli_batch import batch
 from git_model.cli_evaluate import evaluate
+from git_model.cli_explain import explain
 from git_model.cli_images import ImageRun, Record, reads_images
 from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
 from git_model.cli_page import page
@@ -249,6 +250,7 @@ def verify(
 
 
 main.add_command(batch)
+main.add_command(explain)
 main.add_command(page)
 main.add_command(train)
 main.add_command(evaluate)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from git_model.cli_options import Command, ModelOptions, model_options
+from git_model.cli_options import Command, ModelOptions, model_options, sampling_option
 from git_model.settings import GITError
 
 if TYPE_CHECKING:
@@ -102,14 +102,7 @@ def reads_images(command: Command) -> Command:
     found = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")(
         model_options(reading)
     )
-    found = click.option(
-        "--sampling",
-        type=click.Choice(["uniform", "ends"]),
-        default="uniform",
-        show_default=True,
-        help="Which frames of a clip a video model sees: the middle of equal parts, or from end "
-        "to end.",
-    )(found)
+    found = sampling_option(found)
     found = click.option(
         "--batch-size",
         type=click.IntRange(min=1),

@@ -29,7 +29,7 @@ class ModelOptions:
     device: str
     dtype: str
     style: Style | None
-    compile: bool
+    compile: bool = False
 
     def open_model(self) -> "Captioner":
         """The model."""
@@ -47,6 +47,17 @@ class ModelOptions:
 
 def model_options(command: Command) -> Command:
     """The options that say which model, and how it is run."""
+    compiling = click.option(
+        "--compile",
+        is_flag=True,
+        help="Run the encoder through torch.compile, for many images: the first of each size "
+        "takes some seconds more.",
+    )
+    return uncompiled_model_options(compiling(command))
+
+
+def uncompiled_model_options(command: Command) -> Command:
+    """As `model_options`, for commands that look into the model, which needs it as it is."""
     for option in (
         click.option(
             "--style",
@@ -65,12 +76,6 @@ def model_options(command: Command) -> Command:
             default="cpu",
             show_default=True,
             help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.",
-        ),
-        click.option(
-            "--compile",
-            is_flag=True,
-            help="Run the encoder through torch.compile, for many images: the first of each size "
-            "takes some seconds more.",
         ),
         click.option("--revision", help="Branch, tag or commit of a hub id."),
         click.option(
@@ -164,6 +169,15 @@ class Template(click.types.StringParamType):
             self.fail(f"{value!r} has no place for the label, expected {{}}", param, ctx)
         return str(value)
 
+
+sampling_option = click.option(
+    "--sampling",
+    type=click.Choice(["uniform", "ends"]),
+    default="uniform",
+    show_default=True,
+    help="Which frames of a clip a video model sees: the middle of equal parts, or from end to "
+    "end.",
+)
 
 question_option = click.option(
     "--question", "-q", type=Words(), help="Judge answers to this question instead of captions."

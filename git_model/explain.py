@@ -149,7 +149,7 @@ def explain(
         rollout=rolled.unflatten(-1, grid).cpu(),
         mask=_whole_mask(scene.n_tokens, looks[0]).cpu(),
         tree=(
-            beam_tree(git.model, scene, prompt, options, caption.tokens)
+            beam_tree(git.model, scene, prompt, options, caption.tokens, spell)
             if options.beams > 1
             else None
         ),

@@ -27,9 +27,10 @@ ROOMS = [
     "input_items", "input_paths", "input_lists", "input_tables", "input_archives", "inputs",
     "pipeline", "wording", "records", "target_tables", "target_shards", "targets",
     "journal", "author", "batch_files", "batch", "batch_run", "ray_engine",
+    "plotting", "picture_tables", "pictures", "svg", "report",
     "page", "page_html", "page_layout",
     "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli_batch_options", "cli_batch",
-    "cli_page", "cli", "__main__",
+    "cli_explain", "cli_page", "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
