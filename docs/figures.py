@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
-from drawing import seeing
+from drawing import seeing, writing
 from drawing.style import LOOK, Drawing
 
 FOLDER = Path(__file__).parent / "figures"
@@ -22,7 +22,11 @@ FIGURES: dict[str, Callable[[], Drawing]] = {
     for draw in (
         seeing.patches,
         seeing.encoder,
+        writing.clip,
         seeing.mask,
+        writing.layers,
+        writing.cache,
+        writing.loss,
     )
 }
 

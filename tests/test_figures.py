@@ -1,4 +1,4 @@
-"""The figures of the documentation are what the code draws today: their numbers and their pixels."""
+"""The figures of the documentation are what the code draws today, in numbers and in pixels."""
 
 import importlib
 import json
