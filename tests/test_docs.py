@@ -33,11 +33,13 @@ def test_a_page_runs_from_top_to_bottom_and_prints_what_it_shows(
 ) -> None:
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {"__name__": path.stem}
-    for number, (code, expected) in enumerate(snippets(path.read_text()), start=1):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), torch.enable_grad():
-            exec(compile(code, f"{path.name}, snippet {number}", "exec"), names)
-        assert printed.getvalue() == expected, f"{path.name}, snippet {number}"
+    with torch.enable_grad():  # a page may turn gradients off
+        for number, (code, expected) in enumerate(snippets(path.read_text()), start=1):
+            place = f"{path.name}, snippet {number}"
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(code, place, "exec"), names)
+            assert printed.getvalue() == expected, place
 
 
 def test_every_chapter_has_a_snippet_with_output_and_a_figure() -> None:
