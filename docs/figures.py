@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
-from drawing import proof, seeing, writing
+from drawing import choosing, proof, seeing, writing
 from drawing.style import LOOK, Drawing
 
 FOLDER = Path(__file__).parent / "figures"
@@ -27,6 +27,8 @@ FIGURES: dict[str, Callable[[], Drawing]] = {
         writing.layers,
         writing.cache,
         writing.loss,
+        choosing.looks,
+        choosing.beams,
         proof.mistakes,
         proof.training,
     )
