@@ -1,0 +1,1 @@
+"""What docs/figures.py draws, by subject."""
