@@ -25,7 +25,7 @@ KEEP_ASPECT = {480: 640, 420: 560}
 # What any size may be at most, far above that of every model there is: a damaged or hostile file
 # must not ask for the whole memory, or for hours of building layers.
 LARGEST = 2**16
-LARGEST_OF = {"vocab_size": 2**20, "layers": 2**10, "beams": 2**10, "sequences": 2**10}
+LARGEST_OF = {"vocab_size": 2**20, "layers": 2**10, "beams": 2**10, "sequences": 2**12}
 MOST_FRAMES = 2**10
 LARGEST_PICTURE = 2**12  # pixels a side that a model is shown
 

@@ -37,7 +37,7 @@ function draw(canvas, map, side) {
   const across = Math.min(data.frames, 3), down = Math.ceil(data.frames / 3);
   canvas.width = across * (width + gap) - gap;
   canvas.height = down * (height + gap) - gap;
-  const context = canvas.getContext("2d"), most = Math.max(...map, 1e-12);
+  const context = canvas.getContext("2d", { willReadFrequently: true }), most = Math.max(...map, 1e-12);
   context.imageSmoothingEnabled = pictures[0].naturalWidth > width;
   pictures.forEach((picture, frame) => {
     const left = (frame % 3) * (width + gap), top = Math.floor(frame / 3) * (height + gap);

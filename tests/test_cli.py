@@ -333,7 +333,8 @@ def test_a_picture_that_the_model_cannot_see_is_one_line(
 def test_help_lists_the_commands_by_use() -> None:
     text = run("--help").stdout
     found = re.findall(r"^  (\w+) ", text[text.index("Commands:") :], flags=re.MULTILINE)
-    assert found[:7] == ["caption", "ask", "classify", "score", "convert", "verify", "train"]
+    usual = ["caption", "ask", "classify", "score", "convert", "verify", "batch", "explain"]
+    assert found == [*usual, "page", "train", "evaluate"]
 
 
 def test_an_unknown_model_is_one_line(image: str) -> None:

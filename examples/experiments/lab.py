@@ -21,7 +21,6 @@ from git_model.data import Source, batches_of, lesson_of
 from git_model.evaluate import predict, writes
 from git_model.feed import Feed
 from git_model.loss import batch_loss
-from git_model.prediction_files import new_file
 from git_model.ranks import Ranks
 from git_model.recipe import Recipe, difference, read_recipe
 from git_model.scores import PYTHON, score
@@ -29,6 +28,7 @@ from git_model.settings import from_dict, read_mapping, to_dict
 from git_model.start import initialize_by_width, named_tokenizer, start_of
 from git_model.tokenizer import Tokenizer
 from git_model.train import Run, Start
+from git_model.writing import new_file
 
 # What is measured, by its name in a results file: the head of its column, and its decimals.
 COLUMNS = {"loss": ("held-out loss, nats a token", 3), "exact": ("texts exactly right, %", 1)}
