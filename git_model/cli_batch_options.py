@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from git_model.cli_options import Command, text_list
+from git_model.cli_options import Command, sampling_option, text_list
 
 MODES = {
     "skip": "Leave inputs alone that have a text already.  [default]",
@@ -47,16 +47,16 @@ source_options = grouped(
         "--question-column", metavar="NAME", help="The column that has a question about each."
     ),
     text_list("question", "Ask this about every input; may come several times.", required=False),
-    click.option(
-        "--sampling",
-        type=click.Choice(["uniform", "ends"]),
-        default="uniform",
-        show_default=True,
-        help="Which frames of a clip a video model sees.",
-    ),
+    sampling_option,
 )
 target_options = grouped(
-    click.option("--out", "-o", metavar="TARGET", help="Where the texts go.  [default: beside]"),
+    click.option(
+        "--out",
+        "-o",
+        metavar="TARGET",
+        help="A folder for text files, or one file: .jsonl, .csv, .parquet, .tsv, .tar.  "
+        "[default: text files beside the pictures]",
+    ),
     click.option(
         "--caption-extension",
         "--caption_extension",

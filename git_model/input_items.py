@@ -18,6 +18,7 @@ from git_model.preprocess import ImageError, open_file
 from git_model.settings import GITError
 from git_model.video import Clip, Sampling, decode_media, read_media
 
+LARGEST_FILE = 2**30  # bytes of a file within another, which is held in memory
 # Python keeps a byte of a file name that is not UTF-8 as half a character (`os.fsdecode`).
 BYTES = re.compile("[\udc80-\udcff]")
 # Characters that would break a line, or steer a terminal.
@@ -60,6 +61,8 @@ class Packed:
         Raises:
             ImageError: the shard cannot be read, is shorter than it was, or holds no base64 there.
         """
+        if self.size > LARGEST_FILE:
+            raise ImageError(f"a file of {self.size} bytes, expected at most {LARGEST_FILE}")
         try:
             with open_file(self.shard) as file:
                 # looked at first, for `read` takes the memory at once

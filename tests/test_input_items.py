@@ -219,7 +219,7 @@ def test_a_shard_that_changed_is_one_line(tmp_path, change, message):
 
 def test_a_claimed_size_takes_no_memory(tmp_path):
     (tmp_path / "shard").write_bytes(b"short")
-    assert "cut short" in refusal(Input("x", Packed(tmp_path / "shard", 0, 1 << 60)))
+    assert "cut short" in refusal(Input("x", Packed(tmp_path / "shard", 0, 1 << 29)))
 
 
 @pytest.mark.parametrize("data", [b"a cat", b"AAA", b"AA\nAA"])
@@ -252,3 +252,10 @@ def test_an_input_travels_lightly(tmp_path):
     for one in (item, packed(tmp_path, b"x")):
         assert pickle.loads(pickle.dumps(one)) == one
         assert len(pickle.dumps(one)) < 500
+
+
+def test_a_file_within_another_has_a_size_that_memory_can_hold(tmp_path):
+    with (tmp_path / "x.tar").open("wb") as file:
+        file.truncate(2**40)
+    item = Input("a.jpg", Packed(tmp_path / "x.tar", 0, 2**39, ".jpg"))
+    assert "a file of 549755813888 bytes, expected at most 1073741824" in refusal(item)
