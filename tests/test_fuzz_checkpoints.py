@@ -11,10 +11,10 @@ import yaml
 from fuzzing import as_json, damaged, examples, fuzz, nothing_else_touched, warped
 from hypothesis import strategies as st
 from PIL import Image
+from runs import start_folder
 from safetensors.torch import load_file, save_file
 
 from git_model import GIT, Captioner
-from runs import start_folder
 from weights_convert import convert
 from weights_convert.files import INDEX
 from weights_convert.microsoft import read_folder, read_parameters

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from runs import recipe_of
 from tiny import tiny_model
 from torch import nn
 
 from git_model.optimize import Average, freeze, make_optimizer, parameter_groups, schedule, update
 from git_model.recipe import Learning
 from git_model.settings import GITError
-from runs import recipe_of
 
 
 def learning(**changes) -> Learning:

@@ -7,11 +7,6 @@ import time
 
 import pytest
 import torch
-
-from git_model.feed import Feed
-from git_model.ranks import Ranks, joined, sigterm
-from git_model.run_state import last_step
-from git_model.start import start_of
 from runs import (
     Table,
     finished,
@@ -25,6 +20,11 @@ from runs import (
     weights_of,
     write_recipe,
 )
+
+from git_model.feed import Feed
+from git_model.ranks import Ranks, joined, sigterm
+from git_model.run_state import last_step
+from git_model.start import start_of
 
 ALONE = Ranks(torch.device("cpu"))
 CLOSE = {"rel": 1e-5}  # float32, its sums taken in another order

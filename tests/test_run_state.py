@@ -10,14 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from git_model import run_state
-from git_model.checkpoint import TOKENIZER, read_checkpoint, write_checkpoint
-from git_model.model import GIT
-from git_model.reports import LOG
-from git_model.run_state import STATE, last_step
-from git_model.settings import GITError
-from git_model.train import CHECKPOINT, train
 from runs import (
     finished,
     log_of,
@@ -28,6 +20,14 @@ from runs import (
     start_process,
     write_recipe,
 )
+
+from git_model import run_state
+from git_model.checkpoint import TOKENIZER, read_checkpoint, write_checkpoint
+from git_model.model import GIT
+from git_model.reports import LOG
+from git_model.run_state import STATE, last_step
+from git_model.settings import GITError
+from git_model.train import CHECKPOINT, train
 
 STEPS = 10
 EVERY_THIRD = {"save_every": 3}

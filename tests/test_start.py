@@ -6,6 +6,7 @@ import pytest
 import torch
 from biting import bite, config_of
 from click.testing import CliRunner
+from runs import recipe_of, start_folder
 from test_open_clip import build, save
 from tiny import tiny_config, tiny_model
 from transformers import GitForCausalLM
@@ -17,7 +18,6 @@ from git_model.recipe import Recipe
 from git_model.settings import GITError, from_dict
 from git_model.start import named_tokenizer, start_of, with_frames, with_vocabulary
 from git_model.tokenizer import Tokenizer, TokenizerError
-from runs import recipe_of, start_folder
 from weights_convert.__main__ import main as convert
 from weights_convert.open_clip import read_file
 

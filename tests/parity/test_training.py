@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from biting import bite, config_of
+from runs import recipe_of
 from torch import nn
 from torch.nn import functional as F
 from transformers import GitForCausalLM
@@ -20,7 +21,6 @@ from git_model.optimize import schedule
 from git_model.ranks import Ranks
 from git_model.recipe import Recipe
 from git_model.train import Run
-from runs import recipe_of
 
 STEPS = 20
 LEARNING = {"encoder_lr": 1e-4, "decoder_lr": 5e-4, "warmup_steps": 5, "weight_decay": 0.1}
