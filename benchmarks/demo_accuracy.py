@@ -9,11 +9,11 @@ training never showed together, such as a red star.
 import click
 
 from git_model import Captioner
-from git_model.evaluate import predict, ranks, writes
-from git_model.scores import PYTHON, score
-from git_model.shape_source import TASKS, ShapesData, Task
-from git_model.shape_texts import class_names
-from git_model.shapes import Split
+from git_model.evaluate.run import predict, ranks, writes
+from git_model.evaluate.scores import PYTHON, score
+from git_model.shapes.source import TASKS, ShapesData, Task
+from git_model.shapes.texts import class_names
+from git_model.shapes.world import Split
 
 CASES: list[tuple[Task, Split]] = [
     *((task, "held_out") for task in TASKS),

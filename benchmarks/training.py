@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from git_model.data import Batch
-from git_model.feed import FeedConfig
+from git_model.datasets.feed import FeedConfig
 from git_model.ranks import Ranks
-from git_model.recipe import Learning, Recipe
-from git_model.shape_source import ShapesData
-from git_model.train import Run
+from git_model.shapes.source import ShapesData
+from git_model.train.loop import Run
+from git_model.train.recipe import Learning, Recipe
 
 RATE = 1e-5
 WORDS = 30522

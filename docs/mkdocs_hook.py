@@ -36,11 +36,12 @@ class Doctests(griffe.Extension):
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages of the reference."""
-    rooms: dict[str, list[str]] = {package: [] for package in PACKAGES}
+    rooms: dict[str, list[str]] = {}
     for page in _reference():
-        if page.count("/") == 2:
-            rooms[page.split("/")[1]].append(page)
-    reference = [{package: pages} for package, pages in rooms.items()]
+        if page != "reference/index.md":
+            folder = posixpath.dirname(page).removeprefix("reference/")
+            rooms.setdefault(folder, []).append(page)
+    reference = [{folder: pages} for folder, pages in rooms.items()]
     config.nav = [
         {"Reference": ["reference/index.md", *reference]} if "Reference" in entry else entry
         for entry in config.nav or []
@@ -88,13 +89,25 @@ def _page_of_room(path: str) -> str | None:
 def _reference() -> dict[str, str]:
     """A page for each room, and one that lists them with the first line of what they say."""
     pages, lists = {}, []
-    for package in PACKAGES:
-        lists.append(f"\n## {package}\n\n| room | |\n|---|---|")
-        for path in sorted((ROOT / package).glob("[!_]*.py")):
-            room = f"{package}/{path.stem}"
-            pages[f"reference/{room}.md"] = f"# {path.stem}\n\n::: {package}.{path.stem}\n"
-            first = path.read_text().removeprefix('"""').split("\n\n")[0].split('"""')[0]
-            lists.append(f"| [{path.stem}]({room}.md) | {' '.join(first.split())} |")
+    for folder in [folder for package in PACKAGES for folder in _folders(ROOT / package)]:
+        name = folder.relative_to(ROOT).as_posix()
+        lists.append(
+            f"\n## {name}\n\n{_first_line(folder / '__init__.py')}\n\n| room | |\n|---|---|"
+        )
+        for path in sorted(folder.glob("[!_]*.py")):
+            room = f"{name}/{path.stem}"
+            pages[f"reference/{room}.md"] = f"# {path.stem}\n\n::: {room.replace('/', '.')}\n"
+            lists.append(f"| [{path.stem}]({room}.md) | {_first_line(path)} |")
     intro = "# Reference\n\nEvery room of the code; the README's *Layout* has them in order.\n"
     pages["reference/index.md"] = intro + "\n".join(lists) + "\n"
     return pages
+
+
+def _folders(package: Path) -> list[Path]:
+    """A package, and the folders of rooms within it."""
+    return [package, *sorted(path.parent for path in package.glob("*/__init__.py"))]
+
+
+def _first_line(path: Path) -> str:
+    """The first paragraph of what a room says of itself, on one line."""
+    return " ".join(path.read_text().removeprefix('"""').split("\n\n")[0].split('"""')[0].split())

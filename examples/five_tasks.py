@@ -11,7 +11,7 @@ from pathlib import Path
 
 from git_model import Captioner
 from git_model.captioner import PictureScene
-from git_model.shape_texts import class_names
+from git_model.shapes.texts import class_names
 
 IMAGES = Path(__file__).parent / "images"  # examples/make_images.py wrote them
 NAMES = {"captions": "caption", "classes": "class", "clips": "caption of the clip"}

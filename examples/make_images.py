@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from git_model.data import Example
-from git_model.shape_source import ShapesData, Task
+from git_model.shapes.source import ShapesData, Task
 
 FOLDER = Path(__file__).parent / "images"
 # Name -> which tasks, and the number of a held-out example of theirs.

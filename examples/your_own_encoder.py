@@ -12,9 +12,9 @@ import open_clip
 from torch import Tensor, nn, optim
 
 from git_model import Captioner
-from git_model.feed import Feed, FeedConfig
+from git_model.datasets.feed import Feed, FeedConfig
 from git_model.loss import batch_loss
-from git_model.shape_source import ShapesData
+from git_model.shapes.source import ShapesData
 
 
 class Grid(nn.Module):

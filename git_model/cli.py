@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from git_model.cli_batch import batch
-from git_model.cli_evaluate import evaluate
-from git_model.cli_explain import explain
-from git_model.cli_images import ImageRun, Record, reads_images
-from git_model.cli_options import Decoding, Template, decoding_options, question_option, text_list
-from git_model.cli_page import page
-from git_model.cli_train import train
+from git_model.commands.batch import batch
+from git_model.commands.evaluate import evaluate
+from git_model.commands.explain import explain
+from git_model.commands.images import ImageRun, Record, reads_images
+from git_model.commands.options import (
+    Decoding,
+    Template,
+    decoding_options,
+    question_option,
+    text_list,
+)
+from git_model.commands.page import page
+from git_model.commands.train import train
 from git_model.settings import GITError
 
 if TYPE_CHECKING:

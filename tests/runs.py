@@ -17,11 +17,11 @@ from torch import Tensor
 
 from git_model.checkpoint import TOKENIZER, write_checkpoint
 from git_model.model import GIT
-from git_model.recipe import Recipe
-from git_model.reports import LOG
 from git_model.settings import from_dict, to_dict
-from git_model.start import named_tokenizer, resized
-from git_model.train import CHECKPOINT
+from git_model.train.loop import CHECKPOINT
+from git_model.train.recipe import Recipe
+from git_model.train.reports import LOG
+from git_model.train.start import named_tokenizer, resized
 
 Table = dict[str, Any]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from git_model.augment import AugmentConfig, crop_box, random_crop, training_preprocess
 from git_model.config import PreprocessConfig
+from git_model.datasets.augment import AugmentConfig, crop_box, random_crop, training_preprocess
 from git_model.preprocess import preprocess
 from git_model.settings import ConfigError
 

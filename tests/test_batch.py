@@ -16,14 +16,14 @@ from PIL import Image
 from test_captioner import exact_captioner
 
 from git_model import Captioner, DecodingOptions
-from git_model.batch import BatchOptions
-from git_model.batch_run import write_about
-from git_model.inputs import InputOptions, find_inputs
-from git_model.journal import open_journal
+from git_model.batch.inputs import InputOptions, find_inputs
+from git_model.batch.journal import open_journal
+from git_model.batch.loop import BatchOptions
+from git_model.batch.run import write_about
+from git_model.batch.targets import Target, find_target
+from git_model.batch.wording import Wording
 from git_model.ranks import Stop
 from git_model.settings import GITError
-from git_model.targets import Target, find_target
-from git_model.wording import Wording
 from git_model.writing import DiskFullError
 
 SHORT = DecodingOptions(max_new_tokens=3, min_new_tokens=2)  # so that none is empty
@@ -242,7 +242,7 @@ def test_two_runs_at_a_time_are_refused(git: Captioner, tmp_path: Path) -> None:
 def test_a_full_disk_ends_the_run_and_loses_nothing(
     git: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from git_model import targets
+    from git_model.batch import targets
 
     folder = fill(tmp_path / "in", 8)
     write, calls = targets.Sidecars.write, []

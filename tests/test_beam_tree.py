@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_captioner import exact_captioner, picture
 
-from git_model.beam_tree import Branch, beam_tree
 from git_model.config import DecodingOptions
 from git_model.decoding import generate
+from git_model.explain.beam_tree import Branch, beam_tree
 
 GIT = exact_captioner()
 PROMPT, END = [1], 2

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from git_model.batch.journal import open_journal
+from git_model.batch.target_tables import read_parquet
 from git_model.cli import main
-from git_model.journal import open_journal
-from git_model.target_tables import read_parquet
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
 
@@ -59,7 +59,7 @@ def test_a_folder_becomes_lines_of_json(folder: Path) -> None:
 
 
 def test_the_result_is_a_data_set_that_this_project_reads(folder: Path) -> None:
-    from git_model.folders import FolderData
+    from git_model.datasets.folders import FolderData
 
     assert batch(folder, "--out", folder / "metadata.jsonl").exit_code == 0
     source = FolderData(path=str(folder), frames=6).open()

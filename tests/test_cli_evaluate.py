@@ -12,10 +12,10 @@ from tiny import tiny_model
 
 from git_model.captioner import Captioner
 from git_model.checkpoint import write_checkpoint
-from git_model.cli_evaluate import evaluate
+from git_model.commands.evaluate import evaluate
 from git_model.config import DecodingOptions
+from git_model.datasets.sources import read_data
 from git_model.settings import read_mapping
-from git_model.sources import read_data
 from git_model.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent

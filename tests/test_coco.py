@@ -5,9 +5,9 @@ import copy
 import pytest
 from photos import colour_of, photo, write_json
 
-from git_model.coco import CocoData, KarpathyData, VqaData
 from git_model.data import Target
-from git_model.manifests import DataError
+from git_model.datasets.coco import CocoData, KarpathyData, VqaData
+from git_model.datasets.manifests import DataError
 from git_model.settings import GITError
 
 # Captions

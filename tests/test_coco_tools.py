@@ -8,8 +8,15 @@ from urllib.error import URLError
 
 import pytest
 
-from git_model import coco_tools
-from git_model.coco_tools import ToolError, lacking, meteor, prepare_spice, ptb_words, spice
+from git_model.evaluate import coco_tools
+from git_model.evaluate.coco_tools import (
+    ToolError,
+    lacking,
+    meteor,
+    prepare_spice,
+    ptb_words,
+    spice,
+)
 
 with_java = pytest.mark.skipif(lacking() is not None, reason=f"needs {lacking()}")
 
@@ -105,7 +112,8 @@ def test_spice_is_run_as_the_coco_tools_run_it_and_prints_on_stderr_only(tmp_pat
     result = '[{"image_id": 0, "scores": {"All": {"f": 0.25, "pr": 1.0, "re": 1.0}}}]'
     script = f"""echo parsing; while [ "$1" != -out ]; do shift; done; echo '{result}' > "$2" """
     code = (
-        "from pycocoevalcap.spice import spice as module; from git_model import coco_tools\n"
+        "from pycocoevalcap.spice import spice as module\n"
+        "from git_model.evaluate import coco_tools\n"
         "module.get_stanford_models = coco_tools.prepare_spice = lambda: None\n"
         "print('result', coco_tools.spice([['a']], [[['a']]]))"
     )

@@ -10,9 +10,9 @@ import pytest
 from git_model.captioner import Captioner
 from git_model.checkpoint import folder_of
 from git_model.config import named_config
-from git_model.shape_source import Task
-from git_model.shape_texts import vocabulary
-from git_model.shapes import Split
+from git_model.shapes.source import Task
+from git_model.shapes.texts import vocabulary
+from git_model.shapes.world import Split
 from git_model.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent

@@ -14,9 +14,9 @@ from tiny import tiny_model
 from git_model import Captioner, DecodingOptions, speaker
 from git_model.config import PreprocessConfig
 from git_model.data import Example, Target
-from git_model.evaluate import Broken, predict, ranks, writes
+from git_model.datasets.shards import Sealed
+from git_model.evaluate.run import Broken, predict, ranks, writes
 from git_model.settings import GITError
-from git_model.shards import Sealed
 from git_model.tokenizer import Tokenizer
 
 CAPTION = Target(("word1", "word2"))

@@ -13,8 +13,8 @@ from test_demo import script
 from tiny import tiny_model
 
 from git_model.captioner import Captioner
-from git_model.recipe import Recipe, difference, read_recipe
 from git_model.settings import GITError, from_dict
+from git_model.train.recipe import Recipe, difference, read_recipe
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples" / "experiments"

@@ -13,7 +13,7 @@ from tiny import tiny_config
 from git_model import Captioner, DecodingOptions
 from git_model.attention import prefix_mask
 from git_model.config import PreprocessConfig
-from git_model.explain import GUESSES, Explanation, explain
+from git_model.explain.explanation import GUESSES, Explanation, explain
 from git_model.model import GIT
 from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_config
 
-from git_model.augment import AugmentConfig
 from git_model.data import Example, Target
-from git_model.feed import Feed, FeedConfig
-from git_model.order import visits
+from git_model.datasets.augment import AugmentConfig
+from git_model.datasets.feed import Feed, FeedConfig
+from git_model.datasets.order import visits
+from git_model.datasets.readings import Share
 from git_model.preprocess import preprocess
-from git_model.readings import Share
 from git_model.settings import ConfigError, GITError
 from git_model.tokenizer import Tokenizer
 

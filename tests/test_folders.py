@@ -7,7 +7,7 @@ from photos import colour_of, photo
 from PIL import Image
 
 from git_model.data import Target
-from git_model.folders import FolderData
+from git_model.datasets.folders import FolderData
 from git_model.settings import GITError
 
 

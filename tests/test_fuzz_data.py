@@ -13,14 +13,14 @@ from fuzzing import as_json, damaged, examples, fuzz, nothing_else_touched, outc
 from hypothesis import strategies as st
 from photos import photo, photo_bytes
 
-from git_model.cli_options import distinct_lines
-from git_model.coco import CocoData, KarpathyData, VqaData
+from git_model.commands.options import distinct_lines
 from git_model.data import Source
-from git_model.folders import FolderData
-from git_model.prediction_files import read_predictions, read_references, write_predictions
-from git_model.recipe import read_recipe
-from git_model.shards import WebDatasetData
-from git_model.tsv import TsvData
+from git_model.datasets.coco import CocoData, KarpathyData, VqaData
+from git_model.datasets.folders import FolderData
+from git_model.datasets.shards import WebDatasetData
+from git_model.datasets.tsv import TsvData
+from git_model.evaluate.files import read_predictions, read_references, write_predictions
+from git_model.train.recipe import read_recipe
 
 COCO = {
     "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from git_model.heat import DARK, data_address, enlarged, sheet, spotlight
+from git_model.explain.heat import DARK, data_address, enlarged, sheet, spotlight
 
 GREY = Image.new("RGB", (6, 4), (200, 100, 50))
 

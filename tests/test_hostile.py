@@ -18,14 +18,14 @@ from tiny import tiny_config, tiny_model
 from git_model import GIT, Captioner
 from git_model.checkpoint import read_checkpoint
 from git_model.cli import main
-from git_model.coco import KarpathyData
 from git_model.config import GITConfig, PreprocessConfig
 from git_model.data import Source
-from git_model.folders import FolderData
-from git_model.prediction_files import read_predictions
+from git_model.datasets.coco import KarpathyData
+from git_model.datasets.folders import FolderData
+from git_model.datasets.shards import WebDatasetData
+from git_model.evaluate.files import read_predictions
 from git_model.preprocess import open_image
 from git_model.settings import from_dict, read_mapping
-from git_model.shards import WebDatasetData
 from git_model.tokenizer import JSON, VOCAB, Tokenizer
 from git_model.video import read_media
 from weights_convert.files import INDEX, open_tensors

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from photos import colour_of, photo_bytes
 from test_shards import shard
 
-from git_model.folders import PICTURES, VIDEOS
-from git_model.input_archives import MAX_HEADER, TarInputs, TsvInputs
-from git_model.input_items import Input, Refused
+from git_model.batch.input_archives import MAX_HEADER, TarInputs, TsvInputs
+from git_model.batch.input_items import Input, Refused
+from git_model.datasets.folders import PICTURES, VIDEOS
 
 
 def in_tars(*paths, suffixes=PICTURES):

@@ -15,7 +15,7 @@ from photos import colour_of, photo, photo_bytes
 from PIL import Image
 from test_video import UNIFORM, N, animate, film, grey, index_of
 
-from git_model.input_items import Input, Packed, Refused, one_line, readable
+from git_model.batch.input_items import Input, Packed, Refused, one_line, readable
 from git_model.preprocess import ImageError
 from git_model.settings import GITError
 from git_model.video import Clip

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.input_items import Input, Refused
-from git_model.input_lists import MAX_LINE, ListInputs, StreamInputs, key_below, read_lines
-from git_model.manifests import DataError
+from git_model.batch.input_items import Input, Refused
+from git_model.batch.input_lists import MAX_LINE, ListInputs, StreamInputs, key_below, read_lines
+from git_model.datasets.manifests import DataError
 
 
 def listed(tmp_path, content, root=None):

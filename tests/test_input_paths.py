@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from git_model.folders import PICTURES
-from git_model.input_items import Input, Refused
-from git_model.input_paths import FileInputs, FolderInputs, GlobInputs
-from git_model.manifests import DataError
+from git_model.batch.input_items import Input, Refused
+from git_model.batch.input_paths import FileInputs, FolderInputs, GlobInputs
+from git_model.datasets.folders import PICTURES
+from git_model.datasets.manifests import DataError
 
 
 def tree(folder, *names):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from git_model.input_items import Input, Refused
-from git_model.input_tables import table_inputs
-from git_model.manifests import DataError
+from git_model.batch.input_items import Input, Refused
+from git_model.batch.input_tables import table_inputs
+from git_model.datasets.manifests import DataError
 
 FORMS = ["jsonl", "csv", "parquet"]
 

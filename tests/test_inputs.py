@@ -16,7 +16,7 @@ import pytest
 from photos import photo, photo_bytes
 from test_shards import shard
 
-from git_model.inputs import Input, InputOptions, Refused, find_inputs
+from git_model.batch.inputs import Input, InputOptions, Refused, find_inputs
 from git_model.settings import GITError
 
 

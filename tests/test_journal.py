@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.journal import JournalError, Outcome, open_journal, seen
+from git_model.batch.journal import JournalError, Outcome, open_journal, seen
 
 RECORD = {"file_name": "a.jpg", "text": "a cat"}
 
@@ -70,7 +70,7 @@ def test_a_batch_is_noted_whole_or_not_at_all(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from git_model.journal import Outcome, open_journal
+from git_model.batch.journal import Outcome, open_journal
 with open_journal(Path(sys.argv[1])) as journal:
     for batch in range(int(sys.argv[2])):
         journal.note(Outcome(b"%d %d" % (batch, i), {"text": "x"}) for i in range(50))

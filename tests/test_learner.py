@@ -6,9 +6,9 @@ from biting import bite
 from tiny import tiny_config, tiny_model
 
 from git_model.data import Batch, Lesson, Line, collate
-from git_model.learner import Learner, nothing_to_learn, recompute_blocks
 from git_model.loss import batch_loss
 from git_model.model import GIT
+from git_model.train.learner import Learner, nothing_to_learn, recompute_blocks
 
 
 def batch_of(frames: int | None = None, seed: int = 0) -> Batch:

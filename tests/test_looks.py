@@ -7,7 +7,7 @@ from tiny import tiny_model
 from torch import Tensor, nn
 
 from git_model.attention import Attention, KVCache, prefix_mask
-from git_model.looks import Look, head_average, rollout, states, watch
+from git_model.explain.looks import Look, head_average, rollout, states, watch
 from git_model.model import GIT
 from git_model.settings import GITError
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from photos import photo
 
 from git_model.data import Target
-from git_model.manifests import (
+from git_model.datasets.manifests import (
     DataError,
     Entry,
     Files,

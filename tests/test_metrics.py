@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.metrics import bleu, cider, exact, rouge_l
+from git_model.evaluate.metrics import bleu, cider, exact, rouge_l
 
 Corpus = tuple[list[list[str]], list[list[list[str]]]]
 

@@ -6,9 +6,16 @@ from runs import recipe_of
 from tiny import tiny_model
 from torch import nn
 
-from git_model.optimize import Average, freeze, make_optimizer, parameter_groups, schedule, update
-from git_model.recipe import Learning
 from git_model.settings import GITError
+from git_model.train.optimize import (
+    Average,
+    freeze,
+    make_optimizer,
+    parameter_groups,
+    schedule,
+    update,
+)
+from git_model.train.recipe import Learning
 
 
 def learning(**changes) -> Learning:

@@ -6,7 +6,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.order import epoch_order, visits
+from git_model.datasets.order import epoch_order, visits
 
 
 @given(n=st.integers(1, 50), seed=st.integers(0, 2**40), epoch=st.integers(0, 9))

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model import page_html
 from git_model.captioner import Captioner
 from git_model.cli import main
-from git_model.page import (
+from git_model.page import html as page_html
+from git_model.page.actions import (
     LABELS,
     QUESTIONS,
     Visits,
@@ -181,7 +181,7 @@ def test_a_port_that_is_taken_ends_the_command_in_one_line() -> None:
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "git_model.page_layout", raising=False)
+    monkeypatch.delitem(sys.modules, "git_model.page.layout", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = CliRunner().invoke(main, ["page"])
     assert result.exit_code == 1

@@ -11,7 +11,7 @@ import pytest
 from git_model.captioner import Captioner
 
 sync_api = pytest.importorskip("playwright.sync_api")
-page_layout = pytest.importorskip("git_model.page_layout")
+page_layout = pytest.importorskip("git_model.page.layout")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)

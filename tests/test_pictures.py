@@ -15,7 +15,7 @@ from PIL import Image
 from test_captioner import exact_captioner, picture
 
 from git_model import Captioner, DecodingOptions, pictures
-from git_model.explain import Explanation, explain
+from git_model.explain.explanation import Explanation, explain
 from git_model.settings import GITError
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from git_model import pipeline
+from git_model.batch import pipeline
+from git_model.batch.inputs import Input, Refused
+from git_model.batch.pipeline import Asked, Look, Reader, batches, by_picture, looks
 from git_model.config import GITConfig, PreprocessConfig
-from git_model.inputs import Input, Refused
-from git_model.pipeline import Asked, Look, Reader, batches, by_picture, looks
 
 CONFIG = GITConfig(preprocess=PreprocessConfig(short_side=16, crop=None), frames=3)
 

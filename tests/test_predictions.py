@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.prediction_files import (
+from git_model.evaluate.files import (
     read_predictions,
     read_references,
     write_predictions,
 )
-from git_model.predictions import Prediction, with_answers
+from git_model.evaluate.predictions import Prediction, with_answers
 from git_model.settings import GITError
 
 CAPTION = Prediction(key="42", text="a dog", logprob=-1.5, answers=("a dog", "the dog"))

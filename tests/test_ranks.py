@@ -21,10 +21,10 @@ from runs import (
     write_recipe,
 )
 
-from git_model.feed import Feed
+from git_model.datasets.feed import Feed
 from git_model.ranks import Ranks, joined, sigterm
-from git_model.run_state import last_step
-from git_model.start import start_of
+from git_model.train.run_state import last_step
+from git_model.train.start import start_of
 
 ALONE = Ranks(torch.device("cpu"))
 CLOSE = {"rel": 1e-5}  # float32, its sums taken in another order

@@ -6,8 +6,8 @@ import pytest
 from runs import recipe_of, recipe_table
 
 from git_model.config import config_folder
-from git_model.recipe import FREE, Recipe, difference, read_recipe
 from git_model.settings import ConfigError, from_dict, to_dict
+from git_model.train.recipe import FREE, Recipe, difference, read_recipe
 
 RECIPES = sorted((config_folder() / "train").glob("*.toml"))
 START = Path("start")

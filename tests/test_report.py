@@ -15,8 +15,8 @@ import pytest
 from test_captioner import exact_captioner, picture
 
 from git_model import Captioner, DecodingOptions
-from git_model.explain import Explanation, explain
-from git_model.report import HERE, report
+from git_model.explain.explanation import Explanation, explain
+from git_model.explain.report import HERE, report
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
 NAMES = ("chromium", "chromium-browser", "google-chrome")

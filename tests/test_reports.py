@@ -6,10 +6,10 @@ import json
 import pytest
 from runs import recipe_of
 
-from git_model.predictions import Prediction
-from git_model.readings import Broken
-from git_model.reports import LOG, Report, Taken, check_scores
+from git_model.datasets.readings import Broken
+from git_model.evaluate.predictions import Prediction
 from git_model.settings import GITError
+from git_model.train.reports import LOG, Report, Taken, check_scores
 
 TAKEN = Taken(loss=2.0, images=6, gradient=3.0, share=0.5)
 RIGHT = Prediction(key="one.png", text="a star", answers=("a star",))

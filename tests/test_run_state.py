@@ -21,13 +21,13 @@ from runs import (
     write_recipe,
 )
 
-from git_model import run_state
 from git_model.checkpoint import TOKENIZER, read_checkpoint, write_checkpoint
 from git_model.model import GIT
-from git_model.reports import LOG
-from git_model.run_state import STATE, last_step
 from git_model.settings import GITError
-from git_model.train import CHECKPOINT, train
+from git_model.train import run_state
+from git_model.train.loop import CHECKPOINT, train
+from git_model.train.reports import LOG
+from git_model.train.run_state import STATE, last_step
 
 STEPS = 10
 EVERY_THIRD = {"save_every": 3}

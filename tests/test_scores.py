@@ -2,9 +2,9 @@
 
 import pytest
 
-from git_model import coco_tools, scores
-from git_model.predictions import Prediction
-from git_model.scores import PTB, PYTHON, best_splitter, check_metrics, score
+from git_model.evaluate import coco_tools, scores
+from git_model.evaluate.predictions import Prediction
+from git_model.evaluate.scores import PTB, PYTHON, best_splitter, check_metrics, score
 from git_model.settings import GITError
 
 with_java = pytest.mark.skipif(

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.shape_clips import ACTS, FRAMES, STAY, Actor, Story, draw_clip, make_story
-from git_model.shapes import COLOURS, NEW_LOOKS, SIDE
+from git_model.shapes.clips import ACTS, FRAMES, STAY, Actor, Story, draw_clip, make_story
+from git_model.shapes.world import COLOURS, NEW_LOOKS, SIDE
 
 SPLITS = ("train", "held_out", "recombination")
 seeds = st.integers(0, 10**9)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.shape_clips import Story, make_story
-from git_model.shape_questions import Question, ask_about, ask_about_story
-from git_model.shape_texts import NUMBERS
-from git_model.shapes import (
+from git_model.shapes.clips import Story, make_story
+from git_model.shapes.questions import Question, ask_about, ask_about_story
+from git_model.shapes.texts import NUMBERS
+from git_model.shapes.world import (
     COLOURS,
     NEW_LOOKS,
     OUTLINES,

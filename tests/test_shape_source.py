@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from git_model.settings import ConfigError
-from git_model.shape_source import TASKS, ShapesData
-from git_model.shape_texts import class_names
-from git_model.shapes import NEW_LOOKS
+from git_model.shapes.source import TASKS, ShapesData
+from git_model.shapes.texts import class_names
+from git_model.shapes.world import NEW_LOOKS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

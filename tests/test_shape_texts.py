@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.shape_clips import ACTS, STAY, Actor, Story, make_story
-from git_model.shape_source import ShapesData
-from git_model.shape_texts import (
+from git_model.shapes.clips import ACTS, STAY, Actor, Story, make_story
+from git_model.shapes.source import ShapesData
+from git_model.shapes.texts import (
     NUMBERS,
     class_name,
     class_names,
@@ -15,7 +15,7 @@ from git_model.shape_texts import (
     describe_story,
     vocabulary,
 )
-from git_model.shapes import (
+from git_model.shapes.world import (
     COLOURS,
     NEW_LOOKS,
     OUTLINES,

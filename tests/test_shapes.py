@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.shapes import (
+from git_model.shapes.world import (
     CELL,
     CLOSE,
     COLOURS,

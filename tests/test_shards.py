@@ -14,10 +14,10 @@ from photos import colour_of, photo_bytes
 from tiny import tiny_config
 
 from git_model.data import Target
-from git_model.feed import Feed, FeedConfig
-from git_model.manifests import DataError
+from git_model.datasets.feed import Feed, FeedConfig
+from git_model.datasets.manifests import DataError
+from git_model.datasets.shards import Stream, WebDatasetData
 from git_model.settings import ConfigError, GITError
-from git_model.shards import Stream, WebDatasetData
 from git_model.tokenizer import Tokenizer
 
 WORDS = [chr(ord("a") + number) for number in range(26)]

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from photos import photo
 
 from git_model.data import Target
-from git_model.folders import FolderData
+from git_model.datasets.folders import FolderData
+from git_model.datasets.sources import Mixed, MixedData, read_data
 from git_model.settings import ConfigError, to_dict
-from git_model.sources import Mixed, MixedData, read_data
 
 RECIPE = """
 kind = "mixed"

@@ -14,10 +14,10 @@ from transformers import GitForCausalLM
 from git_model.checkpoint import TOKENIZER
 from git_model.model import GIT
 from git_model.opening import open_model
-from git_model.recipe import Recipe
 from git_model.settings import GITError, from_dict
-from git_model.start import named_tokenizer, start_of, with_frames, with_vocabulary
 from git_model.tokenizer import Tokenizer, TokenizerError
+from git_model.train.recipe import Recipe
+from git_model.train.start import named_tokenizer, start_of, with_frames, with_vocabulary
 from weights_convert.__main__ import main as convert
 from weights_convert.open_clip import read_file
 

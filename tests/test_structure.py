@@ -8,29 +8,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# A room imports only from rooms that stand before it.
+
+
+def in_folder(folder: str, rooms: str) -> list[str]:
+    return [f"{folder}.{room}" for room in rooms.split()]
+
+
+# A room imports only from rooms that stand before it; a folder's rooms stand together.
 ROOMS = [
-    "settings", "config", "tokenizer", "constraints", "devices",
+    "settings", "config", "tokenizer", "constraints", "devices", "ranks",
     "linear", "mlp", "attention", "preprocess", "video", "writing", "checkpoint",
     "encoder", "decoder", "model",
     "search", "beams", "decoding",
     "opening", "speaker", "captioner",
-    "beam_tree", "looks", "explain", "heat",
-    "data",
-    "shapes", "shape_clips", "shape_texts", "shape_questions", "shape_source",
-    "manifests", "coco", "folders", "tsv", "order", "shards", "sources",
-    "augment", "readings", "feed",
-    "loss",
-    "metrics", "vqa", "words", "coco_tools", "predictions", "scores", "prediction_files",
-    "evaluate",
-    "recipe", "start", "ranks", "learner", "optimize", "run_state", "reports", "train",
-    "input_items", "input_paths", "input_lists", "input_tables", "input_archives", "inputs",
-    "pipeline", "wording", "records", "target_tables", "target_shards", "targets",
-    "journal", "author", "batch_files", "batch", "batch_run", "ray_engine",
-    "plotting", "picture_tables", "pictures", "svg", "report",
-    "page", "page_html", "page_layout",
-    "cli_options", "cli_images", "cli_evaluate", "cli_train", "cli_batch_options", "cli_batch",
-    "cli_explain", "cli_page", "cli", "__main__",
+    *in_folder("explain", "beam_tree looks explanation heat"),
+    *in_folder("explain", "plotting picture_tables pictures svg report"),
+    "data", "loss",
+    *in_folder("shapes", "world clips texts questions source"),
+    *in_folder("datasets", "manifests coco folders tsv order shards sources augment readings feed"),
+    *in_folder("evaluate", "metrics vqa words coco_tools predictions scores files run"),
+    *in_folder("train", "recipe start learner optimize run_state reports loop"),
+    *in_folder("batch", "input_items input_paths input_lists input_tables input_archives inputs"),
+    *in_folder("batch", "pipeline wording records target_tables target_shards targets"),
+    *in_folder("batch", "journal author files loop run ray_engine"),
+    *in_folder("page", "actions html layout"),
+    *in_folder("commands", "options images evaluate train batch_options batch explain page"),
+    "cli", "__main__",
 ]  # fmt: skip
 # Only these two may use the converters, and only inside a function.
 USE_CONVERTERS = {"opening", "cli"}
@@ -47,6 +50,10 @@ CONVERTERS_MAY_USE = {
 }
 
 
+def room_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "git_model").with_suffix("").parts)
+
+
 def imports_of(path: Path) -> list[tuple[str, bool]]:
     """(module, whether it stands at the top of the file) of every import in a file."""
     tree = ast.parse(path.read_text())
@@ -57,33 +64,33 @@ def imports_of(path: Path) -> list[tuple[str, bool]]:
             found += [(alias.name, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are written out"
-            found.append((node.module or "", id(node) in top))
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            rooms = [name for name in whole if name.removeprefix("git_model.") in ROOMS]
+            found += [(name, id(node) in top) for name in rooms or [node.module or ""]]
     return found
 
 
-FILES = sorted((ROOT / "git_model").glob("*.py"))
+FILES = sorted(path for path in (ROOT / "git_model").rglob("*.py") if path.name != "__init__.py")
 CONVERTERS = sorted((ROOT / "weights_convert").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=room_of)
 def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
-    if path.stem == "__init__":
-        return
-    before = ROOMS[: ROOMS.index(path.stem)]
+    before = ROOMS[: ROOMS.index(room_of(path))]
     for module, _ in imports_of(path):
         if module.startswith("git_model."):
-            assert module.split(".")[1] in before, f"{path.name} imports {module}"
+            assert module.removeprefix("git_model.") in before, f"{path.name} imports {module}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=room_of)
 def test_converters_are_used_in_two_rooms_and_inside_functions(path: Path) -> None:
     for module, at_top in imports_of(path):
         if module.startswith("weights_convert"):
-            assert path.stem in USE_CONVERTERS
+            assert room_of(path) in USE_CONVERTERS
             assert not at_top
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=room_of)
 def test_the_model_never_imports_transformers(path: Path) -> None:
     for module, _ in imports_of(path):
         assert module.split(".")[0] not in {"transformers", "torchvision", "open_clip"}
@@ -97,10 +104,19 @@ def test_converters_use_only_the_rooms_that_they_need(path: Path) -> None:
 
 
 def test_every_room_is_in_the_list_and_in_the_readme() -> None:
-    names = {path.stem for path in FILES} - {"__init__"}
-    assert names == set(ROOMS)
-    readme = (ROOT / "README.md").read_text()
-    assert [name for name in names - {"__main__"} if f"`{name}.py`" not in readme] == []
+    assert {room_of(path) for path in FILES} == set(ROOMS)
+    rows = (ROOT / "README.md").read_text().splitlines()
+    for room in ROOMS[:-1]:
+        folder, _, name = room.rpartition(".")
+        start = f"| `{folder}/` |" if folder else "| "
+        listed = [row for row in rows if row.startswith(start) and f"`{name}.py`" in row]
+        assert len(listed) == 1, f"{room}: {listed}"
+
+
+def test_a_folder_of_rooms_says_what_it_is_for_and_nothing_else() -> None:
+    for folder in {path.parent for path in FILES} - {ROOT / "git_model"}:
+        (only,) = ast.parse((folder / "__init__.py").read_text()).body
+        assert isinstance(only, ast.Expr), folder
 
 
 @pytest.mark.parametrize("code", ["import git_model", "from git_model import Captioner, GIT"])

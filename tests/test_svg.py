@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from git_model.attention import prefix_mask
-from git_model.beam_tree import Branch
-from git_model.svg import CELL, IMAGE_ROOM, mask_svg, tree_svg
+from git_model.explain.beam_tree import Branch
+from git_model.explain.svg import CELL, IMAGE_ROOM, mask_svg, tree_svg
 
 
 def area(svg: str, kind: str) -> float:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from photos import photo
 
-from git_model import target_shards
-from git_model.inputs import Input, InputOptions, find_inputs
+from git_model.batch import target_shards
+from git_model.batch.inputs import Input, InputOptions, find_inputs
+from git_model.batch.target_shards import Shards
+from git_model.datasets.shards import WebDatasetData
 from git_model.settings import GITError
-from git_model.shards import WebDatasetData
-from git_model.target_shards import Shards
 
 
 def pairs(folder: Path, n: int) -> list[tuple[Input, dict[str, str]]]:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from git_model.batch.target_tables import FORMS
+from git_model.datasets.tsv import _texts
 from git_model.settings import GITError
-from git_model.target_tables import FORMS
-from git_model.tsv import _texts
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 words = texts.filter(lambda text: text == text.strip() != "")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from photos import photo
 
-from git_model.inputs import Input, Packed
+from git_model.batch.inputs import Input, Packed
+from git_model.batch.targets import Shards, Sidecars, Table, find_target
 from git_model.settings import GITError
-from git_model.targets import Shards, Sidecars, Table, find_target
 
 RECORD = {"file_name": "a/b.jpg", "text": "a cat"}
 

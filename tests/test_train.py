@@ -21,13 +21,13 @@ from runs import (
 from git_model.captioner import Captioner
 from git_model.config import config_folder
 from git_model.data import Example, Target, collate, lesson_of
-from git_model.feed import Feed
+from git_model.datasets.feed import Feed
 from git_model.loss import batch_loss
 from git_model.ranks import Ranks
-from git_model.recipe import Recipe, read_recipe
 from git_model.settings import GITError, from_dict
-from git_model.shape_source import ShapesData
-from git_model.train import CHECKPOINT, Run, step_seed, train
+from git_model.shapes.source import ShapesData
+from git_model.train.loop import CHECKPOINT, Run, step_seed, train
+from git_model.train.recipe import Recipe, read_recipe
 
 RECIPES = sorted((config_folder() / "train").glob("*.toml"))
 

@@ -9,8 +9,8 @@ import pytest
 from photos import colour_of, photo_bytes
 
 from git_model.data import Target
+from git_model.datasets.tsv import Rows, TsvData, row_starts
 from git_model.settings import GITError
-from git_model.tsv import Rows, TsvData, row_starts
 
 COLOURS = {"1": "red", "2": "blue", "3": "lime"}
 CAPTIONS = [

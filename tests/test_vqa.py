@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.vqa import LEAST, SPELLING, normalise, vqa_accuracy
+from git_model.evaluate.vqa import LEAST, SPELLING, normalise, vqa_accuracy
 
 # What the evaluation code of VQA v2 makes of answers; written down from a run of it.
 NORMALISED = {

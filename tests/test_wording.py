@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from git_model.batch.wording import Wording
 from git_model.settings import ConfigError
-from git_model.wording import Wording
 
 NO_WRITING = Wording(remove_words=True)
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model import coco_tools
-from git_model.words import split_words
+from git_model.evaluate import coco_tools
+from git_model.evaluate.words import split_words
 
 # As the Penn Treebank's tokenizer does it, without punctuation; the Java test below holds it.
 SPLIT = {

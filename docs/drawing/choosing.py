@@ -9,10 +9,10 @@ from torch import Tensor
 
 from drawing.seeing import PICTURE
 from drawing.style import IMAGE, INK, OTHER, Drawing, bare, demo, rounded
-from git_model.beam_tree import Branch
 from git_model.config import DecodingOptions
-from git_model.explain import explain
-from git_model.shape_source import ShapesData
+from git_model.explain.beam_tree import Branch
+from git_model.explain.explanation import explain
+from git_model.shapes.source import ShapesData
 
 LEAST = 0.12  # of a picture that is left where the model did not look
 NEW_PAIR = 25  # of the recombination split: here greedy search goes wrong

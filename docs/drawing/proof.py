@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from drawing.style import IMAGE, OTHER, TEXT, Drawing, bare
-from git_model.shape_texts import describe
-from git_model.shapes import draw, make_world
+from git_model.shapes.texts import describe
+from git_model.shapes.world import draw, make_world
 from weights_convert.verify import distance
 
 TESTS = Path(__file__).parent.parent.parent / "tests"

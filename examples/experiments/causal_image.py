@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from git_model import GIT
 from git_model.attention import KeyValue
 from git_model.decoder import TextDecoder
-from git_model.recipe import Recipe
-from git_model.start import start_of
 from git_model.tokenizer import Tokenizer
-from git_model.train import Start
+from git_model.train.loop import Start
+from git_model.train.recipe import Recipe
+from git_model.train.start import start_of
 
 
 class CausalReader(TextDecoder):

@@ -10,9 +10,9 @@ from lab import Variant, experiment
 
 from git_model import GIT
 from git_model.opening import open_model
-from git_model.recipe import Recipe
-from git_model.start import start_of
 from git_model.tokenizer import Tokenizer
+from git_model.train.recipe import Recipe
+from git_model.train.start import start_of
 
 
 def learned(recipe: Recipe) -> tuple[GIT, Tokenizer]:

@@ -18,16 +18,16 @@ import torch
 from git_model import GIT, Captioner, GITError
 from git_model.config import GITConfig, named_config
 from git_model.data import Source, batches_of, lesson_of
-from git_model.evaluate import predict, writes
-from git_model.feed import Feed
+from git_model.datasets.feed import Feed
+from git_model.evaluate.run import predict, writes
+from git_model.evaluate.scores import PYTHON, score
 from git_model.loss import batch_loss
 from git_model.ranks import Ranks
-from git_model.recipe import Recipe, difference, read_recipe
-from git_model.scores import PYTHON, score
 from git_model.settings import from_dict, read_mapping, to_dict
-from git_model.start import initialize_by_width, named_tokenizer, start_of
 from git_model.tokenizer import Tokenizer
-from git_model.train import Run, Start
+from git_model.train.loop import Run, Start
+from git_model.train.recipe import Recipe, difference, read_recipe
+from git_model.train.start import initialize_by_width, named_tokenizer, start_of
 from git_model.writing import new_file
 
 # What is measured, by its name in a results file: the head of its column, and its decimals.

@@ -12,8 +12,8 @@ from lab import Variant, experiment
 from torch import nn
 
 from git_model import GIT
-from git_model.recipe import Recipe
 from git_model.tokenizer import Tokenizer
+from git_model.train.recipe import Recipe
 
 
 def untold(recipe: Recipe) -> tuple[GIT, Tokenizer]:

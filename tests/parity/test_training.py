@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from transformers import GitForCausalLM
 
 from git_model.data import Batch, Lesson, Line, collate
-from git_model.optimize import schedule
 from git_model.ranks import Ranks
-from git_model.recipe import Recipe
-from git_model.train import Run
+from git_model.train.loop import Run
+from git_model.train.optimize import schedule
+from git_model.train.recipe import Recipe
 
 STEPS = 20
 LEARNING = {"encoder_lr": 1e-4, "decoder_lr": 5e-4, "warmup_steps": 5, "weight_decay": 0.1}

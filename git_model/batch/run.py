@@ -1,0 +1,106 @@
+"""A run over a data set from its first input to its last file, by one process or by many."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+
+import torch
+
+from git_model.batch.files import beside, close, finish, open_run, prepare
+from git_model.batch.inputs import Input, Refused
+from git_model.batch.loop import Batch, BatchOptions, Tally
+from git_model.batch.records import Editor, Record
+from git_model.batch.targets import Target
+from git_model.captioner import Captioner
+from git_model.config import DecodingOptions
+from git_model.ranks import Ranks, Stop
+from git_model.settings import to_dict
+from git_model.writing import new_file
+
+ALONE = Ranks(torch.device("cpu"))
+
+
+def write_about(
+    git: Captioner,
+    inputs: Iterable[Input | Refused],
+    target: Target,
+    options: BatchOptions,
+    *,
+    model: Record,
+    source: Record,
+    ranks: Ranks = ALONE,
+    stop: Stop | None = None,
+    progress: bool = False,
+) -> Record:
+    """Write about all inputs, or go on with a run that was interrupted.
+
+    Args:
+        model: its name and revision, for the records.
+        source: where the inputs come from, for the file of metadata.
+        progress: draw a bar on stderr, if it is a terminal.
+
+    Returns:
+        what was done, as in `….batch.json`.
+
+    Raises:
+        GITError: the run cannot begin or go on, was asked to stop, or the disk is full.
+    """
+    settings = source | model | {"style": git.model.config.style} | to_dict(options)
+    for name in ("batch_size", "workers"):  # the texts do not depend on them
+        del settings[name]
+    folder = beside(target.place, "batch.run")
+    if ranks.is_first:
+        prepare(folder, settings, () if options.mode == "overwrite" else target.old())
+    ranks.wait()
+    with open_run(folder, ranks.rank) as run:
+        editor = editor_of(git, options, model)
+        batch = Batch(git, options, editor, target, run, ranks, stop or Stop())
+        batch.write(inputs, progress=progress and ranks.is_first)
+        done = _together(ranks.all_of(batch.tally))
+        if ranks.is_first:
+            done["failed"] = finish(run, target, inputs)
+            metadata = settings | done | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            with new_file(beside(target.place, "batch.json")) as path:
+                path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    if ranks.is_first:
+        close(folder)
+    return ranks.same(done)
+
+
+def editor_of(git: Captioner, options: BatchOptions, model: Record) -> Editor:
+    """What makes the records; each tells the model, its style, and how it was decoded."""
+    return Editor(
+        wording=options.wording,
+        min_confidence=options.min_confidence,
+        mode=options.mode,
+        several=options.decoding.sequences > 1,
+        stamp=model | {"style": git.model.config.style, "decoding": _changes(options.decoding)},
+    )
+
+
+def _changes(options: DecodingOptions) -> Record:
+    """What differs from a plain greedy search."""
+    plain = DecodingOptions()
+    names = (item.name for item in fields(options))
+    values = ((name, getattr(options, name)) for name in names)
+    return {name: value for name, value in values if value != getattr(plain, name)}
+
+
+def _together(tallies: Sequence[Tally]) -> Record:
+    """What all processes did."""
+    total = Tally()
+    for tally in tallies:
+        total.add(tally)
+    seconds = max(tally.seconds for tally in tallies)
+    made = total.written + total.rejected
+    return {
+        "written": total.written,
+        "rejected": total.rejected,
+        "failed": total.failed,
+        "kept": total.kept,
+        "done_before": total.done,
+        "seconds": round(seconds, 1),
+        "per_second": round(made / seconds, 2),
+        "model_busy": round(total.busy / total.seconds, 3),
+    }

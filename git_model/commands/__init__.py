@@ -1,0 +1,1 @@
+"""Commands with many options, and the options that several commands share."""

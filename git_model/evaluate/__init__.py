@@ -1,0 +1,1 @@
+"""How good a model is: what it says about a data set, and its scores."""
