@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from tiny import tiny_model
+from tiny import tiny_checkpoint
 
 from git_model.captioner import Captioner
 from git_model.cli import main
@@ -25,12 +25,7 @@ WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"word{n}" for n in range(36))]
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     """A tiny checkpoint in our form."""
-    from git_model.checkpoint import write_checkpoint
-
-    tiny = tiny_model().float()
-    files = {"tokenizer.json": Tokenizer.from_vocab(WORDS).to_json()}
-    write_checkpoint(tmp_path / "model", tiny.config, tiny.state_dict(), files)
-    return str(tmp_path / "model")
+    return tiny_checkpoint(tmp_path / "model", WORDS)
 
 
 @pytest.fixture
@@ -401,14 +396,10 @@ def test_help_takes_less_than_a_third_of_a_second() -> None:
 
 
 def test_a_video_model_sees_a_clip_and_says_which_frames(tmp_path: Path) -> None:
-    from git_model.checkpoint import write_checkpoint
-
-    tiny = tiny_model(frames=3).float()
-    files = {"tokenizer.json": Tokenizer.from_vocab(WORDS).to_json()}
-    write_checkpoint(tmp_path / "video", tiny.config, tiny.state_dict(), files)
+    model = tiny_checkpoint(tmp_path / "video", WORDS, frames=3)
     frames = [Image.new("RGB", (16, 16), (20 * n, 0, 0)) for n in range(9)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    command = ["caption", tmp_path / "moving.gif", "--model", tmp_path / "video", "--json"]
+    command = ["caption", tmp_path / "moving.gif", "--model", model, "--json"]
     assert json.loads(run(*command).stdout)["frames"] == [1, 4, 7]
     assert json.loads(run(*command, "--sampling", "ends").stdout)["frames"] == [0, 4, 8]
 

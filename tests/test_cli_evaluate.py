@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 from photos import photo, write_json
 from test_cli import WORDS, refusal, run
-from tiny import tiny_model
+from tiny import tiny_checkpoint
 
 from git_model.captioner import Captioner
-from git_model.checkpoint import write_checkpoint
 from git_model.commands.evaluate import evaluate
 from git_model.config import DecodingOptions
 from git_model.datasets.sources import read_data
 from git_model.settings import read_mapping
-from git_model.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 COLOURS = ["red", "green", "blue"]
@@ -25,10 +23,7 @@ COLOURS = ["red", "green", "blue"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny checkpoint in our form."""
-    folder, tiny = tmp_path_factory.mktemp("checkpoint") / "model", tiny_model().float()
-    files = {"tokenizer.json": Tokenizer.from_vocab(WORDS).to_json()}
-    write_checkpoint(folder, tiny.config, tiny.state_dict(), files)
-    return str(folder)
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", WORDS)
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 from photos import photo
 from test_cli import WORDS, refusal, run
-from tiny import tiny_model
-
-from git_model.checkpoint import write_checkpoint
-from git_model.tokenizer import Tokenizer
+from tiny import tiny_checkpoint
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
 
@@ -18,10 +15,7 @@ IMAGES = Path(__file__).parent.parent / "examples" / "images"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny checkpoint in our form."""
-    folder, tiny = tmp_path_factory.mktemp("checkpoint") / "model", tiny_model().float()
-    files = {"tokenizer.json": Tokenizer.from_vocab(WORDS).to_json()}
-    write_checkpoint(folder, tiny.config, tiny.state_dict(), files)
-    return str(folder)
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", WORDS)
 
 
 @pytest.fixture

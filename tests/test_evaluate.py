@@ -15,7 +15,7 @@ from git_model import Captioner, DecodingOptions, speaker
 from git_model.config import PreprocessConfig
 from git_model.data import Example, Target
 from git_model.datasets.shards import Sealed
-from git_model.evaluate.run import Broken, predict, ranks, writes
+from git_model.evaluate.run import BrokenSamples, predict, ranks, writes
 from git_model.settings import GITError
 from git_model.tokenizer import Tokenizer
 
@@ -141,7 +141,7 @@ def test_broken_examples_are_left_out_and_named_up_to_a_limit(git: Captioner) ->
     flat = Example("flat.png", Image.new("RGB", (1000, 1)), (CAPTION,))
     silent = Example("silent.png", picture(0), (question("word1"), question(" ")))
     source = Listed([None, ASKED[0], silent, flat, ASKED[5]])
-    broken = Broken(limit=3)
+    broken = BrokenSamples(limit=3)
     found = predict(git, source, writes(git), broken=broken)
     assert [one.key for one in found] == ["0.png", "5.png"]
     assert [str(error).partition(" ")[0] for error in broken.errors] == [
@@ -150,7 +150,7 @@ def test_broken_examples_are_left_out_and_named_up_to_a_limit(git: Captioner) ->
     assert "the question ' ' is empty" in str(broken.errors[1])
     assert "1000 x 1 pixels would be resized to" in str(broken.errors[2])
     with pytest.raises(GITError, match=r"2 broken samples, expected at most 1; .* silent.png: the"):
-        predict(git, source, writes(git), broken=Broken(limit=1))
+        predict(git, source, writes(git), broken=BrokenSamples(limit=1))
     with pytest.raises(GITError, match=r"1 broken samples, expected at most 0; .* 0.png: broken"):
         predict(git, source, writes(git))
 
@@ -158,7 +158,7 @@ def test_broken_examples_are_left_out_and_named_up_to_a_limit(git: Captioner) ->
 @pytest.mark.parametrize("source", [Listed([]), Listed([None]), Streamed([])])
 def test_a_source_with_nothing_in_it_is_an_error(git: Captioner, source: Listed) -> None:
     with pytest.raises(GITError, match="there is no example that can be used"):
-        predict(git, source, writes(git), broken=Broken(limit=1))
+        predict(git, source, writes(git), broken=BrokenSamples(limit=1))
 
 
 def test_a_stream_is_read_as_well_and_a_limit_is_kept(git: Captioner) -> None:

@@ -1,29 +1,21 @@
 """The page in a real browser: what somebody does who opens it."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import chromium
 
 from git_model.captioner import Captioner
 
 sync_api = pytest.importorskip("playwright.sync_api")
 page_layout = pytest.importorskip("git_model.page.layout")
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
 DROP = "#file input[type=file]"
 PATIENCE = 60_000  # milliseconds, on a busy machine
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium was found")
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +37,8 @@ def address(page: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

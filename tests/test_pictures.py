@@ -14,7 +14,8 @@ from matplotlib.text import Text
 from PIL import Image
 from test_captioner import exact_captioner, picture
 
-from git_model import Captioner, DecodingOptions, pictures
+from git_model import Captioner, DecodingOptions
+from git_model.explain import pictures
 from git_model.explain.explanation import Explanation, explain
 from git_model.settings import GITError
 

@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import chromium
 from test_captioner import exact_captioner, picture
 
 from git_model import Captioner, DecodingOptions
@@ -19,12 +19,6 @@ from git_model.explain.explanation import Explanation, explain
 from git_model.explain.report import HERE, report
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +168,8 @@ def _light(colour: str) -> float:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if BROWSER is None:
-        pytest.skip("no Chromium was found")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def opened(browser: Any, folder: Path, found: Explanation, width: int) -> Any:

@@ -1,12 +1,16 @@
 """A tiny model with random weights, for tests that need any model at all."""
 
 import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from git_model.checkpoint import TOKENIZER, write_checkpoint
 from git_model.config import DecoderConfig, EncoderConfig, GITConfig, PreprocessConfig
 from git_model.model import GIT
+from git_model.tokenizer import Tokenizer
 
 
 def tiny_config(**changes: Any) -> GITConfig:
@@ -29,3 +33,11 @@ def tiny_model(seed: int = 0, **changes: Any) -> GIT:
     """In eval mode, in float64."""
     torch.manual_seed(seed)
     return GIT(tiny_config(**changes)).double().eval()
+
+
+def tiny_checkpoint(folder: Path, words: Iterable[str], **changes: Any) -> str:
+    """The tiny model in float32, in our form, with a vocabulary."""
+    model = tiny_model(**changes).float()
+    files = {TOKENIZER: Tokenizer.from_vocab(words).to_json()}
+    write_checkpoint(folder, model.config, model.state_dict(), files)
+    return str(folder)

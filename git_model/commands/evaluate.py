@@ -162,12 +162,12 @@ class ModelRun(ModelOptions):
     def predict(self) -> tuple[dict[str, Any], list["Prediction"]]:
         """Run the model and write what it says: what was run, and the predictions."""
         from git_model.evaluate.files import write_predictions
-        from git_model.evaluate.run import Broken, predict
+        from git_model.evaluate.run import BrokenSamples, predict
         from git_model.writing import new_file
 
         labels = None if self.labels is None else distinct_lines(self.labels, "label")
         source = _open_data(self.data)
-        broken = Broken(self.broken_limit)
+        broken = BrokenSamples(self.broken_limit)
         with nullcontext() if self.out is None else new_file(self.out) as beside:
             git = self.open_model()
             found = predict(

@@ -28,7 +28,7 @@ Saying = Callable[[Scene, Sequence[Example]], list[list[Prediction]]]
 
 
 @dataclass
-class Broken:
+class BrokenSamples:
     """Samples that cannot be used: counted, and too many of them refused."""
 
     limit: int
@@ -64,7 +64,7 @@ def predict(
     *,
     limit: int | None = None,
     batch_size: int = 8,
-    broken: Broken | None = None,
+    broken: BrokenSamples | None = None,
     progress: bool = False,
 ) -> list[Prediction]:
     """What a model says about a data set, in its order.
@@ -79,7 +79,7 @@ def predict(
     Raises:
         GITError: too many examples are broken, or there is none.
     """
-    broken = broken or Broken(limit=0)
+    broken = broken or BrokenSamples(limit=0)
     found: dict[int, list[Prediction]] = {}
     total = None if isinstance(source, Stream) else min(len(source), limit or len(source))
     bar = tqdm(total=total, unit="picture", disable=None if progress else True)
@@ -146,7 +146,7 @@ def _sealed(source: Source | Stream) -> Iterator[Sealed]:
 
 
 def _groups(
-    git: Captioner, examples: Iterable[Sealed], batch_size: int, broken: Broken
+    git: Captioner, examples: Iterable[Sealed], batch_size: int, broken: BrokenSamples
 ) -> Iterator[list[_Looked]]:
     """Examples whose pixels have one shape, `batch_size` of them; in the end what is left."""
     waiting: dict[torch.Size, list[_Looked]] = {}

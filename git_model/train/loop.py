@@ -26,7 +26,7 @@ from git_model.data import Batch, Source
 from git_model.datasets.feed import Feed
 from git_model.datasets.shards import Stream
 from git_model.evaluate.predictions import Prediction
-from git_model.evaluate.run import Broken, predict, writes
+from git_model.evaluate.run import BrokenSamples, predict, writes
 from git_model.model import GIT
 from git_model.ranks import Ranks, joined, sigterm
 from git_model.settings import GITError
@@ -187,7 +187,7 @@ def validate(
 ) -> list[Prediction]:
     """What a checkpoint says about the first examples of the validation data."""
     git = Captioner.from_pretrained(folder, device=ranks.device)
-    broken = Broken(recipe.feed.broken_limit)
+    broken = BrokenSamples(recipe.feed.broken_limit)
     few = recipe.reports.check_examples
     return predict(git, source, writes(git), limit=few, batch_size=32, broken=broken)
 
