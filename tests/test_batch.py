@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -22,7 +25,7 @@ from git_model.batch.loop import BatchOptions
 from git_model.batch.run import write_about
 from git_model.batch.targets import Target, find_target
 from git_model.batch.wording import Wording
-from git_model.ranks import Stop
+from git_model.ranks import Ranks, Stop
 from git_model.settings import GITError
 from git_model.writing import DiskFullError
 
@@ -237,6 +240,42 @@ def test_two_runs_at_a_time_are_refused(git: Captioner, tmp_path: Path) -> None:
 
     run(Reentrant(git.model, git.tokenizer), folder, table(out))
     assert len(records(out)) == 2
+
+
+@dataclass(frozen=True)
+class InTurn(Ranks):
+    """Two processes, of which the second begins when the first has done its part."""
+
+    done: tuple[Event, Event] = field(default_factory=lambda: (Event(), Event()))
+    parts: list[Any] = field(default_factory=list)
+
+    def wait(self) -> None:
+        if self.rank == 1:
+            self.done[0].wait()
+
+    def all_of(self, value: Any) -> list[Any]:
+        self.parts.append(value)
+        self.done[self.rank].set()
+        self.done[1].wait()
+        return self.parts
+
+    def same(self, value: Any) -> Any:
+        return value
+
+
+def test_nothing_is_lost_of_a_process_that_begins_late(git: Captioner, tmp_path: Path) -> None:
+    folder, out = fill(tmp_path / "in", 8), tmp_path / "out.jsonl"
+    run(git, folder, table(tmp_path / "alone.jsonl"))
+    first = InTurn(torch.device("cpu"), rank=0, count=2)
+    with ThreadPoolExecutor(1) as thread:
+        second = thread.submit(run, git, folder, table(out), ranks=replace(first, rank=1))
+        done = run(git, folder, table(out), ranks=first)
+        second.result()
+    assert done["written"] == 8
+    assert [part.written > 0 for part in first.parts] == [True, True]
+    assert [one["file_name"] for one in records(out)] == [
+        one["file_name"] for one in records(tmp_path / "alone.jsonl")
+    ]
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(

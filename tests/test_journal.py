@@ -53,6 +53,18 @@ def test_a_process_finds_what_others_noted_and_writes_only_its_own_file(tmp_path
     assert (tmp_path / "0.sqlite").read_bytes() == before
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_process_settled_counts_more_than_what_another_left(
+    tmp_path: Path, first: int
+) -> None:
+    left, end = Outcome(b"a", RECORD, settled=False), Outcome(b"a", failure="a: gone")
+    for number, outcome in ((first, left), (1 - first, end)):
+        with open_journal(tmp_path / f"{number}.sqlite") as journal:
+            journal.note([outcome])
+    with open_journal(tmp_path / "0.sqlite") as journal:
+        assert journal.find(b"a") == end
+
+
 def test_a_batch_is_noted_whole_or_not_at_all(tmp_path: Path) -> None:
     with open_journal(tmp_path / "0.sqlite") as journal:
 

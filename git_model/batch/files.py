@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
@@ -29,9 +29,17 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Run:
-    """A run on its way: its folder, what is done, and the records that the target had before."""
+    """A run on its way, as one process has it.
+
+    Args:
+        folder: what lies beside the target until that is complete.
+        rank: of the process.
+        journal: what was done before, by whomever, and what this process does.
+        old: the records that the target had before.
+    """
 
     folder: Path
+    rank: int
     journal: Journal
     old: Journal
 
@@ -45,10 +53,14 @@ def open_run(folder: Path, rank: int) -> Iterator[Run]:
     """
     with (
         _locked(folder / f"{rank}.lock"),
-        open_journal(folder / f"{rank}.sqlite") as journal,
+        open_journal(_journal_of(folder, rank)) as journal,
         open_journal(folder / "old" / "records.sqlite") as old,
     ):
-        yield Run(folder, journal, old)
+        yield Run(folder, rank, journal, old)
+
+
+def _journal_of(folder: Path, rank: int) -> Path:
+    return folder / f"{rank}.sqlite"
 
 
 @contextmanager
@@ -143,7 +155,7 @@ class Ending:
 
 
 def finish(run: Run, target: Target, inputs: Iterable[Input | Refused]) -> int:
-    """Write the target, and a line for each input that failed.
+    """Write the target, and a line for each input that failed, once every process is done.
 
     Returns:
         how many failed.
@@ -153,10 +165,12 @@ def finish(run: Run, target: Target, inputs: Iterable[Input | Refused]) -> int:
     """
     errors = beside(target.place, "errors.jsonl")
     with (
+        # Opened again: other processes may have begun their journals after this one looked.
+        open_journal(_journal_of(run.folder, run.rank)) as journal,
         new_file(errors) as path,
         path.open("w", encoding="utf-8", errors="backslashreplace") as lines,
     ):
-        ending = Ending(run, lines)
+        ending = Ending(replace(run, journal=journal), lines)
         for item, reason in target.finish(ending.pairs(inputs)):
             ending.fail(item, reason)
     if not ending.failed:

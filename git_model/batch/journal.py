@@ -53,13 +53,15 @@ class Journal:
         self._lock = Lock()
 
     def find(self, key: bytes) -> Outcome | None:
-        """What became of an input, if anything did."""
+        """What became of an input, if anything did: in the end, if a process has settled what
+        another left."""
+        found = None
         with self._guarded():
             for file in self._files:
                 row = file.execute(f"{COLUMNS} WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    return _outcome(*row)
-        return None
+                if row is not None and (found is None or not found.settled):
+                    found = _outcome(*row)
+        return found
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
         """Note what became of some inputs: all of it, or nothing if that fails."""
