@@ -81,7 +81,7 @@ def test_paths_come_from_standard_input_too(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(folder)
     run = batch("-", "--out", "out.csv", stdin="two_shapes.png\nsub/close.PNG\n../out\n")
     assert run.exit_code == 1
-    assert "2 written, 1 failed, see errors.jsonl" in run.output
+    assert "2 written, 1 failed, see out.errors.jsonl" in run.output
     assert "--root" in lines(folder / "out.errors.jsonl")[0]["error"]
 
 

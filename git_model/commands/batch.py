@@ -181,13 +181,17 @@ def _refuse_sidecars(search: "InputOptions", target: "Target") -> None:
 
 def _summary(done: "Record", target: "Target") -> str:
     """What was done, as a line for people."""
+    from git_model.batch.files import beside
+
     counts = (
         (done["written"], "written"),
         (done["rejected"], "rejected"),
-        (done["failed"], "failed, see errors.jsonl"),
+        (done["failed"], f"failed, see {beside(target.place, 'errors.jsonl')}"),
         (done["kept"], "had a text already"),
         (done["done_before"], "were done before the interruption"),
     )
     told = ", ".join(f"{count} {what}" for count, what in counts if count or what == "written")
-    speed = f"{done['per_second']} a second, the model busy {done['model_busy']:.0%} of the time"
-    return f"{target.place}: {told}; {speed}"
+    if done["per_second"]:
+        busy = f"the model busy {done['model_busy']:.0%} of the time"
+        told += f"; {done['per_second']} a second, {busy}"
+    return f"{target.place}: {told}"
