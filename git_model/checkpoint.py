@@ -7,8 +7,9 @@ renames it, so that nobody ever sees half a checkpoint. Nothing here is executed
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -147,13 +148,14 @@ def write_checkpoint(
 
     Args:
         files: more text files for the folder, such as tokenizer.json, by name.
-        overwrite: replace a folder that is already there.
+        overwrite: replace a checkpoint that is already there.
 
     Raises:
         CheckpointError: the folder exists and is not empty, or cannot be written.
     """
     settings = {"format": FORMAT, **to_dict(config)}
-    with new_folder(folder, overwrite=overwrite) as beside:
+    ours = (CONFIG, WEIGHTS, TOKENIZER, *(files or {}))
+    with new_folder(folder, replaces=ours if overwrite else ()) as beside:
         (beside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         for name, text in (files or {}).items():
             (beside / name).write_text(text, encoding="utf-8")
@@ -162,16 +164,18 @@ def write_checkpoint(
 
 
 @contextmanager
-def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
     """A folder to fill, beside `folder`; it takes that name when the block ends without an error.
+
+    Args:
+        replaces: patterns of the files that `folder` may hold already, and that then go.
 
     Raises:
         CheckpointError: `folder` is in the way, or the disk refuses.
     """
     beside = None
     try:
-        if folder.exists() and not (folder.is_dir() and (overwrite or not any(folder.iterdir()))):
-            raise CheckpointError(f"{folder}: already exists; name a new folder")
+        _require_free(folder, replaces)
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         beside.chmod(0o755)
@@ -193,3 +197,14 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _require_free(folder: Path, replaces: Sequence[str]) -> None:
+    """Refuse what is in the way of a new folder; what would be lost is named."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if not any(fnmatch(path.name, pattern) for pattern in replaces) or path.is_dir():
+                lost = f" and holds {path.name}" if replaces else ""
+                raise CheckpointError(f"{folder}: already exists{lost}; name a new folder")
+    elif folder.exists():
+        raise CheckpointError(f"{folder}: already exists; name a new folder")

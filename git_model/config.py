@@ -244,6 +244,8 @@ class GITConfig:
         """The same model run as the other reference runs it (see the README's table of styles)."""
         if style not in get_args(Style):
             raise ConfigError(f"style is {style!r}, expected one of {', '.join(get_args(Style))}")
+        if style == self.style:
+            return self  # with its own settings, whatever they are
         eps = 1e-8 if style == "microsoft" else 1e-12
         return dataclasses.replace(
             self,

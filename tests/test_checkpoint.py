@@ -100,8 +100,15 @@ def test_a_folder_can_be_replaced_on_request(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
 
 
-def half_written(folder: Path, error: Exception, **options: bool) -> None:
-    with new_folder(folder, **options) as beside:
+def test_a_folder_with_something_else_in_it_is_never_replaced(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"holds notes\.txt; name a new folder"):
+        tiny_model().save_pretrained(folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def half_written(folder: Path, error: Exception, replaces: tuple[str, ...] = ()) -> None:
+    with new_folder(folder, replaces=replaces) as beside:
         (beside / "half").write_text("…")
         raise error
 
@@ -115,7 +122,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_failure_while_replacing_keeps_what_was_there(folder: Path) -> None:
     full = OSError(28, "No space left on device")
     with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left"):
-        half_written(folder, full, overwrite=True)
+        half_written(folder, full, ("*",))
     assert GIT.from_pretrained(folder).config.frames == 2
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
 

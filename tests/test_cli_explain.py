@@ -53,9 +53,17 @@ def test_a_folder_that_is_there_is_kept_or_replaced(
     arguments = ("explain", image, "--out", out, "--model", model, "--max-new-tokens", "1")
     assert "already exists" in refusal(*arguments)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
-    assert run(*arguments, "--overwrite").exit_code == 0
-    assert not (out / "mine.txt").exists()
-    assert (out / "report.html").is_file()
+    assert "holds mine.txt" in refusal(*arguments, "--overwrite")
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_report_replaces_a_report(model: str, image: Path, tmp_path: Path) -> None:
+    command = ("explain", image, "--out", tmp_path / "out", "--model", model, "--max-new-tokens")
+    assert run(*command, "2", "--beams", "2").exit_code == 0
+    before = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "already exists" in refusal(*command, "1")
+    assert run(*command, "1", "--overwrite").exit_code == 0
+    assert before - {path.name for path in (tmp_path / "out").iterdir()} >= {"beams.png"}
 
 
 def test_what_goes_wrong_leaves_no_folder(model: str, tmp_path: Path) -> None:

@@ -171,6 +171,12 @@ def test_a_missing_file_is_named() -> None:
         read_config(Path("nowhere.toml"))
 
 
+def test_the_style_that_a_model_has_leaves_its_settings_alone() -> None:
+    config = named_config("demo")
+    assert config.preprocess != named_config("git_base").preprocess
+    assert config.with_style(config.style) == config
+
+
 def test_the_microsoft_style_changes_what_the_references_do_differently() -> None:
     config = named_config("git_base").with_style("microsoft")
     assert config.decoder.embedding_norm_eps == 1e-8

@@ -81,7 +81,8 @@ def write_with_ray(
     Raises:
         GITError: Ray is missing or fails, or the folder cannot be written.
     """
-    with _ray(out) as ray, new_folder(out, overwrite=options.mode == "overwrite") as folder:
+    old = ("*.parquet",) if options.mode == "overwrite" else ()
+    with _ray(out) as ray, new_folder(out, replaces=old) as folder:
         resources = ray.cluster_resources()
         actors = resources.get("GPU", 0) if gpu else resources["CPU"] // 4
         rows = ray.data.from_items([{"asked": asked} for asked in by_picture(inputs)])

@@ -31,7 +31,7 @@ REPORT = "report.html"
     metavar="DIR",
     help="The new folder for the report and its pictures.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace DIR if it is there already.")
+@click.option("--overwrite", is_flag=True, help="Replace a report that is in DIR.")
 @sampling_option
 @uncompiled_model_options
 @decoding_options
@@ -56,13 +56,13 @@ def explain(
     """
     from git_model.checkpoint import new_folder
     from git_model.explain.explanation import explain as run
-    from git_model.explain.pictures import save_pictures
+    from git_model.explain.pictures import FILES, save_pictures
     from git_model.explain.plotting import require_matplotlib
     from git_model.explain.report import report
 
     require_matplotlib()
     options = ModelOptions(**model)
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, replaces=(REPORT, *FILES) if overwrite else ()) as folder:
         git = options.open_model()
         found = run(git, image, question, decoding(git.model.config.decoding), sampling)
         save_pictures(found, folder)

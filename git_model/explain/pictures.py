@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+NAMES = ("patches", "mask", "words", "frames", "layers", "beams", "word-*")
+FILES = tuple(f"{name}.png" for name in NAMES)  # patterns of all that is drawn
 MOST_ACROSS = 8  # words that stand side by side
 SIDE, SMALL, GAP = 240, 96, 6  # pixels: of a frame, of one among many, between these
 
