@@ -12,6 +12,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 CHAPTERS = sorted((ROOT / "docs" / "walkthrough").glob("*.md"))
 PAGES = [*CHAPTERS, ROOT / "docs" / "dialects.md"]
+EVERYTHING = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,6 +50,15 @@ def test_every_chapter_has_a_snippet_with_output_and_a_figure() -> None:
         text = path.read_text()
         assert any(shown for _, shown in snippets(text)), path.name
         assert re.search(r"!\[[^]]{10,}\]\(\.\./figures/\w+\.png\)", text), path.name
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
+def test_a_link_leads_to_a_file_of_the_name_that_it_says(path: Path) -> None:
+    for label, target in re.findall(r"\[([^]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", path.read_text()):
+        if target != "reference/index.md":  # which the site makes
+            assert (path.parent / target).exists(), target
+        if label.endswith(".py"):
+            assert f"/{target}".endswith(f"/{label}"), f"{label} is {target}"
 
 
 def test_a_snippet_that_prints_something_else_is_seen() -> None:

@@ -47,10 +47,10 @@ def test_a_sheet_has_three_frames_side_by_side_and_one_light_for_all() -> None:
     maps[3, 1, 2] = 0.5
     maps[0, 0, 0] = 0.25
     whole = np.asarray(sheet([GREY] * 4, maps, 12))
-    assert whole.shape == (8 + 2 + 8, 3 * 12 + 4, 3)  # patches of 4 pixels, gaps of 2
-    assert whole[17, 11].tolist() == [200, 100, 50]
-    assert whole[0, 0].tolist() == [round((1 + DARK) / 2 * shade) for shade in (200, 100, 50)]
-    assert whole[17, 20].tolist() == [255, 255, 255]  # there is no fifth frame
+    assert whole.shape == (8 + 2 + 8, 3 * 12 + 4, 4)  # patches of 4 pixels, gaps of 2
+    assert whole[17, 11].tolist() == [200, 100, 50, 255]
+    assert whole[0, 0, :3].tolist() == [round((1 + DARK) / 2 * shade) for shade in (200, 100, 50)]
+    assert whole[17, 20].tolist() == [0, 0, 0, 0]  # there is no fifth frame
 
 
 def test_a_data_address_holds_the_picture() -> None:

@@ -2,15 +2,14 @@
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from drawing.seeing import PICTURE
-from drawing.style import IMAGE, INK, OTHER, Drawing, bare, demo, rounded
+from drawing.style import INK, Drawing, bare, demo, rounded
 from git_model.config import DecodingOptions
-from git_model.explain.beam_tree import Branch
+from git_model.explain import picture_tables
 from git_model.explain.explanation import explain
 from git_model.shapes.source import ShapesData
 
@@ -52,50 +51,9 @@ def beams() -> Drawing:
     """The branches of a search with three beams, step by step, best on top."""
     git = demo()
     example = ShapesData(tasks=("captions",), split="recombination", size=NEW_PAIR + 1).open()
-    tree = explain(git, example[NEW_PAIR].view, options=DecodingOptions(beams=3)).tree or []
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for step, branches in enumerate(tree):
-        for rank, branch in enumerate(branches):
-            _draw_branch(axes, step, rank, branch, git.tokenizer.tokens(branch.tokens[-1:])[0])
-    axes.set_xlim(-0.5, len(tree) - 0.5)
-    axes.set_ylim(5.6, -0.6)
-    axes.set_xticks(range(len(tree)), range(1, len(tree) + 1))
-    axes.set_yticks(range(6), range(1, 7))
-    axes.tick_params(length=0)
-    axes.set_xlabel("step")
-    axes.set_ylabel("rank")
-    axes.set_title(
-        "blue: the text that won   black: kept   green: ended   grey: dropped", fontsize=9
-    )
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    found = explain(git, example[NEW_PAIR].view, options=DecodingOptions(beams=3))
+    figure, tree = picture_tables.beams(found), found.tree or []
+    figure.set_size_inches(10.5, 3.4)
     scores = [rounded(torch.tensor([one.score for one in step])) for step in tree]
     fates = [[one.fate for one in step] for step in tree]
     return Drawing(figure, {"scores": scores, "fates": fates})
-
-
-def _draw_branch(axes: Axes, step: int, rank: int, branch: Branch, word: str) -> None:
-    """A word at its step and rank, with a line from the branch that it continues."""
-    colours = {"kept": INK, "ended": OTHER, "dropped": "#999999"}
-    colour = IMAGE if branch.chosen else colours[branch.fate]
-    kept = branch.fate != "dropped"
-    if branch.parent is not None:
-        axes.plot(
-            (step - 1, step),
-            (branch.parent, rank),
-            color=colour,
-            linewidth=(2 if branch.chosen else 1) if kept else 0.5,
-            zorder=0,
-        )
-    axes.text(
-        step,
-        rank,
-        word,
-        ha="center",
-        va="center",
-        color=colour,
-        weight="bold" if branch.chosen else "normal",
-        fontsize=9 if kept else 8,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-    )

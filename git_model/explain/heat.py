@@ -41,6 +41,9 @@ def sheet(frames: Sequence[Image.Image], maps: Tensor, side: int) -> Image.Image
     Args:
         maps: (F, rows, columns); the brightest patch of all has full light.
         side: about the pixels of a frame's longer side.
+
+    Returns:
+        RGBA, clear where there is no frame.
     """
     rows, columns = maps.shape[1:]
     patch = max(1, round(side / max(rows, columns)))  # pixels, so that a frame has whole patches
@@ -48,7 +51,7 @@ def sheet(frames: Sequence[Image.Image], maps: Tensor, side: int) -> Image.Image
     across = min(len(frames), 3)
     down = -(-len(frames) // across)
     step = size[0] + gap, size[1] + gap
-    whole = Image.new("RGB", (across * step[0] - gap, down * step[1] - gap), "white")
+    whole = Image.new("RGBA", (across * step[0] - gap, down * step[1] - gap))
     for number, (frame, weights) in enumerate(zip(frames, maps, strict=True)):
         lit = spotlight(frame.resize(size), weights, maps.max().item())
         whole.paste(lit, (number % across * step[0], number // across * step[1]))
