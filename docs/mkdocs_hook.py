@@ -7,6 +7,7 @@ text. The reference has a page for each room, and none of them has to be written
 
 import posixpath
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,28 @@ ELSEWHERE = {"CONTRIBUTING.md": "contributing.md"}  # pages whose file is not in
 DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 
 
-class Doctests(griffe.Extension):
-    """Shows examples in docstrings as code, wherever they stand."""
+# "name: what it is", as a class's docstring lists its fields.
+FIELD = re.compile(r"^(\w+(?:, \w+)*): (?=\S)", re.MULTILINE)
+
+
+class Docstrings(griffe.Extension):
+    """Shows examples in docstrings as code, wherever they stand, and a class's fields as a list."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Put a fence around them."""
+        """Put a fence around the ones, a dash before each of the others."""
         if obj.docstring is not None:
-            obj.docstring.value = DOCTEST.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
+            text = DOCTEST.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
+            if obj.is_class:
+                text = "\n\n".join(_as_list(part, obj.members) for part in text.split("\n\n"))
+            obj.docstring.value = text
+
+
+def _as_list(part: str, members: Collection[str]) -> str:
+    """A paragraph of a docstring; as a list if it begins with a field."""
+    first = FIELD.match(part)
+    if first is None or not set(first[1].split(", ")) <= set(members):
+        return part
+    return FIELD.sub(r"- `\1`: ", part)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

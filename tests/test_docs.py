@@ -54,7 +54,9 @@ def test_every_chapter_has_a_snippet_with_output_and_a_figure() -> None:
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
 def test_a_link_leads_to_a_file_of_the_name_that_it_says(path: Path) -> None:
-    for label, target in re.findall(r"\[([^]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", path.read_text()):
+    for label, target in re.findall(
+        r"\[([^]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", path.read_text()
+    ):
         if target != "reference/index.md":  # which the site makes
             assert (path.parent / target).exists(), target
         if label.endswith(".py"):

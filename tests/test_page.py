@@ -100,7 +100,7 @@ def test_only_the_latest_answers_are_kept_and_always_the_caption(git: Captioner)
 def test_what_is_no_picture_gives_one_line_without_a_path(git: Captioner, data: bytes) -> None:
     with pytest.raises(GITError) as error:
         read(git, data)
-    assert str(error.value).startswith("the file: ")
+    assert str(error.value).startswith("the file")
     assert "\n" not in str(error.value)
     assert "/tmp" not in str(error.value)
 

@@ -88,10 +88,67 @@ def test_a_picture_is_captioned_asked_about_classified_and_looked_at(tab: Any) -
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def in_sight(tab: Any, selector: str) -> bool:
+    """Whether some of it lies within the window, once the page has stopped to scroll."""
+    code = """one => new Promise((done) => {
+      let last = NaN;
+      const look = setInterval(() => {
+        const { top, bottom } = one.getBoundingClientRect();
+        if (top === last) { clearInterval(look); done(bottom > 0 && top < innerHeight); }
+        last = top;
+      }, 150);
+    })"""
+    return bool(tab.eval_on_selector(selector, code))
+
+
+def test_on_a_phone_the_picture_and_errors_come_into_sight(tab: Any) -> None:
+    tab.click("text=Draw a picture")
+    tab.wait_for_selector("#caption button")
+    for number, place in enumerate(("left", "right", "top", "bottom"), start=1):
+        ask(tab, f"what is at the {place}?")
+        tab.wait_for_function(f"document.querySelectorAll('#answers .said').length == {number}")
+    tab.fill("#labels textarea", "")
+    tab.locator("#classify").scroll_into_view_if_needed()
+    assert not in_sight(tab, "#picture img")
+    tab.click("#classify")
+    tab.wait_for_selector(".notice")
+    assert in_sight(tab, ".notice")
+    tab.click("#answers .said:last-child button >> nth=0")
+    tab.wait_for_selector("#picture figcaption:has-text('Where it looked')")
+    assert in_sight(tab, "#picture img")
+
+
+def test_the_word_whose_look_is_shown_stays_marked_behind_another_answer(tab: Any) -> None:
+    tab.set_input_files(DROP, IMAGES / "five_shapes.png")
+    tab.wait_for_selector("#caption button")
+    ask(tab, "what is at the top left?")
+    tab.click("#answers button:has-text('star')")
+    tab.wait_for_selector("#picture figcaption:has-text('looked for “star”')")
+    ask(tab, "how many black things are there?")
+    tab.wait_for_selector("#answers .said >> nth=1")
+    assert tab.inner_text("#answers button[aria-pressed=true]") == "star"
+    tab.click("#answers button:has-text('star')")
+    tab.wait_for_selector("#picture figcaption:has-text('Read the picture once')")
+    ask(tab, "is there a green star?")
+    tab.wait_for_selector("#answers .said >> nth=2")
+    assert tab.locator("button[aria-pressed=true]").count() == 0
+
+
+def test_a_question_that_fails_comes_back_and_one_that_is_asked_is_gone(tab: Any) -> None:
+    box = "#question :is(input, textarea)"
+    ask(tab, "what is it?")
+    tab.wait_for_selector(".notice")
+    tab.wait_for_function(f"document.querySelector('{box}').value == 'what is it?'")
+    tab.click("text=Draw a picture")
+    tab.wait_for_selector("#caption button")
+    ask(tab, "what is it?")
+    tab.wait_for_function(f"document.querySelector('{box}').value == ''")
+
+
 def test_what_is_no_picture_gives_one_line(tab: Any) -> None:
     tab.set_input_files(DROP, {"name": "x.png", "mimeType": "image/png", "buffer": b"hello"})
     tab.wait_for_selector(".notice")
-    assert tab.inner_text(".notice").startswith("The file: ")
+    assert tab.inner_text(".notice").startswith("The file")
     assert "Traceback" not in tab.content()
 
 

@@ -37,6 +37,12 @@ def test_every_room_has_its_reference(site: Path) -> None:
             assert page.is_file(), room
 
 
+def test_the_fields_of_a_class_are_a_list(site: Path) -> None:
+    page = site / "reference" / "git_model" / "explain" / "beam_tree" / "index.html"
+    fields = re.findall(r"<li><code>(\w+)</code>: ", page.read_text())
+    assert fields == ["text", "tokens", "probability", "score", "parent", "fate", "chosen"]
+
+
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]* src="([^"]+)"', page.read_text())

@@ -91,6 +91,7 @@ class Visit:
     """A picture or clip that somebody brought: read once, kept until the next.
 
     said: what was said about it, by number; 0 is the caption.
+    looked_at: the word whose look is shown, by the number of its text and its place there.
     """
 
     data: bytes
@@ -98,6 +99,7 @@ class Visit:
     scene: PictureScene
     seconds: float
     said: dict[int, Said] = field(default_factory=dict)
+    looked_at: tuple[int, int] | None = None
     _explained: dict[int, Explanation] = field(default_factory=dict)
 
     def keep(self, said: Said) -> None:
@@ -209,7 +211,7 @@ def rank(git: Captioner, visit: Visit, text: str) -> Ranking:
 
 
 def look_back(git: Captioner, visit: Visit, number: int, word: int) -> Gaze:
-    """Where the model looked for a word.
+    """Where the model looked for a word, which is noted as `looked_at`.
 
     Args:
         number: of the text, as in `Visit.said`.
@@ -222,6 +224,7 @@ def look_back(git: Captioner, visit: Visit, number: int, word: int) -> Gaze:
     if said is None or not 0 <= word < len(said.words):
         raise GITError("That answer is no longer kept: ask again.")
     found, seconds = _timed(lambda: visit.explanation(git, number))
+    visit.looked_at = number, word
     spoken = said.words[word]
     shares = found.patches()[spoken.tokens].mean(0)
     return Gaze(
@@ -277,14 +280,15 @@ def shapes_picture(rng: Random, *, clip: bool) -> bytes:
 
 @contextmanager
 def as_file(data: bytes) -> Iterator[Path]:
-    """These bytes as a file while the block runs; errors call it "the file"."""
+    """These bytes as a file while the block runs; errors call it "the file", once."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(data)
         try:
             yield path
         except GITError as error:
-            raise GITError(str(error).replace(str(path), "the file")) from None
+            message = str(error).replace(str(path), "the file")
+            raise GITError(message.replace("the file: the file", "the file")) from None
 
 
 def _small(picture: Image.Image) -> Image.Image:

@@ -58,7 +58,7 @@ def gaze(found: Gaze) -> str:
         for frame, shares in zip(found.frames, found.shares, strict=True)
     ]
     others = ", ".join(
-        f"{escape(guess.text)} {_percent(guess.probability)}"
+        f"“{escape(guess.text)}” {_percent(guess.probability)}"
         for guess in found.runners_up[:RUNNERS_UP]
     )
     return _figure(
@@ -74,7 +74,7 @@ def gaze(found: Gaze) -> str:
 def caption(said: Said) -> str:
     """A caption of words to click."""
     return (
-        f'<div class="said">{_words(said, 0)}'
+        f'<div class="said">{_words(said, 0, None)}'
         f'<p class="note">Confidence {_percent(said.confidence)}, written in '
         f"{_time(said.seconds)}. Click a word to see where the model looked.</p></div>"
     )
@@ -84,7 +84,7 @@ def answers(visit: Visit) -> str:
     """All answers, the latest first."""
     return "".join(
         f'<div class="said"><p class="asked">{escape(said.question)}</p>'
-        f"{_words(said, number)}"
+        f"{_words(said, number, visit.looked_at)}"
         f'<p class="note">Confidence {_percent(said.confidence)}, answered in '
         f"{_time(said.seconds)}</p></div>"
         for number, said in sorted(visit.said.items(), reverse=True)
@@ -108,17 +108,21 @@ def bars(ranking: Ranking) -> str:
     )
 
 
-def _words(said: Said, number: int) -> str:
+def _words(said: Said, number: int, pressed: tuple[int, int] | None) -> str:
     """A button for each word, underlined as far as the model was sure of it."""
     if not said.words:
         return '<p class="words">(no words)</p>'
-    buttons = " ".join(_word(word, number, place) for place, word in enumerate(said.words))
+    buttons = " ".join(
+        _word(word, number, place, pressed=(number, place) == pressed)
+        for place, word in enumerate(said.words)
+    )
     return f'<p class="words">{buttons}</p>'
 
 
-def _word(word: Spoken, number: int, place: int) -> str:
+def _word(word: Spoken, number: int, place: int, *, pressed: bool) -> str:
     return (
-        f'<button type="button" data-said="{number}" data-word="{place}" aria-pressed="false" '
+        f'<button type="button" data-said="{number}" data-word="{place}" '
+        f'aria-pressed="{str(pressed).lower()}" '
         f'title="probability {_percent(word.probability)}" '
         f'style="--sure: {100 * word.probability:.0f}%">{escape(word.text)}</button>'
     )

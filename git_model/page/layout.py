@@ -25,7 +25,8 @@ LARGEST = "20mb"  # a file that is taken
 FORGET = (60, 600)  # seconds: how often uploaded files are looked over, and how old they get
 WAITING = 32  # events that may wait for the model
 LOCAL = ("127.0.0.1", "localhost")
-# Words are buttons within a piece of HTML: mark the one that is clicked, and tell Python.
+# Words are buttons within a piece of HTML: mark the one that is clicked, tell Python, and see to it
+# that the picture can be seen, which on a phone may be far above.
 ON_WORD = """
 element.addEventListener('click', (event) => {
   const word = event.target.closest('button[data-word]');
@@ -34,6 +35,7 @@ element.addEventListener('click', (event) => {
   document.querySelectorAll('button[data-word]').forEach((one) => one.ariaPressed = 'false');
   word.ariaPressed = String(!again);
   trigger('select', { said: Number(word.dataset.said), word: Number(word.dataset.word), again });
+  document.getElementById('picture').scrollIntoView({ behavior: 'smooth', block: 'nearest' });
 });
 """
 
@@ -157,9 +159,14 @@ class Page:
     @careful
     def ask(self, question: str, request: gr.Request) -> Iterator[Shown]:
         """Answer a question about this session's picture."""
-        visit = self.visits.get(session_of(request))
-        say(self.git, visit, question)
-        yield {self.answers: html.answers(visit), self.question: ""}
+        yield {self.question: ""}  # now, for the next one may be typed while the model works
+        try:
+            visit = self.visits.get(session_of(request))
+            say(self.git, visit, question)
+        except GITError:
+            yield {self.question: question}
+            raise
+        yield {self.answers: html.answers(visit)}
 
     @careful
     def sort(self, labels: str, request: gr.Request) -> Iterator[Shown]:
@@ -171,6 +178,7 @@ class Page:
         """Show where the model looked for a word, or the picture again."""
         visit = self.visits.get(session_of(request))
         if event.again:
+            visit.looked_at = None
             yield {self.picture: html.picture(visit)}
         else:
             yield {self.picture: html.gaze(look_back(self.git, visit, event.said, event.word))}
