@@ -225,6 +225,8 @@ def test_a_run_cannot_go_on_with_other_settings(git: Captioner, tmp_path: Path) 
         run(git, folder, table(out), stop=Stop(asked=True))
     with pytest.raises(GITError, match=r"begun with wording = .*delete .*out\.batch\.run"):
         run(git, folder, table(out), wording=Wording(prefix="x"))
+    with pytest.raises(GITError, match=r'begun with extension = "\.jsonl", now it is "\.csv"'):
+        run(git, folder, table(tmp_path / "out.csv"))
     done = run(git, folder, table(out), batch_size=3)  # which changes no text
     assert (done["written"], done["done_before"]) == (4, 4)
 

@@ -85,6 +85,16 @@ def test_paths_come_from_standard_input_too(folder: Path, monkeypatch: pytest.Mo
     assert "--root" in lines(folder / "out.errors.jsonl")[0]["error"]
 
 
+def test_a_list_may_lie_elsewhere_than_its_pictures(folder: Path) -> None:
+    (folder.parent / "list.txt").write_text("two_shapes.png\nsub/close.PNG\n")
+    out = folder.parent / "out.jsonl"
+    run = batch(folder.parent / "list.txt", "--root", folder, "--out", out)
+    assert run.exit_code == 0, run.output
+    assert [one["file_name"] for one in lines(out)] == ["two_shapes.png", "sub/close.PNG"]
+    about = json.loads((folder.parent / "out.batch.json").read_text())
+    assert about["root"] == str(folder)
+
+
 def test_questions_make_answers(folder: Path) -> None:
     out = folder.parent / "out.jsonl"
     run = batch(folder, "-o", out, "-q", "how many stars are there?", "-q", "is there a circle?")

@@ -46,7 +46,8 @@ def write_about(
     Raises:
         GITError: the run cannot begin or go on, was asked to stop, or the disk is full.
     """
-    settings = source | model | {"style": git.model.config.style} | to_dict(options)
+    settings = source | {"extension": target.extension} | model
+    settings |= {"style": git.model.config.style} | to_dict(options)
     for name in ("batch_size", "workers"):  # the texts do not depend on them
         del settings[name]
     folder = beside(target.place, "batch.run")

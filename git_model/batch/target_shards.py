@@ -34,6 +34,7 @@ class Shards:
     """
 
     pattern: str
+    extension: str = ".tar"
     at_once: bool = False
 
     @property

@@ -27,6 +27,10 @@ class Target(Protocol):
         """The file, or the folder of the files."""
 
     @property
+    def extension(self) -> str:
+        """What the names of its files end in, with a dot."""
+
+    @property
     def at_once(self) -> bool:
         """Whether `write` is to be called for each record as it is made."""
 
@@ -131,6 +135,11 @@ class Table:
     place: Path
     form: Form
     at_once: bool = False
+
+    @property
+    def extension(self) -> str:
+        """See `Target`."""
+        return self.place.suffix
 
     def old(self) -> Iterator[Record]:
         """See `Target`."""

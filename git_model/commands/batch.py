@@ -102,6 +102,12 @@ class _Plan:
 
         return BatchOptions(decoding=self.decoding(git.model.config.decoding), **self.options)
 
+    def about_inputs(self) -> "Record":
+        """Where the inputs come from, as plain values."""
+        search, root = to_dict(self.search), self.search.root
+        search["root"] = None if root is None else str(root)
+        return {"source": self.source, "dtype": self.model.dtype} | search
+
     def name(self) -> "Record":
         """The model's name, and which weights it means."""
         from git_model.opening import exact_revision
@@ -123,7 +129,7 @@ def _write_here(plan: _Plan, target: "Target") -> "Record":
             target,
             plan.options_for(git),
             model=ranks.same(plan.name()),
-            source={"source": plan.source, "dtype": plan.model.dtype} | to_dict(plan.search),
+            source=plan.about_inputs(),
             ranks=ranks,
             stop=stop,
             progress=True,
