@@ -25,7 +25,7 @@ from git_model import Captioner, DecodingOptions
 from git_model.batch.inputs import InputOptions, find_inputs
 from git_model.batch.loop import BatchOptions
 from git_model.batch.run import write_about
-from git_model.batch.targets import find_target
+from git_model.batch.sinks import find_target
 
 SIZES = ((640, 480), (1024, 768), (2048, 1536), (4032, 3024))  # the web's, and a phone's
 NEW = 20

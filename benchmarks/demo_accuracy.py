@@ -9,8 +9,8 @@ training never showed together, such as a red star.
 import click
 
 from git_model import Captioner
-from git_model.evaluate.run import predict, ranks, writes
-from git_model.evaluate.scores import PYTHON, score
+from git_model.evaluation.run import predict, group, writes
+from git_model.evaluation.scores import PYTHON, score
 from git_model.shapes.source import TASKS, ShapesData, Task
 from git_model.shapes.texts import class_names
 from git_model.shapes.world import Split

@@ -2,7 +2,7 @@
 
     python benchmarks/few_rows.py [--dtype bfloat16] [--threads 2]
 
-Where another way than the one in bold is much the fastest on your processor, `quickest` in that
+Where another way than the one in bold is much the fastest on your processor, `fastest` in that
 file is the place to say so.
 """
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from git_model.devices import CPU_MAKER
-from git_model.linear import HAS_ONEDNN, Way, in_blocks, onednn, quickest, turned
+from git_model.utils.devices import CPU_MAKER
+from git_model.utils.kernels import HAS_ONEDNN, Way, blocked, fastest, onednn, transposed
 
 SIZES = {"qkv": (2304, 768), "mlp up": (3072, 768), "mlp down": (768, 3072), "words": (30522, 768)}
-WAYS: dict[str, Way] = {"x W^T": F.linear, "(W x^T)^T": turned, "in blocks": in_blocks}
+WAYS: dict[str, Way] = {"x W^T": F.linear, "(W x^T)^T": transposed, "in blocks": blocked}
 if HAS_ONEDNN:
     WAYS["oneDNN"] = onednn
 
@@ -53,7 +53,7 @@ def main(dtype: str, threads: int) -> None:
             cells = []
             for way in WAYS.values():
                 text = f"{time_of(way, rows, weights, bias):.2f}"
-                chosen = way is quickest(rows, number, CPU_MAKER)
+                chosen = way is fastest(rows, number, CPU_MAKER)
                 cells.append(f"**{text}**" if chosen else text)
             print(f"| {name} | {rows} | {' | '.join(cells)} |", flush=True)
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(TESTS))
 from biting import Twins, twins  # noqa: E402
 
 from git_model import GIT  # noqa: E402
-from git_model.model import Session  # noqa: E402
+from git_model.generation.session import Session  # noqa: E402
 from weights_convert.microsoft import read_folder  # noqa: E402
 from weights_convert.verify import distance  # noqa: E402
 

@@ -18,12 +18,12 @@ import click
 import torch
 from torch import nn
 
-from git_model.data import Batch
-from git_model.datasets.feed import FeedConfig
-from git_model.ranks import Ranks
+from git_model.data.collation import Batch
+from git_model.data.loader import LoaderConfig
 from git_model.shapes.source import ShapesData
-from git_model.train.loop import Run
-from git_model.train.recipe import Learning, Recipe
+from git_model.training.loop import Run
+from git_model.training.recipe import OptimConfig, Recipe
+from git_model.utils.distributed import ProcessGroup
 
 RATE = 1e-5
 WORDS = 30522
@@ -42,15 +42,15 @@ def write_start(folder: Path) -> None:
 
 def our_step(folder: Path, batch: Batch) -> Callable[[], float]:
     """A step of `git-model train`."""
-    learning = Learning(encoder_lr=RATE, decoder_lr=RATE)
+    learning = OptimConfig(encoder_lr=RATE, decoder_lr=RATE)
     recipe = Recipe(
         checkpoint=str(folder),
         steps=1000,
         data=ShapesData(),
-        feed=FeedConfig(batch_size=len(batch.pixels)),
+        feed=LoaderConfig(batch_size=len(batch.pixels)),
         learning=learning,
     )
-    run = Run(recipe, Ranks(torch.device("cpu")))
+    run = Run(recipe, ProcessGroup(torch.device("cpu")))
     return lambda: run.step(1, [batch]).loss
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from git_model import GIT, Captioner, DecodingOptions, generate
-from git_model.decoding import score_texts
+from git_model.generation.generate import score_texts
 
 NEW = 20
 QUESTION = list(range(2000, 2007))  # with the start token eight tokens
@@ -86,7 +86,7 @@ def write_checkpoint(folder: Path) -> None:
 def captions(pair: Pair, images: int, beams: int) -> Work:
     """20 new tokens for each image."""
     pixels = pair.pixels(images)
-    options = DecodingOptions(max_new_tokens=NEW, beams=beams)
+    options = DecodingOptions(max_new_tokens=NEW, num_beams=beams)
     start = torch.full((images, 1), 101, device=pixels.device)
 
     def ours() -> object:

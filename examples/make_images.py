@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from git_model.data import Example
+from git_model.data.example import Example
 from git_model.shapes.source import ShapesData, Task
 
 FOLDER = Path(__file__).parent / "images"
@@ -31,7 +31,7 @@ def main(folder: Path = FOLDER) -> None:
     truth = []
     for name, (tasks, number) in EXAMPLES.items():
         example = ShapesData(tasks=tasks, split="held_out", size=number + 1).open()[number]
-        save(example.view, folder / name)
+        save(example.media, folder / name)
         truth += [{"file": name, **entry} for entry in said_of(example, tasks)]
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
 
@@ -42,9 +42,9 @@ def said_of(example: Example, tasks: tuple[Task, ...]) -> list[dict[str, str | N
         {
             "task": tasks[0 if target.question is None else -1],
             "question": target.question,
-            "answer": target.answers[0],
+            "answer": target.texts[0],
         }
-        for target in example.targets
+        for target in example.annotations
     ]
 
 

@@ -12,9 +12,9 @@ import open_clip
 from torch import Tensor, nn, optim
 
 from git_model import Captioner
-from git_model.datasets.feed import Feed, FeedConfig
-from git_model.loss import batch_loss
+from git_model.data.loader import LoaderConfig, StepLoader
 from git_model.shapes.source import ShapesData
+from git_model.training.loss import batch_loss
 
 
 class Grid(nn.Module):
@@ -37,7 +37,7 @@ def main(steps: int = 20) -> None:
     git.model.encoder = Grid("RN50")
     git.model.projector.linear = nn.Linear(2048, git.model.config.decoder.width)
     data = ShapesData(tasks=("captions",), size=8 * steps)
-    feed = Feed(data.open(), git.tokenizer, git.model.config, FeedConfig(batch_size=8))
+    feed = StepLoader(data.open(), git.tokenizer, git.model.config, LoaderConfig(batch_size=8))
     optimizer = optim.AdamW(git.model.train().parameters(), lr=1e-3)
     for step, [batch] in enumerate(feed.steps(1, steps), 1):
         loss = batch_loss(git.model, batch) / batch.n_predicted

@@ -1,8 +1,8 @@
 """GIT, the Generative Image-to-text Transformer, from scratch in PyTorch.
 
     from git_model import Captioner
-    git = Captioner.from_pretrained("demo")
-    print(git.caption("photo.jpg").text)
+    captioner = Captioner.from_pretrained("demo")
+    print(captioner.caption("photo.jpg").text)
 
 Names are imported when first used, so that `import git_model` costs nothing.
 """
@@ -11,19 +11,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from git_model.captioner import Captioner
+    from git_model.captioner import Caption, Captioner
     from git_model.config import DecodingOptions, GITConfig
-    from git_model.decoding import generate
-    from git_model.model import GIT, Scene
-    from git_model.search import Generation
-    from git_model.settings import GITError
-    from git_model.speaker import Caption
+    from git_model.generation.generate import generate
+    from git_model.generation.sampling import Generation
+    from git_model.model.git import GIT, Scene
+    from git_model.preprocessing.inputs import Frames
+    from git_model.utils.errors import GITError
+
+# The public names, and the module that each is imported from when first used.
+_MODULES = {
+    "GIT": "model.git",
+    "Caption": "captioner",
+    "Captioner": "captioner",
+    "DecodingOptions": "config",
+    "Frames": "preprocessing.inputs",
+    "GITConfig": "config",
+    "GITError": "utils.errors",
+    "Generation": "generation.sampling",
+    "Scene": "model.git",
+    "generate": "generation.generate",
+}
 
 __all__ = [
     "GIT",
     "Caption",
     "Captioner",
     "DecodingOptions",
+    "Frames",
     "GITConfig",
     "GITError",
     "Generation",
@@ -31,19 +46,8 @@ __all__ = [
     "generate",
 ]
 
-_ROOMS = {
-    "captioner": ("Captioner",),
-    "settings": ("GITError",),
-    "config": ("DecodingOptions", "GITConfig"),
-    "decoding": ("generate",),
-    "search": ("Generation",),
-    "speaker": ("Caption",),
-    "model": ("GIT", "Scene"),
-}
-
 
 def __getattr__(name: str) -> Any:
-    for room, names in _ROOMS.items():
-        if name in names:
-            return getattr(import_module(f"git_model.{room}"), name)
-    raise AttributeError(f"module 'git_model' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'git_model' has no attribute {name!r}")
+    return getattr(import_module(f"git_model.{_MODULES[name]}"), name)

@@ -1,5 +1,5 @@
 """`python -m git_model` is the same as `git-model`."""
 
-from git_model.cli import main
+from git_model.cli.main import main
 
 main()

@@ -1,49 +1,105 @@
-"""Files in, text out: model, vocabulary and preprocessing in one object."""
+"""The front door: images in, text out. Model, tokenizer and preprocessing in one object."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar, overload
+from typing import Literal, Self, TypeVar, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from git_model.checkpoints.loading import open_model
 from git_model.config import DecodingOptions, Style
-from git_model.model import Scene
-from git_model.opening import open_model
-from git_model.preprocess import open_image, preprocess_batch
-from git_model.settings import GITError
-from git_model.speaker import Caption, Label, Speaker, Texts
-from git_model.video import Clip, Sampling, read_media
+from git_model.generation.generate import generate, score_texts
+from git_model.generation.sampling import Generation
+from git_model.generation.trie import TokenTrie
+from git_model.model.git import GIT, Scene
+from git_model.preprocessing.image import group_by_shape, preprocess_batch
+from git_model.preprocessing.inputs import ImageBatch, ImageInput, LoadedImage, load
+from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
+from git_model.preprocessing.video import Sampling
+from git_model.utils.errors import GITError
 
-Picture = str | Path | Image.Image
-View = Picture | Sequence[Picture]  # a picture, or the frames of a clip
+MAX_ROWS = 256  # texts that are generated at a time, however many questions there are
 T = TypeVar("T")
 
 
+Texts = list[str] | tuple[str, ...]  # not Sequence[str], which a single str would be, too
+
+
 @dataclass(frozen=True)
-class PictureScene(Scene):
-    """A scene that remembers whether one picture was given or a list of them."""
+class Caption:
+    """A text about an image, and how probable it is.
 
-    single: bool
-    frames: tuple[list[int] | None, ...]  # for each clip from a file, which of its frames
-
-    def unpacked(self, rows: list[T]) -> T | list[T]:
-        """What was found about each picture, without the list if there was but one picture."""
-        return rows[0] if self.single else rows
-
-
-Seen = PictureScene | View | Sequence[View]
-
-
-class Captioner(Speaker):
-    """A GIT that works on files.
-
-    >>> git = Captioner.from_pretrained("demo")
-    >>> scene = git.see("examples/images/two_shapes.png")
-    >>> git.caption(scene).text
+    tokens: ids, with the end token if it was reached.
+    logprob: log p(tokens | image), the sum of `token_logprobs`.
     """
+
+    text: str
+    tokens: list[int]
+    logprob: float
+    token_logprobs: list[float]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class, its share of the probability of all classes given, and its log p(label | image)."""
+
+    label: str
+    probability: float
+    logprob: float
+
+
+@dataclass(frozen=True)
+class ImageScene(Scene):
+    """The scene of one image or clip. frames: as in `LoadedImage`."""
+
+    frames: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class BatchScene:
+    """The scenes of a batch. Images of one shape share a scene.
+
+    parts: scenes, each with the positions of its images in the batch.
+    frames: for each image as in `LoadedImage`.
+    """
+
+    parts: tuple[tuple[list[int], Scene], ...]
+    frames: tuple[list[int] | None, ...]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.frames)
+
+    def select(self, images: Sequence[int]) -> "BatchScene":
+        """The scene of these images of the batch, in this order."""
+        parts = []
+        for members, scene in self.parts:
+            chosen = [position for position, image in enumerate(images) if image in members]
+            if chosen:
+                index = [members.index(images[position]) for position in chosen]
+                parts.append((chosen, scene.select(index)))
+        return BatchScene(tuple(parts), tuple(self.frames[image] for image in images))
+
+
+SceneOrImage = ImageScene | ImageInput
+SceneOrBatch = BatchScene | ImageBatch
+
+
+class Captioner:
+    """A GIT with its tokenizer and its preprocessing.
+
+    >>> captioner = Captioner.from_pretrained("demo")
+    >>> scene = captioner.see("examples/images/two_shapes.png")
+    >>> captioner.caption(scene).text
+    """
+
+    def __init__(self, model: GIT, tokenizer: Tokenizer | None) -> None:
+        self.model = model
+        self._tokenizer = tokenizer
 
     @classmethod
     def from_pretrained(
@@ -59,7 +115,7 @@ class Captioner(Speaker):
         """Open a model.
 
         Args:
-            name: "demo" (comes with this package), a folder in our form, in Hugging Face's or in
+            name: "demo" (comes with this package), a folder in our format, in Hugging Face's or in
                 the original's, or a hub id such as "microsoft/git-base-coco".
             dtype: "float32", "bfloat16", "float16", "float64", or "auto": bfloat16 on a device that
                 computes in it, on others float32.
@@ -67,7 +123,7 @@ class Captioner(Speaker):
             revision: of a hub id: a branch, tag or commit.
             style: "huggingface" or "microsoft": run the checkpoint as that reference does; by
                 default as the checkpoint says.
-            compile: run the encoder through torch.compile, for many pictures: the first of each
+            compile: run the encoder through torch.compile, for many images: the first of each
                 size takes some seconds more.
 
         Raises:
@@ -84,161 +140,387 @@ class Captioner(Speaker):
             )
         )
 
-    def preprocess(self, pictures: Sequence[Picture]) -> Tensor:
-        """Pictures, or the frames of a clip, as pixels (B, 3, H, W)."""
-        images = [p if isinstance(p, Image.Image) else open_image(Path(p)) for p in pictures]
-        return preprocess_batch(images, self.model.config.preprocess)
-
-    def look(self, view: View, sampling: Sampling = "uniform") -> tuple[Tensor, list[int] | None]:
-        """One view as pixels: (3, H, W) of a picture, (F, 3, H, W) of a clip.
-
-        Args:
-            view: a picture, a list of frames, or a path. Behind a path a model with temporal
-                embeddings sees a video or an animation as a clip of as many frames.
-            sampling: which frames of a file to take, see `sample_indices`.
-
-        Returns:
-            the pixels, and the numbers of the frames in their file where they were picked.
-        """
-        if isinstance(view, str | Path):
-            media = read_media(Path(view), self.model.config.frames, sampling)
-            if isinstance(media, Clip):
-                return self.preprocess(media.frames), media.indices
-            view = media
-        if isinstance(view, Image.Image):
-            return self.preprocess([view])[0], None
-        return self.preprocess(view), None
-
-    def see(self, views: View | Sequence[View], sampling: Sampling = "uniform") -> PictureScene:
-        """Read a picture, a clip, or a batch of either, once.
-
-        Args:
-            views: a path or Pillow image; a list of Pillow images (the frames of one clip if the
-                model has temporal embeddings, else a batch); or a list of views (a batch).
-            sampling: as in `look`.
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary.
 
         Raises:
-            GITError: a file cannot be read, or the views of a batch differ in size.
+            GITError: the checkpoint came without one, as the original's do.
         """
-        single = isinstance(views, str | Path | Image.Image) or self._is_clip(views)
-        batch: Sequence[View] = [views] if single else views  # type: ignore[assignment,list-item]
-        if not batch:
-            raise GITError("no picture was given")
-        looks = [self.look(view, sampling) for view in batch]
-        shapes = [tuple(pixels.shape) for pixels, _ in looks]
-        for shape in shapes:
-            if shape != shapes[0]:
-                raise GITError(
-                    f"the views of a batch come out as {shapes[0]} and as {shape}: see those of "
-                    "one shape together"
-                )
-        return self.see_pixels(
-            torch.stack([pixels for pixels, _ in looks]),
-            single=single,
-            frames=[indices for _, indices in looks],
+        if self._tokenizer is None:
+            raise GITError(
+                "this checkpoint has no vocabulary, so it cannot read or write text: convert it "
+                "again with --tokenizer FOLDER (for released models that of bert-base-uncased)"
+            )
+        return self._tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """Pillow images, or the frames of a clip, as pixels (B, 3, H, W)."""
+        return preprocess_batch(images, self.model.config.preprocess)
+
+    def load(self, image: ImageInput, sampling: Sampling = "uniform") -> LoadedImage:
+        """One image or clip as pixels; arguments and errors as in `preprocessing.inputs.load`."""
+        return load(image, self.model.config, sampling)
+
+    @overload
+    def see(self, images: ImageInput, sampling: Sampling = "uniform") -> ImageScene: ...
+
+    @overload
+    def see(self, images: ImageBatch, sampling: Sampling = "uniform") -> BatchScene: ...
+
+    def see(
+        self, images: ImageInput | ImageBatch, sampling: Sampling = "uniform"
+    ) -> ImageScene | BatchScene:
+        """Encode an image or a clip, or a list of them as a batch, once.
+
+        Args:
+            images, sampling: as in `load`; a list is always a batch, of any sizes.
+
+        Raises:
+            GITError: a file cannot be read, or the list is empty.
+        """
+        if isinstance(images, list | tuple):
+            return self.see_batch([self.load(image, sampling) for image in images])
+        loaded = self.load(images, sampling)
+        return ImageScene(self.see_pixels(loaded.pixels[None]).layers, loaded.frames)
+
+    def see_batch(self, images: Sequence[LoadedImage]) -> BatchScene:
+        """As `see`, for a batch that `load` prepared."""
+        if not images:
+            raise GITError("no image was given, expected at least one")
+        pixels = [image.pixels for image in images]
+        parts = tuple(
+            (group, self.see_pixels(torch.stack([pixels[i] for i in group])))
+            for group in group_by_shape(pixels)
         )
+        return BatchScene(parts, tuple(image.frames for image in images))
 
     @torch.inference_mode()
-    def see_pixels(
-        self,
-        pixels: Tensor,
-        *,
-        single: bool = False,
-        frames: Sequence[list[int] | None] | None = None,
-    ) -> PictureScene:
+    def see_pixels(self, pixels: Tensor) -> Scene:
         """As `see`, for pixels (B, 3, H, W) or (B, F, 3, H, W) that are preprocessed already."""
-        weight = self.model.projector.linear.weight
-        scene = self.model.see(pixels.to(weight.device, weight.dtype))
-        return PictureScene(scene.layers, single, tuple(frames or [None] * len(scene)))
+        return self.model.see(pixels.to(self.model.device, self.model.dtype))
 
-    def _is_clip(self, views: View | Sequence[View]) -> bool:
-        """Whether a list is the frames of one clip, not a batch."""
-        return (
-            self.model.config.frames > 0
-            and isinstance(views, Sequence)
-            and len(views) > 0
-            and all(isinstance(view, Image.Image) for view in views)
-        )
+    @overload
+    def caption(self, scene: SceneOrImage, options: DecodingOptions | None = None) -> Caption: ...
+
+    @overload
+    def caption(
+        self, scene: SceneOrBatch, options: DecodingOptions | None = None
+    ) -> list[Caption]: ...
 
     def caption(
-        self, scene: Seen, options: DecodingOptions | None = None
+        self, scene: SceneOrImage | SceneOrBatch, options: DecodingOptions | None = None
     ) -> Caption | list[Caption]:
-        """Say what is to be seen: the best caption, or a list of them for a batch.
+        """Describe an image: the best caption, or a list of them for a batch.
 
         Args:
             scene: what `see` returned, or what it takes.
             options: by default those of the checkpoint, `model.config.decoding`.
         """
-        seen = self._seen(scene)
-        return seen.unpacked([best for best, *_ in self.captions(seen, options)])
+        scene = self._seen(scene)
+        captions = self.generate(scene, [[None]] * len(scene), options)
+        best = [texts[0] for [texts] in captions]
+        return best if isinstance(scene, BatchScene) else best[0]
 
     @overload
     def ask(
-        self, scene: Seen, questions: str, options: DecodingOptions | None = None
-    ) -> Caption | list[Caption]: ...
+        self, scene: SceneOrImage, questions: str, options: DecodingOptions | None = None
+    ) -> Caption: ...
 
     @overload
     def ask(
-        self, scene: Seen, questions: Texts, options: DecodingOptions | None = None
-    ) -> list[Caption] | list[list[Caption]]: ...
+        self, scene: SceneOrImage, questions: Texts, options: DecodingOptions | None = None
+    ) -> list[Caption]: ...
+
+    @overload
+    def ask(
+        self, scene: SceneOrBatch, questions: str, options: DecodingOptions | None = None
+    ) -> list[Caption]: ...
+
+    @overload
+    def ask(
+        self, scene: SceneOrBatch, questions: Texts, options: DecodingOptions | None = None
+    ) -> list[list[Caption]]: ...
 
     def ask(
-        self, scene: Seen, questions: str | Texts, options: DecodingOptions | None = None
+        self,
+        scene: SceneOrImage | SceneOrBatch,
+        questions: str | Texts,
+        options: DecodingOptions | None = None,
     ) -> Caption | list[Caption] | list[list[Caption]]:
-        """Answer a question, or several, about each picture; the picture is read once.
+        """Answer a question, or a list of them, about each image; the image is encoded once.
 
         Returns:
-            a Caption whose text is the best answer, a list of them for several questions; for a
-            batch a list of either, picture by picture.
+            a Caption whose text is the best answer, a list of them for a list of questions; for a
+            batch a list of either, image by image.
 
         Raises:
             GITError: a question is empty, or longer than the model's positions.
         """
-        seen = self._seen(scene)
-        several = [questions] if isinstance(questions, str) else questions
-        rows = [[best for best, *_ in row] for row in self.answers(seen, several, options)]
-        lists = seen.unpacked(rows)
-        single = seen.unpacked([row[0] for row in rows])
-        return single if isinstance(questions, str) else lists
+        scene = self._seen(scene)
+        row = [questions] if isinstance(questions, str) else _require_list(questions, "question")
+        answers = self.generate(scene, [row] * len(scene), options)
+        best = [[texts[0] for texts in image] for image in answers]
+        rows = [answer for [answer] in best] if isinstance(questions, str) else best
+        return rows if isinstance(scene, BatchScene) else rows[0]
+
+    @overload
+    def score(
+        self, scene: SceneOrImage, texts: Texts, *, question: str | None = None
+    ) -> list[Caption]: ...
+
+    @overload
+    def score(
+        self, scene: SceneOrBatch, texts: Texts, *, question: str | None = None
+    ) -> list[list[Caption]]: ...
 
     def score(
-        self, scene: Seen, texts: Texts, *, question: str | None = None
+        self, scene: SceneOrImage | SceneOrBatch, texts: Texts, *, question: str | None = None
     ) -> list[Caption] | list[list[Caption]]:
-        """The exact log p(text | picture) of each text, its end included.
+        """The exact log p(text | image) of each text, its end included.
 
         Args:
             question: score the texts as answers to it.
 
         Returns:
-            the texts in the order given, for a batch a list of them for each picture.
+            the texts in the order given, for a batch a list of them for each image.
         """
-        seen = self._seen(scene)
-        return seen.unpacked(self.scores(seen, texts, question=question))
+        scene = self._seen(scene)
+        tokens = [self._ended(text) for text in _require_list(texts, "text")]
+        scored = self._scored(scene, texts, tokens, question)
+        return scored if isinstance(scene, BatchScene) else scored[0]
+
+    @overload
+    def classify(
+        self,
+        scene: SceneOrImage,
+        labels: Texts,
+        *,
+        template: str = "{}",
+        question: str | None = None,
+        generate: Literal[False] = False,
+    ) -> list[Label]: ...
+
+    @overload
+    def classify(
+        self,
+        scene: SceneOrBatch,
+        labels: Texts,
+        *,
+        template: str = "{}",
+        question: str | None = None,
+        generate: Literal[False] = False,
+    ) -> list[list[Label]]: ...
+
+    @overload
+    def classify(
+        self,
+        scene: SceneOrImage,
+        labels: Texts,
+        *,
+        template: str = "{}",
+        question: str | None = None,
+        generate: Literal[True],
+    ) -> Caption: ...
+
+    @overload
+    def classify(
+        self,
+        scene: SceneOrBatch,
+        labels: Texts,
+        *,
+        template: str = "{}",
+        question: str | None = None,
+        generate: Literal[True],
+    ) -> list[Caption]: ...
 
     def classify(
-        self, scene: Seen, labels: Texts, *, template: str = "{}", question: str | None = None
-    ) -> list[Label] | list[list[Label]]:
-        """Which of these labels fits each picture: all of them with their probabilities, the
-        likeliest first. The probabilities are exact: each label is scored, none is sampled.
+        self,
+        scene: SceneOrImage | SceneOrBatch,
+        labels: Texts,
+        *,
+        template: str = "{}",
+        question: str | None = None,
+        generate: bool = False,
+    ) -> Caption | list[Caption] | list[Label] | list[list[Label]]:
+        """Rank these labels for each image, by their exact probabilities, most probable first.
 
         Args:
             template: the text that a label makes, such as "a photo of a {}".
             question: take the labels as answers to it.
+            generate: generate one label instead, greedily under a trie of all labels, as the paper
+                classifies (section 4.4): not always the most probable label, but cheaper where
+                there are many.
 
         Raises:
-            GITError: a label is empty, or there twice once it is in tokens.
+            GITError: a label is empty, or two labels have the same tokens.
         """
-        seen = self._seen(scene)
-        return seen.unpacked(self.labels(seen, labels, template=template, question=question))
+        scene = self._seen(scene)
+        tokens = self._label_tokens(labels, template)
+        if generate:
+            best = self._generated_labels(scene, labels, tokens, question)
+            return best if isinstance(scene, BatchScene) else best[0]
+        ranked = [_as_labels(row) for row in self._scored(scene, labels, tokens, question)]
+        return ranked if isinstance(scene, BatchScene) else ranked[0]
 
-    def pick(
-        self, scene: Seen, labels: Texts, *, template: str = "{}", question: str | None = None
-    ) -> Caption | list[Caption]:
-        """One of these labels for each picture, generated under a trie of all labels, as the paper
-        classifies (section 4.4): greedy, so not always the likeliest, but cheaper than `classify`
-        where there are many. Arguments as there."""
-        seen = self._seen(scene)
-        return seen.unpacked(self.picks(seen, labels, template=template, question=question))
+    def generate(
+        self,
+        scene: ImageScene | BatchScene,
+        questions: Sequence[Sequence[str | None]],
+        options: DecodingOptions | None = None,
+    ) -> list[list[list[Caption]]]:
+        """All texts of a search, which `caption` and `ask` take the best of.
 
-    def _seen(self, scene: Seen) -> PictureScene:
-        return scene if isinstance(scene, PictureScene) else self.see(scene)
+        Args:
+            questions: those of each image, or None for a caption; images may differ in number.
+
+        Returns:
+            for each image, for each of its questions, `options.num_return_sequences` texts, best
+            first.
+        """
+        options = options or self.model.config.decoding
+        prompts = [[self.prompt(question) for question in row] for row in questions]
+        return _per_image(
+            scene, lambda part, images: self._generated(part, [prompts[i] for i in images], options)
+        )
+
+    def prompt(self, question: str | None) -> list[int]:
+        """What a text is generated after: the start token and, for an answer, the question."""
+        config = self.model.config
+        return (
+            [config.bos_id] if question is None else prompt_tokens(question, self.tokenizer, config)
+        )
+
+    def _seen(self, scene: SceneOrImage | SceneOrBatch) -> ImageScene | BatchScene:
+        return scene if isinstance(scene, ImageScene | BatchScene) else self.see(scene)
+
+    def _generated(
+        self, scene: Scene, prompts: Sequence[Sequence[list[int]]], options: DecodingOptions
+    ) -> list[list[list[Caption]]]:
+        """`generate` for images of one shape: those with equally many prompts go together."""
+        results: list[list[list[Caption]]] = [[] for _ in prompts]
+        for count in sorted({len(row) for row in prompts} - {0}):
+            images = [image for image, row in enumerate(prompts) if len(row) == count]
+            part = scene.select(images)
+            width = max(options.num_beams, options.num_return_sequences)
+            size = max(1, MAX_ROWS // (len(images) * width))
+            for first in range(0, count, size):
+                chunks = [prompts[image][first : first + size] for image in images]
+                flat = [prompt for chunk in chunks for prompt in chunk]
+                texts = iter(generate(self.model, part, flat, options))
+                for image, chunk in zip(images, chunks, strict=True):
+                    results[image] += [self._captions(row) for row in islice(texts, len(chunk))]
+        return results
+
+    def _captions(self, generations: Sequence[Generation]) -> list[Caption]:
+        return [_caption(self.tokenizer.decode(text.tokens), text) for text in generations]
+
+    def _scored(
+        self,
+        scene: ImageScene | BatchScene,
+        names: Texts,
+        tokens: Sequence[list[int]],
+        question: str | None,
+    ) -> list[list[Caption]]:
+        """For each image its score of each text, under the name that the text goes by."""
+        prompt = self.prompt(question)
+
+        def score(part: Scene, images: list[int]) -> list[list[Caption]]:
+            rows = score_texts(self.model, part, [prompt] * len(images), tokens)
+            return [
+                [
+                    Caption(name, text, sum(logprobs), logprobs)
+                    for name, text, logprobs in zip(names, tokens, row, strict=True)
+                ]
+                for row in rows
+            ]
+
+        return _per_image(scene, score)
+
+    def _generated_labels(
+        self,
+        scene: ImageScene | BatchScene,
+        labels: Texts,
+        tokens: Sequence[list[int]],
+        question: str | None,
+    ) -> list[Caption]:
+        """For each image the label that greedy search finds under a trie of all labels."""
+        prompt = self.prompt(question)
+        name_of = dict(zip(map(tuple, tokens), labels, strict=True))
+        longest = max(name_of, key=len)
+        limit = self.model.config.decoder.positions - len(prompt)
+        if len(longest) > limit:
+            raise GITError(
+                f"the label {name_of[longest]!r} has {len(longest)} tokens with its end, "
+                f"expected at most {limit}"
+            )
+        options, trie = DecodingOptions(max_new_tokens=len(longest)), TokenTrie(tokens)
+
+        def choose(part: Scene, images: list[int]) -> list[Caption]:
+            texts = generate(self.model, part, [prompt] * len(images), options, trie)
+            return [_caption(name_of[tuple(best.tokens)], best) for best, *_ in texts]
+
+        return _per_image(scene, choose)
+
+    def _ended(self, text: str) -> list[int]:
+        """The tokens of a text and the end token, which stands nowhere else."""
+        tokens, end = self.tokenizer.encode(text), self.model.config.eos_id
+        if not tokens:
+            raise GITError(f"the text {text!r} is empty, expected some words")
+        if end in tokens:
+            raise GITError(f"the text {text!r} holds the end token, which is appended anyway")
+        return [*tokens, end]
+
+    def _label_tokens(self, labels: Texts, template: str) -> list[list[int]]:
+        if "{}" not in template:
+            raise GITError(f"the template {template!r} has no place for the label, expected {{}}")
+        label_of: dict[tuple[int, ...], str] = {}
+        for number, label in enumerate(_require_list(labels, "label"), start=1):
+            if not label.strip():
+                raise GITError(f"label {number} is empty, expected some words")
+            tokens = tuple(self._ended(template.replace("{}", label)))
+            if tokens in label_of:
+                raise GITError(
+                    f"the labels {label_of[tokens]!r} and {label!r} have the same tokens, expected "
+                    "distinct ones"
+                )
+            label_of[tokens] = label
+        return [list(tokens) for tokens in label_of]
+
+
+def _require_list(texts: Texts, kind: str) -> Texts:
+    """The texts, if they are a list and not empty; a str would be taken letter by letter."""
+    if isinstance(texts, str) or not texts:
+        raise GITError(f"the {kind}s are {texts!r}, expected a list of at least one {kind}")
+    return texts
+
+
+def _per_image(
+    scene: ImageScene | BatchScene, run: Callable[[Scene, list[int]], list[T]]
+) -> list[T]:
+    """The results of all images, in order; `run` gets the images of one shape at a time."""
+    if isinstance(scene, ImageScene):
+        return run(scene, [0])
+    results: dict[int, T] = {}
+    for images, part in scene.parts:
+        results.update(zip(images, run(part, images), strict=True))
+    return [results[image] for image in range(len(scene))]
+
+
+def _caption(text: str, generation: Generation) -> Caption:
+    return Caption(text, generation.tokens, generation.logprob, generation.token_logprobs)
+
+
+def _as_labels(scored: Sequence[Caption]) -> list[Label]:
+    """Log-probabilities as shares of a whole, the largest first."""
+    logprobs = torch.tensor([caption.logprob for caption in scored], dtype=torch.float64)
+    labels = [
+        Label(caption.text, share, caption.logprob)
+        for caption, share in zip(scored, logprobs.softmax(0).tolist(), strict=True)
+    ]
+    return sorted(labels, key=lambda label: -label.probability)

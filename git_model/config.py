@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from git_model.settings import ConfigError, from_dict, is_file, read_mapping
+from git_model.utils.errors import ConfigError
+from git_model.utils.serialize import from_dict, is_file, read_mapping, shown
 
 Style = Literal["huggingface", "microsoft"]
-Activation = Literal["gelu", "quick_gelu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
+EarlyStopping = Literal[False, True, "never"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -22,33 +25,41 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 KEEP_ASPECT = {480: 640, 420: 560}
 
 
-# What any size may be at most, far above that of every model there is: a damaged or hostile file
-# must not ask for the whole memory, or for hours of building layers.
-LARGEST = 2**16
-LARGEST_OF = {"vocab_size": 2**20, "layers": 2**10, "beams": 2**10, "sequences": 2**12}
-MOST_FRAMES = 2**10
-LARGEST_PICTURE = 2**12  # pixels a side that a model is shown
+# Upper limits, far above the sizes of every known model: a damaged or hostile file must not ask for
+# the whole memory, or for hours of building layers.
+MAX_SIZE = 2**16
+MAX_SIZE_OF = {
+    "vocab_size": 2**20,
+    "layers": 2**10,
+    "num_beams": 2**10,
+    "num_return_sequences": 2**12,
+}
+MAX_FRAMES = 2**10
+MAX_IMAGE_SIDE = 2**12  # pixels
+MAX_EOS_IDS = 2**6
 
 
-def _positive(config: Any, room: str, *names: str) -> None:
+def _positive(config: Any, table: str, *names: str) -> None:
     for name in names:
-        value, largest = getattr(config, name), LARGEST_OF.get(name, LARGEST)
+        value, largest = getattr(config, name), MAX_SIZE_OF.get(name, MAX_SIZE)
         if not 1 <= value <= largest:
             limit = "at least 1" if value < 1 else f"at most {largest}"
-            raise ConfigError(f"{room}: {name} is {value}, expected {limit}")
+            raise ConfigError(f"{table}: {name} is {value}, expected {limit}")
 
 
-def _common_checks(config: Any, room: str) -> None:
-    _positive(config, room, "width", "layers", "heads", "mlp_width")
+def _common_checks(config: Any, table: str) -> None:
+    _positive(config, table, "width", "layers", "heads", "mlp_width")
     if config.width % config.heads:
-        raise ConfigError(f"{room}: width {config.width} is not a multiple of heads {config.heads}")
+        raise ConfigError(
+            f"{table}: width {config.width} is not a multiple of heads {config.heads}"
+        )
 
 
-def _fraction(config: Any, room: str, *names: str) -> None:
+def _fraction(config: Any, table: str, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not 0 <= value < 1:
-            raise ConfigError(f"{room}: {name} is {value}, expected 0 or more and less than 1")
+            raise ConfigError(f"{table}: {name} is {value}, expected 0 or more and less than 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +140,9 @@ class PreprocessConfig:
             raise ConfigError("preprocess: long_side_max needs short_side")
         sizes = (self.short_side, self.long_side_max, *(self.exact or ()), *(self.crop or ()))
         for size in sizes:
-            if size is not None and not 1 <= size <= LARGEST_PICTURE:
+            if size is not None and not 1 <= size <= MAX_IMAGE_SIDE:
                 raise ConfigError(
-                    f"preprocess: a size is {size}, expected from 1 to {LARGEST_PICTURE} pixels"
+                    f"preprocess: a size is {size}, expected from 1 to {MAX_IMAGE_SIDE} pixels"
                 )
         if any(not 0 < value < math.inf for value in self.std):
             raise ConfigError(f"preprocess: std is {self.std}, expected numbers above 0")
@@ -164,54 +175,84 @@ def _option(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
-    """How the words are chosen: greedily, by beam search (`beams`), or at random (`sample`)."""
+    """How tokens are chosen: greedily, by beam search (`num_beams`), or at random (`do_sample`).
 
-    max_new_tokens: int = _option(20, "Most tokens to generate, the end token among them.")
-    min_new_tokens: int = _option(0, "Tokens to generate before the end token may come.")
-    beams: int = _option(1, "Texts that beam search keeps at each step; 1: greedy.")
-    length_penalty: float = _option(1.0, "Exponent by which beam search favours longer texts.")
-    dialect: Style = _option("huggingface", "Whose beam search: how it ends and what it scores.")
-    sequences: int = _option(1, "Texts to return for each image or question.")
-    sample: bool = _option(False, "Draw each token at random instead of taking the best.")
-    temperature: float = _option(1.0, "Below 1 samples safer tokens, above 1 wilder ones.")
-    top_k: int = _option(0, "Sample among the k best tokens only; 0: among all.")
-    top_p: float = _option(1.0, "Sample among the best tokens that make up this probability.")
-    seed: int = _option(0, "Of the random numbers for sampling.")
-    repetition_penalty: float = _option(1.0, "Above 1 makes tokens that were there less likely.")
-    no_repeat_ngram: int = _option(0, "Never repeat a run of this many tokens; 0: free.")
-    no_double: bool = _option(False, "A token never follows itself (the original's greedy search).")
-    suppress: tuple[int, ...] = _option((), "Ids of tokens that are never generated.")
+    Names and meanings are those of Transformers' `generate` where it has the option.
+    """
+
+    max_new_tokens: int = _option(20, "Maximum number of generated tokens, the end token included.")
+    max_length: int | None = _option(None, "The same with the prompt counted; both limits hold.")
+    min_new_tokens: int = _option(0, "Number of tokens before the end token is allowed.")
+    min_length: int = _option(0, "The same with the prompt counted; both limits hold.")
+    num_beams: int = _option(1, "Beam width; 1 is greedy search.")
+    length_penalty: float = _option(1.0, "Beam search: exponent of the length; higher is longer.")
+    early_stopping: EarlyStopping = _option(
+        False, "Beam search: stop at num_beams finished texts (true), by an estimate (false), or when "
+        "no better text is possible (never)."
+    )  # fmt: skip
+    style: Style = _option("huggingface", "Beam search: score and stop as this reference does.")
+    num_return_sequences: int = _option(1, "Number of texts for each image or question.")
+    do_sample: bool = _option(False, "Sample each token instead of taking the best.")
+    temperature: float = _option(1.0, "Sampling: divide the logits by this.")
+    top_k: int = _option(0, "Sampling: keep the k most probable tokens only; 0 keeps all.")
+    top_p: float = _option(1.0, "Sampling: keep the most probable tokens up to this probability.")
+    seed: int = _option(0, "Sampling: seed of the random numbers.")
+    repetition_penalty: float = _option(1.0, "Above 1: tokens that occurred become less probable.")
+    no_repeat_ngram_size: int = _option(0, "No n-gram of this size occurs twice; 0 allows all.")
+    no_repeat_token: bool = _option(
+        False, "No token follows itself (the original's greedy search)."
+    )
+    suppress_tokens: tuple[int, ...] = _option((), "Id of a token that is never generated.")
 
     def __post_init__(self) -> None:
-        _positive(self, "decoding", "max_new_tokens", "beams", "sequences")
+        _positive(self, "decoding", "max_new_tokens", "num_beams", "num_return_sequences")
         for name, good, expected in (
+            ("max_length", self.max_length is None or 2 <= self.max_length <= MAX_SIZE,
+             f"from 2 to {MAX_SIZE}"),
             ("min_new_tokens", 0 <= self.min_new_tokens < self.max_new_tokens,
              "0 or more and less than max_new_tokens"),
-            ("dialect", self.dialect in get_args(Style), f"one of {', '.join(get_args(Style))}"),
-            ("sample", not (self.sample and self.beams > 1), "either sample or beams"),
-            ("sequences", self.sample or self.sequences <= self.beams,
-             "at most as many as beams, or sample"),
+            ("min_length", 0 <= self.min_length < (self.max_length or MAX_SIZE),
+             "0 or more and less than max_length"),
+            ("style", self.style in get_args(Style), f"one of {', '.join(get_args(Style))}"),
+            ("early_stopping", self.early_stopping in get_args(EarlyStopping),
+             "one of False, True, 'never'"),
+            ("do_sample", not (self.do_sample and self.num_beams > 1),
+             "either do_sample or num_beams"),
+            ("num_return_sequences",
+             self.do_sample or self.num_return_sequences <= self.num_beams,
+             "at most num_beams, or do_sample"),
             ("length_penalty", -100 <= self.length_penalty <= 100, "from -100 to 100"),
             ("temperature", 1e-3 <= self.temperature <= 1e3, "from 0.001 to 1000"),
             ("seed", abs(self.seed) < 2**63, "a number of at most 63 bits"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
             ("repetition_penalty", 0 < self.repetition_penalty <= 1e3, "more than 0, at most 1000"),
-            ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
+            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "0 or more"),
         ):  # fmt: skip
             if not good:
                 raise ConfigError(f"decoding: {name} is {getattr(self, name)}, expected {expected}")
 
+    def max_tokens_after(self, prompt: Sequence[int], limit: int) -> int:
+        """The most tokens after this prompt, at least one.
+
+        Args:
+            limit: another limit, of new tokens.
+        """
+        limit = min(limit, self.max_new_tokens)
+        return (
+            limit if self.max_length is None else max(1, min(limit, self.max_length - len(prompt)))
+        )
+
 
 def style_decoding(style: Style) -> DecodingOptions:
-    """How a style's reference writes by default.
+    """How a style's reference decodes by default.
 
     huggingface: `generate` as it is, greedy. microsoft: model.py, `get_git_model`; 1,024 tokens
     with the start token, which no caption reaches, but its beam search ends by that number.
     """
     if style == "huggingface":
         return DecodingOptions()
-    return DecodingOptions(beams=4, length_penalty=0.6, dialect="microsoft", max_new_tokens=1023)
+    return DecodingOptions(num_beams=4, length_penalty=0.6, style="microsoft", max_new_tokens=1023)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,21 +265,35 @@ class GITConfig:
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     frames: int = 0  # temporal embeddings: the most frames a clip may have; 0 for images only
     bos_id: int = 101  # [CLS]
-    eos_id: int = 102  # [SEP]
+    eos_ids: tuple[int, ...] = (102,)  # [SEP] first: it ends training texts; each ends generation
     pad_id: int = 0  # [PAD]
     style: Style = "huggingface"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.frames <= MOST_FRAMES:
+        if not 0 <= self.frames <= MAX_FRAMES:
             raise ConfigError(
-                f"frames is {self.frames}, expected from 0 (images only) to {MOST_FRAMES}"
+                f"frames is {self.frames}, expected from 0 (images only) to {MAX_FRAMES}"
             )
-        for name in ("bos_id", "eos_id", "pad_id"):
-            value = getattr(self, name)
-            if not 0 <= value < self.decoder.vocab_size:
-                raise ConfigError(
-                    f"{name} is {value}, expected an id below vocab_size {self.decoder.vocab_size}"
-                )
+        if not 1 <= len(set(self.eos_ids)) == len(self.eos_ids) <= MAX_EOS_IDS:
+            raise ConfigError(
+                f"eos_ids is {shown(self.eos_ids)}, expected distinct ids, at least one"
+            )
+        for name, values in (
+            ("bos_id", (self.bos_id,)),
+            ("eos_ids", self.eos_ids),
+            ("pad_id", (self.pad_id,)),
+        ):
+            for value in values:
+                if not 0 <= value < self.decoder.vocab_size:
+                    raise ConfigError(
+                        f"{name} has {value}, expected an id below vocab_size "
+                        f"{self.decoder.vocab_size}"
+                    )
+
+    @property
+    def eos_id(self) -> int:
+        """The end token of training texts and scored texts."""
+        return self.eos_ids[0]
 
     def with_style(self, style: Style) -> "GITConfig":
         """The same model run as the other reference runs it (see the README's table of styles)."""
@@ -254,7 +309,9 @@ class GITConfig:
             preprocess=style_preprocess(
                 style, image_size=self.encoder.image_size, video=self.frames > 0
             ),
-            decoding=dataclasses.replace(style_decoding(style), suppress=self.decoding.suppress),
+            decoding=dataclasses.replace(
+                style_decoding(style), suppress_tokens=self.decoding.suppress_tokens
+            ),
         )
 
 
@@ -271,8 +328,8 @@ def named_config(name: str) -> GITConfig:
     folder = config_folder() / "model"
     path = folder / f"{name}.toml"
     if not is_file(path):
-        known = ", ".join(sorted(item.stem for item in folder.glob("*.toml")))
-        raise ConfigError(f"no configuration named {name!r}, expected one of {known}")
+        names = ", ".join(sorted(item.stem for item in folder.glob("*.toml")))
+        raise ConfigError(f"no configuration named {name!r}, expected one of {names}")
     return read_config(path)
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from git_model.settings import GITError
+from git_model.utils.errors import GITError
 
 MB = 2**20
 PART = 200  # inputs; hypothesis keeps what it made until it has made the last one

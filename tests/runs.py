@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from biting import bite
+from parity_models import bite
 from safetensors.torch import load_file
 from tiny import tiny_config
 from torch import Tensor
 
-from git_model.checkpoint import TOKENIZER, write_checkpoint
-from git_model.model import GIT
-from git_model.settings import from_dict, to_dict
-from git_model.train.loop import CHECKPOINT
-from git_model.train.recipe import Recipe
-from git_model.train.reports import LOG
-from git_model.train.start import named_tokenizer, resized
+from git_model.checkpoints.native import TOKENIZER, write_checkpoint
+from git_model.model.git import GIT
+from git_model.training.initialization import named_tokenizer, resized
+from git_model.training.loop import CHECKPOINT
+from git_model.training.recipe import Recipe
+from git_model.training.reports import LOG
+from git_model.utils.serialize import from_dict, to_dict
 
 Table = dict[str, Any]
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from git_model import Captioner, DecodingOptions, speaker
-from git_model.captioner import PictureScene
-from git_model.model import GIT
-from git_model.settings import GITError
-from git_model.tokenizer import Tokenizer
+from git_model import Captioner, DecodingOptions
+from git_model import captioner as speaker
+from git_model.captioner import ImageScene
+from git_model.model.git import GIT
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.utils.errors import GITError
 
 ROUNDING = 1e-5  # a search takes its logits in float32, whatever the model has
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"word{n}" for n in range(36))]
@@ -52,7 +53,7 @@ def exact_captioner() -> Captioner:
                 parameter.normal_(std=1.5 / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.2)
-        model.decoder.output_bias[2] = 3.0  # texts end
+        model.decoder.lm_head.bias[2] = 3.0  # texts end
     return Captioner(model, Tokenizer.from_vocab(WORDS))
 
 
@@ -86,16 +87,18 @@ def test_a_path_and_its_picture_are_the_same(git: Captioner, tmp_path: Path) -> 
 
 def test_a_scene_is_read_once_and_asked_often(git: Captioner) -> None:
     scene = git.see(picture(0))
-    assert isinstance(scene, PictureScene)
+    assert isinstance(scene, ImageScene)
     first = git.caption(scene)
     longer = git.caption(scene, DecodingOptions(max_new_tokens=23))
     assert longer.tokens[: len(first.tokens)] == first.tokens
 
 
 def test_several_captions_come_best_first(git: Captioner) -> None:
-    (found,) = git.captions(git.see(picture(0)), DecodingOptions(beams=3, sequences=3))
+    (found,) = git.captions(
+        git.see(picture(0)), DecodingOptions(num_beams=3, num_return_sequences=3)
+    )
     assert len(found) == 3
-    assert git.caption(picture(0), DecodingOptions(beams=3)).tokens == found[0].tokens
+    assert git.caption(picture(0), DecodingOptions(num_beams=3)).tokens == found[0].tokens
 
 
 def test_a_list_of_frames_is_one_clip_where_the_model_knows_clips(clips: Captioner) -> None:
@@ -120,9 +123,9 @@ def test_nothing_to_see_is_an_error(git: Captioner) -> None:
 def test_the_microsoft_style_searches_with_four_beams(git: Captioner) -> None:
     model = GIT.from_state(git.model.config.with_style("microsoft"), git.model.state_dict(), "x")
     originals = Captioner(model, git.tokenizer)
-    assert model.decoder.norm.eps == 1e-8
+    assert model.decoder.embedding_norm.eps == 1e-8
     caption = originals.caption(picture(0))
-    four = DecodingOptions(beams=4, length_penalty=0.6, dialect="microsoft", max_new_tokens=23)
+    four = DecodingOptions(num_beams=4, length_penalty=0.6, style="microsoft", max_new_tokens=23)
     assert caption == originals.caption(picture(0), four)
 
 
@@ -196,7 +199,10 @@ def test_many_questions_are_answered_a_few_at_a_time(
     exact: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = exact.see([picture(0), picture(1)])
-    questions, options = [f"word{n}" for n in range(7)], DecodingOptions(beams=2, sequences=2)
+    questions, options = (
+        [f"word{n}" for n in range(7)],
+        DecodingOptions(num_beams=2, num_return_sequences=2),
+    )
     at_once = exact.answers(scene, questions, options)
     assert [[len(answers) for answers in row] for row in at_once] == [[2] * 7] * 2
     monkeypatch.setattr(speaker, "ROWS", 12)
@@ -235,7 +241,9 @@ def test_a_score_equals_teacher_forcing(exact: Captioner, question: str | None) 
 
 
 def test_a_generated_caption_has_the_score_of_its_text(exact: Captioner) -> None:
-    options = DecodingOptions(beams=3, suppress=(0, 1, 3), length_penalty=0.0, min_new_tokens=3)
+    options = DecodingOptions(
+        num_beams=3, suppress_tokens=(0, 1, 3), length_penalty=0.0, min_new_tokens=3
+    )
     caption = exact.caption(picture(2), options)
     assert caption.text
     assert caption.tokens[-1] == 2

@@ -24,7 +24,8 @@ from git_model.config import (
     read_config,
     style_preprocess,
 )
-from git_model.settings import ConfigError, from_dict, read_mapping, to_dict
+from git_model.utils.errors import ConfigError
+from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
 NAMES = sorted(path.stem for path in (config_folder() / "model").glob("*.toml"))
 

@@ -8,12 +8,12 @@ from types import ModuleType
 import pytest
 
 from git_model.captioner import Captioner
-from git_model.checkpoint import folder_of
+from git_model.checkpoints.native import folder_of
 from git_model.config import named_config
+from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.shapes.source import Task
 from git_model.shapes.texts import vocabulary
 from git_model.shapes.world import Split
-from git_model.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 LEAST: dict[tuple[Task, Split], float] = {  # per cent exactly right

@@ -13,8 +13,9 @@ from test_demo import script
 from tiny import tiny_model
 
 from git_model.captioner import Captioner
-from git_model.settings import GITError, from_dict
-from git_model.train.recipe import Recipe, difference, read_recipe
+from git_model.training.recipe import Recipe, difference, read_recipe
+from git_model.utils.errors import GITError
+from git_model.utils.serialize import from_dict
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples" / "experiments"

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from git_model.checkpoint import TOKENIZER, write_checkpoint
+from git_model.checkpoints.native import TOKENIZER, write_checkpoint
 from git_model.config import DecoderConfig, EncoderConfig, GITConfig, PreprocessConfig
-from git_model.model import GIT
-from git_model.tokenizer import Tokenizer
+from git_model.model.git import GIT
+from git_model.preprocessing.tokenizer import Tokenizer
 
 
 def tiny_config(**changes: Any) -> GITConfig:

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects, brought into the form of `git_model` and back.
+"""Checkpoints of other projects, converted to the format of `git_model` and back.
 
 Names are imported when first used, so that the command line answers at once.
 """
@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from weights_convert.folders import convert, read_foreign
+    from weights_convert.hub import find_folder
     from weights_convert.rules import ConversionError
+    from weights_convert.verify import verify
 
-__all__ = ["ConversionError", "convert", "read_foreign"]
+__all__ = ["ConversionError", "convert", "find_folder", "read_foreign", "verify"]
 
-_ROOMS = {"ConversionError": "rules", "convert": "folders", "read_foreign": "folders"}
+_MODULES = {
+    "ConversionError": "rules",
+    "convert": "folders",
+    "find_folder": "hub",
+    "read_foreign": "folders",
+    "verify": "verify",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(import_module(f"weights_convert.{_ROOMS[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"weights_convert.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'weights_convert' has no attribute {name!r}")

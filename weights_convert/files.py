@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from git_model.checkpoint import require_header
+from git_model.checkpoints.native import require_header
 from git_model.config import GITConfig
-from git_model.settings import is_file, read_mapping, shown
-from git_model.tokenizer import JSON, VOCAB, Tokenizer
+from git_model.preprocessing.tokenizer import JSON, VOCAB, Tokenizer
+from git_model.utils.serialize import is_file, read_mapping, shown
 from weights_convert.pickles import look_into, require_claims
 from weights_convert.rules import ConversionError, Tensors
 

@@ -13,12 +13,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from git_model.checkpoint import CONFIG, WEIGHTS, is_checkpoint, new_folder
-from git_model.config import GITConfig, style_preprocess
-from git_model.settings import GITError, from_dict, is_file, read_mapping, shown
-from git_model.tokenizer import JSON, SETTINGS, UNK, Tokenizer
+from git_model.checkpoints.native import CONFIG, WEIGHTS, is_checkpoint
+from git_model.config import Activation, GITConfig, style_preprocess
+from git_model.preprocessing.tokenizer import JSON, SETTINGS, UNK, Tokenizer
+from git_model.utils.atomic import new_folder
+from git_model.utils.errors import GITError
+from git_model.utils.serialize import from_dict, is_file, read_mapping, shown
 from weights_convert import processor
 from weights_convert.files import INDEX, Checkpoint, open_tensors, open_tokenizer
+from weights_convert.generation_config import FILE as GENERATION
+from weights_convert.generation_config import (
+    as_setting,
+    end_tokens,
+    read_generation,
+    write_generation,
+)
 from weights_convert.rules import ConversionError, Rule, Tensors, apply, cat, nested, stack, undo
 from weights_convert.towers import BERT_LAYERS, decoding_of, empty_tensors
 
@@ -27,8 +36,8 @@ WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, PICKLE, PICKLE + INDEX)  # the first t
 
 VISION = (
     Rule("embeddings.class_embedding", "class_token"),
-    Rule("embeddings.patch_embedding.weight", "patch.weight"),
-    Rule("embeddings.position_embedding.weight", "position"),
+    Rule("embeddings.patch_embedding.weight", "patch_embedding.weight"),
+    Rule("embeddings.position_embedding.weight", "position_embedding"),
     Rule("pre_layrnorm.*", "pre_norm.*"),
     Rule("encoder.layers.*.layer_norm1.*", "blocks.*.attn_norm.*"),
     Rule(
@@ -50,16 +59,18 @@ VISION = (
 
 TABLE = (
     *nested("git.image_encoder.vision_model", "encoder", VISION),
-    Rule("git.img_temporal_embedding.#", "temporal", stack),
-    Rule("git.img_temperal_embedding.#", "temporal", stack),  # so spelled before version 5
+    Rule("git.img_temporal_embedding.#", "temporal_embedding", stack),
+    Rule(
+        "git.img_temperal_embedding.#", "temporal_embedding", stack
+    ),  # so spelled before version 5
     Rule("git.visual_projection.visual_projection.0.*", "projector.linear.*"),
     Rule("git.visual_projection.visual_projection.1.*", "projector.norm.*"),
-    Rule("git.embeddings.word_embeddings.weight", "decoder.token.weight"),
-    Rule("git.embeddings.position_embeddings.weight", "decoder.position.weight"),
-    Rule("git.embeddings.LayerNorm.*", "decoder.norm.*"),
+    Rule("git.embeddings.word_embeddings.weight", "decoder.token_embedding.weight"),
+    Rule("git.embeddings.position_embeddings.weight", "decoder.position_embedding.weight"),
+    Rule("git.embeddings.LayerNorm.*", "decoder.embedding_norm.*"),
     Rule("git.embeddings.position_ids", None),
     *nested("git.encoder.layer", "decoder.blocks", BERT_LAYERS),
-    Rule("output.bias", "decoder.output_bias"),
+    Rule("output.bias", "decoder.lm_head.bias"),
 )
 OUTPUT, WORDS = "output.weight", "git.embeddings.word_embeddings.weight"
 
@@ -90,7 +101,7 @@ TEXT_FIELDS: dict[str, tuple[str, Any]] = {
 }
 ID_FIELDS: dict[str, tuple[str, Any]] = {
     "bos_token_id": ("bos_id", 101),
-    "eos_token_id": ("eos_id", 102),
+    "eos_token_id": ("eos_ids", 102),
     "pad_token_id": ("pad_id", 0),
 }
 
@@ -103,9 +114,22 @@ FIXED: dict[str, Any] = {
 VISION_FIXED: dict[str, Any] = {"num_channels": 3}
 
 
+# Their name of an activation -> ours.
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+TO_HF_ACTIVATION = {"gelu_tanh": "gelu_pytorch_tanh"}
+
+
 def rules(tied: bool) -> tuple[Rule, ...]:
     """The whole table; the output layer of a tied model is its token embeddings once more."""
-    return (*TABLE, Rule(OUTPUT, None if tied else "decoder.output_weight"))
+    return (*TABLE, Rule(OUTPUT, None if tied else "decoder.lm_head.weight"))
 
 
 def read_config(settings: Mapping[str, Any]) -> GITConfig:
@@ -124,11 +148,12 @@ def read_config(settings: Mapping[str, Any]) -> GITConfig:
     encoder = _fields(VISION_FIELDS, vision)
     encoder |= {name: _one_side(encoder[name], name) for name in ("image_size", "patch_size")}
     ids = _fields(ID_FIELDS, settings)
-    if isinstance(ids["eos_id"], list) and len(ids["eos_id"]) == 1:
-        ids["eos_id"] = ids["eos_id"][0]
+    ids["eos_ids"] = end_tokens(ids["eos_ids"], CONFIG)
     if ids["pad_id"] is None:
-        ids["pad_id"] = ids["eos_id"]  # as in their `generate`
+        ids["pad_id"] = ids["eos_ids"][0]  # as in their `generate`
     decoder = _fields(TEXT_FIELDS, settings)
+    for tower in (encoder, decoder):
+        tower["activation"] = _activation(tower["activation"])
     decoder["embedding_norm_eps"] = decoder["norm_eps"]
     config = from_dict(
         GITConfig,
@@ -164,11 +189,17 @@ def write_config(config: GITConfig) -> dict[str, Any]:
         "architectures": ["GitForCausalLM"],
         "model_type": "git",
         "num_image_with_embedding": config.frames or None,
-        **{key: getattr(config, ours) for key, (ours, _) in ID_FIELDS.items()},
+        "bos_token_id": config.bos_id,
+        "eos_token_id": as_setting(config.eos_ids),
+        "pad_token_id": config.pad_id,
         **{key: getattr(decoder, ours) for key, (ours, _) in TEXT_FIELDS.items()},
+        "hidden_act": TO_HF_ACTIVATION.get(decoder.activation, decoder.activation),
         "vision_config": {
             "model_type": "git_vision_model",
             **{key: getattr(config.encoder, ours) for key, (ours, _) in VISION_FIELDS.items()},
+            "hidden_act": TO_HF_ACTIVATION.get(
+                config.encoder.activation, config.encoder.activation
+            ),
         },
     }
 
@@ -199,7 +230,7 @@ def read_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> C
         GITError: a file is missing or damaged, or the model is none that this project has.
     """
     if is_checkpoint(folder):
-        raise ConversionError(f"{folder}: in this project's form already")
+        raise ConversionError(f"{folder}: in this project's format already")
     settings = read_mapping(folder / CONFIG)
     weights = next((folder / n for n in WEIGHT_FILES if is_file(folder / n)), None)
     if weights is None:
@@ -211,6 +242,7 @@ def read_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> C
         if images is not None:
             preprocess = processor.read_preprocess(images)
             config = dataclasses.replace(config, preprocess=preprocess)
+        config = read_generation(folder, config)
         state = read_state(source, config, dtype=dtype)
     except GITError as error:
         raise ConversionError(f"{folder}: {error}") from None
@@ -226,6 +258,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint) -> None:
     config, state, tokenizer = checkpoint
     texts = {
         CONFIG: _json(write_config(config)),
+        GENERATION: _json(write_generation(config)),
         processor.FILE: _json(
             processor.write_preprocess(config.preprocess, video=config.frames > 0)
         ),
@@ -250,6 +283,14 @@ def _as_stored(config: GITConfig, source: Tensors) -> GITConfig:
 
 def _fields(fields: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
     return {ours: settings.get(key, default) for key, (ours, default) in fields.items()}
+
+
+def _activation(name: Any) -> Activation:
+    if name not in ACTIVATIONS:
+        raise ConversionError(
+            f"{CONFIG}: hidden_act is {shown(name)}, expected one of {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[name]
 
 
 def _require(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -13,14 +13,15 @@ import torch
 import yaml
 
 from git_model.config import (
-    LARGEST,
+    MAX_SIZE,
     DecoderConfig,
     EncoderConfig,
     GITConfig,
     PreprocessConfig,
     style_preprocess,
 )
-from git_model.settings import GITError, is_file, read_text, shown
+from git_model.utils.errors import GITError
+from git_model.utils.serialize import is_file, read_text, shown
 from weights_convert.files import Checkpoint, open_tensors
 from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested, stack
 from weights_convert.towers import (
@@ -39,14 +40,14 @@ PARAMETERS = "parameter.yaml"
 
 TABLE = (
     *nested("image_encoder", "encoder", CLIP),
-    Rule("img_temperal_embedding.#", "temporal", stack),  # so spelled
+    Rule("img_temperal_embedding.#", "temporal_embedding", stack),  # so spelled
     Rule("textual.visual_projection.0.*", "projector.linear.*"),
     Rule("textual.visual_projection.1.*", "projector.norm.*"),
-    Rule("textual.embedding.words.weight", "decoder.token.weight"),
-    Rule("textual.embedding.positions.weight", "decoder.position.weight"),
-    Rule("textual.embedding.layer_norm.*", "decoder.norm.*"),
+    Rule("textual.embedding.words.weight", "decoder.token_embedding.weight"),
+    Rule("textual.embedding.positions.weight", "decoder.position_embedding.weight"),
+    Rule("textual.embedding.layer_norm.*", "decoder.embedding_norm.*"),
     *nested("textual.transformer.encoder.layer", "decoder.blocks", BERT_LAYERS),
-    Rule("textual.output.bias", "decoder.output_bias"),
+    Rule("textual.output.bias", "decoder.lm_head.bias"),
 )
 OUTPUT, WORDS = "textual.output.weight", "textual.embedding.words.weight"
 
@@ -62,7 +63,7 @@ NUMBERS = (
 
 def rules(tied: bool) -> tuple[Rule, ...]:
     """The whole table; the output layer of a tied model is its token embeddings once more."""
-    return (*TABLE, Rule(OUTPUT, None if tied else "decoder.output_weight"))
+    return (*TABLE, Rule(OUTPUT, None if tied else "decoder.lm_head.weight"))
 
 
 def find_weights(folder: Path) -> Path | None:
@@ -137,9 +138,9 @@ def read_parameters(path: Path) -> dict[str, Any] | None:
         elif key not in NUMBERS:
             known = ", ".join((*NUMBERS, "image_encoder_type"))
             raise ConversionError(f"{path}: unknown key {shown(key)}, expected one of {known}")
-        elif type(value) is not int or not 1 <= value <= LARGEST:
+        elif type(value) is not int or not 1 <= value <= MAX_SIZE:
             raise ConversionError(
-                f"{path}: {key} is {shown(value)}, expected a number from 1 to {LARGEST}"
+                f"{path}: {key} is {shown(value)}, expected a number from 1 to {MAX_SIZE}"
             )
     return parameters
 
@@ -170,7 +171,9 @@ def read_config(
         preprocess=_preprocess(parameters, image_size, video=frames > 0),
         frames=frames,
         style="microsoft",
-        **ids,
+        bos_id=ids["bos_id"],
+        eos_ids=(ids["eos_id"],),
+        pad_id=ids["pad_id"],
     )
 
 

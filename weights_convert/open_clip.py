@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from git_model.config import Activation, EncoderConfig, GITConfig, style_preprocess
-from git_model.model import GIT
-from git_model.settings import GITError
+from git_model.config import Activation, EncoderConfig, GITConfig, named_config, style_preprocess
+from git_model.model.git import GIT
+from git_model.utils.errors import GITError
 from weights_convert.files import Checkpoint, open_tensors
 from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested
 from weights_convert.towers import CLIP, clip_config, empty_tensors
@@ -89,6 +89,35 @@ def read_named(
         raise ConversionError(f"{name}, {tag}: {error}") from None
 
 
+def read(
+    source: str,
+    *,
+    pretrained: str | None = None,
+    config: str = "git_base",
+    seed: int = 0,
+    **tower: Any,
+) -> Checkpoint:
+    """A GIT to train from a tower of open_clip; see `start`.
+
+    Args:
+        source: a file of tensors, or with `pretrained` a model's name, such as "ViT-B-16".
+        pretrained: the tag of a named model's weights.
+        config: everything but the encoder: a configuration's name or .toml file.
+        tower: of a file, as in `read_file`.
+
+    Raises:
+        GITError: the source cannot be read, or an option does not go with a named model.
+    """
+    base = named_config(config)
+    if pretrained is None:
+        encoder, state = read_file(Path(source), **tower)
+    elif tower:
+        raise ConversionError(f"{min(tower)} is for files; a named model says it itself")
+    else:
+        encoder, state = read_named(source, pretrained)
+    return start(encoder, state, base, seed=seed)
+
+
 def start(
     encoder: EncoderConfig, state: dict[str, Tensor], base: GITConfig, *, seed: int = 0
 ) -> Checkpoint:
@@ -102,7 +131,7 @@ def start(
     config = dataclasses.replace(base, encoder=encoder, preprocess=images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = GIT(config).state_dict()
+        fresh = GIT(config).tensors()
     return Checkpoint(config, fresh | {f"encoder.{key}": part for key, part in state.items()}, None)
 
 

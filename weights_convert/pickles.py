@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from git_model.settings import LARGEST_FILE
+from git_model.utils.serialize import MAX_FILE_BYTES
 from weights_convert.rules import ConversionError
 
 # What a pickle of tensors, as torch writes it, may look up: "module name".
@@ -77,7 +77,7 @@ def _pickles(path: Path) -> Iterator[BinaryIO]:
     """The pickles in a file."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            start = io.BytesIO(file.read(LARGEST_FILE))
+            start = io.BytesIO(file.read(MAX_FILE_BYTES))
         yield from [start] * OLD_PICKLES
         return
     with zipfile.ZipFile(path) as archive:
@@ -85,10 +85,10 @@ def _pickles(path: Path) -> Iterator[BinaryIO]:
             if record.compress_type != zipfile.ZIP_STORED:  # torch never compresses
                 raise ConversionError(f"{path}: {record.filename} is compressed, expected as it is")
             if record.orig_filename.lower().endswith(".pkl"):  # torch looks in any case
-                if record.file_size > LARGEST_FILE:
+                if record.file_size > MAX_FILE_BYTES:
                     raise ConversionError(
                         f"{path}: {record.filename} has {record.file_size:,} bytes, expected at "
-                        f"most {LARGEST_FILE:,}"
+                        f"most {MAX_FILE_BYTES:,}"
                     )
                 yield io.BytesIO(archive.read(record))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from git_model.config import PreprocessConfig, Resample, style_preprocess
-from git_model.settings import from_dict, is_file, read_mapping, shown, to_dict
+from git_model.utils.serialize import from_dict, is_file, read_mapping, shown, to_dict
 from weights_convert.rules import ConversionError
 
 FILE = "preprocessor_config.json"

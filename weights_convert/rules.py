@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from git_model.settings import GITError
+from git_model.utils.errors import GITError
 
 Tensors = Mapping[str, Tensor]
 

@@ -14,15 +14,15 @@ from git_model.config import (
     Style,
     style_decoding,
 )
-from git_model.model import GIT
+from git_model.model.git import GIT
 from weights_convert.rules import ConversionError, Rule, Tensors, cat
 
 HEAD_WIDTH = 64  # of every released CLIP and GIT; a checkpoint's tensors do not tell it
 
 CLIP = (
-    Rule("conv1.weight", "patch.weight"),
+    Rule("conv1.weight", "patch_embedding.weight"),
     Rule("class_embedding", "class_token"),
-    Rule("positional_embedding", "position"),
+    Rule("positional_embedding", "position_embedding"),
     Rule("ln_pre.*", "pre_norm.*"),
     Rule("transformer.resblocks.*.ln_1.*", "blocks.*.attn_norm.*"),
     Rule("transformer.resblocks.*.attn.in_proj_*", "blocks.*.attn.qkv.*"),
@@ -54,14 +54,14 @@ BERT_LAYERS = (
 def empty_tensors(config: GITConfig) -> Tensors:
     """The tensors of a model of this configuration: names and shapes, no numbers."""
     with torch.device("meta"):
-        return GIT(config).state_dict()
+        return GIT(config).tensors()
 
 
 def decoding_of(style: Style, encoder: EncoderConfig, vocab_size: int) -> DecodingOptions:
     """The style's way of decoding; the released large models, whose captions would contain
     [unused0], leave it out."""
     is_large = (encoder.width, encoder.layers, vocab_size) == (1024, 24, 30522)
-    return dataclasses.replace(style_decoding(style), suppress=(UNUSED,) if is_large else ())
+    return dataclasses.replace(style_decoding(style), suppress_tokens=(UNUSED,) if is_large else ())
 
 
 def shape_of(source: Tensors, name: str, dims: int) -> tuple[int, ...]:

@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from git_model.checkpoint import CONFIG, folder_of, is_checkpoint
+from git_model.checkpoints.native import CONFIG, folder_of, is_checkpoint
 from git_model.config import PreprocessConfig
-from git_model.model import GIT, Session
-from git_model.preprocess import decode_image, open_image, preprocess
-from git_model.settings import GITError
+from git_model.generation.session import Session
+from git_model.model.git import GIT
+from git_model.preprocessing.image import decode_image, open_image, preprocess
+from git_model.utils.errors import GITError
 from weights_convert import huggingface
 from weights_convert.files import Checkpoint
 from weights_convert.hub import find_folder
@@ -85,7 +86,7 @@ def verify(
         released = source.removeprefix("microsoft/")
     expected = None if released is None else published_logits(released)
     draw = torch.Generator().manual_seed(0)
-    config, dtype = model.config, model.decoder.output_bias.dtype
+    config, dtype = model.config, model.dtype
     size = config.encoder.image_size
     shape = (2, config.frames, 3, size, size) if config.frames else (2, 3, size, size)
     pixels = torch.randn(shape, generator=draw, dtype=dtype)
@@ -123,7 +124,7 @@ def against_transformers(
     name = f"Transformers {transformers.__version__}"
     if model.config.style != "huggingface":  # theirs runs in one style only, so ours does, too
         config = model.config.with_style("huggingface")
-        model = GIT.from_state(config, model.state_dict(), source)
+        model = GIT.from_state(config, model.tensors(), source)
     theirs, note = _load_theirs(model, source, revision)
     apart = _stage_by_stage(model, theirs, pixels, tokens)
     for stage, value in apart.items():
@@ -165,7 +166,7 @@ def against_published(model: GIT, name: str, logits: list[float], image: Path | 
     size = model.config.encoder.image_size
     pixels = preprocess(picture, PreprocessConfig(short_side=size, crop=(size, size)))
     start = torch.tensor([[model.config.bos_id]])
-    weight = model.decoder.output_bias
+    weight = model.decoder.lm_head.bias
     found = model(pixels[None].to(weight.dtype), start)[0, -1, :3]
     expected = torch.tensor(logits, dtype=weight.dtype)
     allowed = PUBLISHED_TOLERANCE * (1 + expected.abs().max()) / expected.abs().max()
@@ -173,7 +174,7 @@ def against_published(model: GIT, name: str, logits: list[float], image: Path | 
 
 
 def _tolerance(model: GIT) -> float:
-    return TOLERANCE[model.decoder.output_bias.dtype]
+    return TOLERANCE[model.dtype]
 
 
 def _load_theirs(model: GIT, source: str, revision: str | None) -> tuple[Any, str]:
@@ -185,13 +186,13 @@ def _load_theirs(model: GIT, source: str, revision: str | None) -> tuple[Any, st
     with tempfile.TemporaryDirectory() as temporary:
         if is_checkpoint(folder) or not (folder / CONFIG).is_file():
             folder = Path(temporary) / "hf"
-            huggingface.write_folder(folder, Checkpoint(model.config, model.state_dict(), None))
+            huggingface.write_folder(folder, Checkpoint(model.config, model.tensors(), None))
         theirs, info = _from_pretrained(folder)
-    theirs = theirs.to(model.decoder.output_bias.dtype).eval()
+    theirs = theirs.to(model.dtype).eval()
     # The eager attention of their encoder rounds to float32 in between; this one does not.
     theirs.config.vision_config._attn_implementation = "sdpa"
     unset = sorted(info["missing_keys"])
-    state = huggingface.write_state(model.state_dict(), model.config)
+    state = huggingface.write_state(model.tensors(), model.config)
     theirs.load_state_dict({name: state[name] for name in unset if name in state}, strict=False)
     note = f"Transformers left {len(unset)} tensors unset, such as {unset[0]}" if unset else ""
     return theirs, note

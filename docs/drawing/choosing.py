@@ -51,7 +51,7 @@ def beams() -> Drawing:
     """The branches of a search with three beams, step by step, best on top."""
     git = demo()
     example = ShapesData(tasks=("captions",), split="recombination", size=NEW_PAIR + 1).open()
-    found = explain(git, example[NEW_PAIR].view, options=DecodingOptions(beams=3))
+    found = explain(git, example[NEW_PAIR].media, options=DecodingOptions(num_beams=3))
     figure, tree = picture_tables.beams(found), found.tree or []
     figure.set_size_inches(10.5, 3.4)
     scores = [rounded(torch.tensor([one.score for one in step])) for step in tree]

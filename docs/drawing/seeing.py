@@ -21,8 +21,8 @@ from drawing.style import (
     grid_lines,
     rounded,
 )
-from git_model.attention import prefix_mask
-from git_model.encoder import EncoderBlock
+from git_model.model.attention import prefix_mask
+from git_model.model.encoder import EncoderBlock
 
 PICTURE = IMAGES / "two_shapes.png"
 TOKENS = ["class", *map(str, range(1, 10))]
@@ -33,7 +33,7 @@ def patches() -> Drawing:
     git = demo()
     encoder, side = git.model.encoder, git.model.config.encoder.patch_size
     picture = Image.open(PICTURE).convert("RGB")
-    vectors = encoder.patch(git.preprocess([picture])).flatten(2)[0].detach()  # (128, 9)
+    vectors = encoder.patch_embedding(git.preprocess([picture])).flatten(2)[0].detach()  # (128, 9)
     tokens = torch.cat([encoder.class_token.detach()[:, None], vectors], dim=1)
     figure = Figure(figsize=(8.4, 3), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.8))

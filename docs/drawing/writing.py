@@ -20,8 +20,8 @@ from drawing.style import (
     grid_lines,
     rounded,
 )
-from git_model.attention import KVCache, prefix_mask
-from git_model.video import read_media
+from git_model.model.attention import KVCache, prefix_mask
+from git_model.preprocessing.video import read_media
 
 CLIP = IMAGES / "one_acts_twice.gif"
 
@@ -32,7 +32,7 @@ def clip() -> Drawing:
     frames = list(read_media(CLIP, git.model.config.frames, "uniform").frames)
     ways = [frames, frames[::-1]]
     captions = [git.caption(way).text for way in ways]
-    temporal = git.model.temporal.detach()
+    temporal = git.model.temporal_embedding.detach()
     alike = F.cosine_similarity(temporal[:, None], temporal[None], dim=-1)
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2.2, 1))
@@ -64,7 +64,7 @@ def layers() -> Drawing:
     states = [decoder.embed(tokens, 0, None)]
     for block, image in zip(decoder.blocks, scene.layers, strict=True):
         states.append(block(states[-1], [image], mask)[0])
-    chances = decoder.predict(torch.cat(states)).softmax(-1)  # (1 + layers, T, V)
+    chances = decoder.lm_head(torch.cat(states)).softmax(-1)  # (1 + layers, T, V)
     right = chances[:, range(len(said)), said]
     guesses = [git.tokenizer.tokens(row.tolist()) for row in chances.argmax(-1)]
     figure = Figure(figsize=(9.6, 2.7), layout="constrained")

@@ -12,12 +12,12 @@ from lab import Variant, experiment
 from torch import Tensor, nn
 
 from git_model import GIT
-from git_model.attention import KeyValue
-from git_model.decoder import TextDecoder
-from git_model.tokenizer import Tokenizer
-from git_model.train.loop import Start
-from git_model.train.recipe import Recipe
-from git_model.train.start import start_of
+from git_model.model.attention import KeyValue
+from git_model.model.decoder import TextDecoder
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.initialization import start_of
+from git_model.training.loop import Start
+from git_model.training.recipe import Recipe
 
 
 class CausalReader(TextDecoder):

@@ -9,10 +9,10 @@ weights each time.
 from lab import Variant, experiment
 
 from git_model import GIT
-from git_model.opening import open_model
-from git_model.tokenizer import Tokenizer
-from git_model.train.recipe import Recipe
-from git_model.train.start import start_of
+from git_model.checkpoints.loading import open_model
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.initialization import start_of
+from git_model.training.recipe import Recipe
 
 
 def learned(recipe: Recipe) -> tuple[GIT, Tokenizer]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from lab import Variant, experiment, sized
 
 from git_model.config import GITConfig
-from git_model.train.loop import Start
+from git_model.training.loop import Start
 
 
 def cut(patch_size: int) -> Start:

@@ -17,18 +17,19 @@ import torch
 
 from git_model import GIT, Captioner, GITError
 from git_model.config import GITConfig, named_config
-from git_model.data import Source, batches_of, lesson_of
-from git_model.datasets.feed import Feed
-from git_model.evaluate.run import predict, writes
-from git_model.evaluate.scores import PYTHON, score
-from git_model.loss import batch_loss
-from git_model.ranks import Ranks
-from git_model.settings import from_dict, read_mapping, to_dict
-from git_model.tokenizer import Tokenizer
-from git_model.train.loop import Run, Start
-from git_model.train.recipe import Recipe, difference, read_recipe
-from git_model.train.start import initialize_by_width, named_tokenizer, start_of
-from git_model.writing import new_file
+from git_model.data.collation import batches_of, sample_of
+from git_model.data.example import Source
+from git_model.data.loader import StepLoader
+from git_model.evaluation.run import predict, writes
+from git_model.evaluation.scores import PYTHON, score
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.initialization import initialize_by_width, named_tokenizer, start_of
+from git_model.training.loop import Run, Start
+from git_model.training.loss import batch_loss
+from git_model.training.recipe import Recipe, difference, read_recipe
+from git_model.utils.atomic import new_file
+from git_model.utils.distributed import Ranks
+from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
 # What is measured, by its name in a results file: the head of its column, and its decimals.
 COLUMNS = {"loss": ("held-out loss, nats a token", 3), "exact": ("texts exactly right, %", 1)}
@@ -63,7 +64,9 @@ def teach(recipe: Recipe, start: Start = start_of) -> Captioner:
     """What `git-model train` does, without its files: the model after the last step."""
     torch.set_num_threads(recipe.compute.threads or 1)
     run = Run(recipe, Ranks(torch.device("cpu")), start)
-    feed = Feed(recipe.data.open(), run.tokenizer, run.model.config, recipe.feed, seed=recipe.seed)
+    feed = StepLoader(
+        recipe.data.open(), run.tokenizer, run.model.config, recipe.feed, seed=recipe.seed
+    )
     for step, batches in enumerate(feed.steps(1, recipe.steps), 1):
         run.step(step, batches)
     return Captioner(run.model.eval(), run.tokenizer)
@@ -82,8 +85,7 @@ def held_out_loss(git: Captioner, source: Source) -> float:
     examples = (source[number] for number in range(len(source)))
     longest = config.decoder.positions
     lessons = [
-        lesson_of(one, git.tokenizer, config, luck=Random(0), max_tokens=longest)
-        for one in examples
+        sample_of(one, git.tokenizer, config, rng=Random(0), max_tokens=longest) for one in examples
     ]
     batches = batches_of(lessons, config.pad_id, 100)
     total = sum(batch_loss(git.model, batch).item() for batch in batches)

@@ -12,19 +12,19 @@ from lab import Variant, experiment
 from torch import nn
 
 from git_model import GIT
-from git_model.tokenizer import Tokenizer
-from git_model.train.recipe import Recipe
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.recipe import Recipe
 
 
 def untold(recipe: Recipe) -> tuple[GIT, Tokenizer]:
     """Temporal embeddings that say nothing."""
     model, words = learned(recipe)
-    nn.init.zeros_(model.temporal)
+    nn.init.zeros_(model.temporal_embedding)
     return model, words
 
 
 VARIANTS = [
-    Variant("none", untold, {"frozen": ("encoder", "temporal")}),
+    Variant("none", untold, {"frozen": ("encoder", "temporal_embedding")}),
     Variant("learned", learned),
 ]
 main = experiment(__file__, VARIANTS)

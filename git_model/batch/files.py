@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 from git_model.batch.inputs import Input, Refused
 from git_model.batch.journal import Journal, Outcome, open_journal, seen
 from git_model.batch.records import Record, about, identity, identity_in
-from git_model.batch.targets import Target
-from git_model.datasets.manifests import DataError, parse
-from git_model.settings import GITError
-from git_model.writing import new_file
+from git_model.batch.sinks import Target
+from git_model.data.manifests import DataError, parse
+from git_model.utils.atomic import new_file
+from git_model.utils.errors import GITError
 
 SETTINGS = "settings.json"
 

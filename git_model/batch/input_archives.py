@@ -19,8 +19,8 @@ import numpy as np
 
 from git_model.batch.input_items import Input, Packed, Refused, one_line
 from git_model.batch.input_lists import read_lines, refused, whole
-from git_model.datasets.manifests import DataError, inside
-from git_model.preprocess import open_file, reason_of
+from git_model.data.manifests import DataError, inside
+from git_model.preprocessing.image import open_file, reason_of
 
 MAX_HEADER = 1 << 20  # bytes of one member's headers
 MAX_KEY = 1 << 12  # bytes

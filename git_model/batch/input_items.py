@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from git_model.preprocess import ImageError, open_file
-from git_model.settings import GITError
-from git_model.video import Clip, Sampling, decode_media, read_media
+from git_model.preprocessing.image import ImageError, open_file
+from git_model.preprocessing.video import Clip, Sampling, decode_media, read_media
+from git_model.utils.errors import GITError
 
 LARGEST_FILE = 2**30  # bytes of a file within another, which is held in memory
 # Python keeps a byte of a file name that is not UTF-8 as half a character (`os.fsdecode`).

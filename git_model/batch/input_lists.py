@@ -13,8 +13,8 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from git_model.batch.input_items import Input, Refused, one_line
-from git_model.datasets.manifests import DataError, inside
-from git_model.preprocess import open_file
+from git_model.data.manifests import DataError, inside
+from git_model.preprocessing.image import open_file
 
 if TYPE_CHECKING:
     from tempfile import _TemporaryFileWrapper

@@ -12,7 +12,7 @@ from glob import has_magic
 from pathlib import Path
 
 from git_model.batch.input_items import Input, Refused, one_line
-from git_model.datasets.manifests import DataError
+from git_model.data.manifests import DataError
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from git_model.batch.input_items import Input, Refused
 from git_model.batch.input_lists import key_below, read_lines, refused, whole
-from git_model.datasets.manifests import DataError, decode, id_of, parse, text_of, value_of
-from git_model.preprocess import reason_of
+from git_model.data.manifests import DataError, decode, id_of, parse, text_of, value_of
+from git_model.preprocessing.image import reason_of
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

@@ -12,9 +12,9 @@ from git_model.batch.input_items import Input, Packed, Refused, printable
 from git_model.batch.input_lists import ListInputs, StreamInputs
 from git_model.batch.input_paths import FileInputs, FolderInputs, GlobInputs
 from git_model.batch.input_tables import TABLES, TableInputs, table_inputs
-from git_model.datasets.folders import PICTURES, VIDEOS
-from git_model.datasets.shards import shard_paths
-from git_model.settings import GITError
+from git_model.data.folder import PICTURES, VIDEOS
+from git_model.data.webdataset import shard_paths
+from git_model.utils.errors import GITError
 
 __all__ = ["Input", "InputOptions", "Packed", "Refused", "find_inputs"]
 

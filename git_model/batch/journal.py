@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from git_model.batch.records import Record
-from git_model.settings import GITError
+from git_model.utils.errors import GITError
 
 PATIENCE = 60.0  # seconds, for another process to end its transaction
 TABLE = """CREATE TABLE IF NOT EXISTS outcome

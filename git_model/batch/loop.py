@@ -15,20 +15,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from git_model.batch.author import Author, Found
+from git_model.batch.caption_filters import Wording
+from git_model.batch.captioning import Author, Found
 from git_model.batch.files import Run
 from git_model.batch.inputs import Input, Refused
 from git_model.batch.journal import Outcome, Seen, seen
 from git_model.batch.pipeline import Look, Reader, batches, by_picture, looks
 from git_model.batch.records import Editor, Mode, identity, text_in
-from git_model.batch.targets import Target
-from git_model.batch.wording import Wording
+from git_model.batch.sinks import Target
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
-from git_model.ranks import Ranks, Stop
-from git_model.settings import GITError
-from git_model.video import Sampling
-from git_model.writing import DiskFullError
+from git_model.preprocessing.video import Sampling
+from git_model.utils.atomic import DiskFullError
+from git_model.utils.distributed import ProcessGroup, StopRequest
+from git_model.utils.errors import GITError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,8 @@ class Batch:
     editor: Editor
     target: Target
     run: Run
-    ranks: Ranks
-    stop: Stop
+    group: ProcessGroup
+    stop: StopRequest
     tally: Tally = field(default_factory=Tally, init=False)
 
     def write(self, inputs: Iterable[Input | Refused], *, progress: bool = False) -> None:
@@ -102,7 +102,7 @@ class Batch:
                 self.tally.add(writing.result())  # of the batch before
                 writing = writer.submit(self._keep, found)
                 bar.update(len(found))
-                if self.stop.asked:
+                if self.stop.received:
                     raise GITError("stopped, as it was asked; the same command goes on from here")
             self.tally.add(writing.result())
         self.tally.add(Tally(busy=author.busy, seconds=time.monotonic() - start))
@@ -116,7 +116,7 @@ class Batch:
         """This process's part: all or nothing of what is about a picture, in any order of them."""
         for item in inputs:
             number = zlib.crc32(item.key.encode("utf-8", "surrogateescape"))
-            if number % self.ranks.count == self.ranks.rank:
+            if number % self.group.size == self.group.rank:
                 yield item
 
     def _todo(

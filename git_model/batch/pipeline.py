@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from git_model.batch.inputs import Input, Refused
+from git_model.captioner import MAX_ROWS
 from git_model.config import GITConfig
-from git_model.datasets.feed import leave_signals_to_parent
-from git_model.preprocess import preprocess_batch, reason_of
-from git_model.speaker import ROWS
-from git_model.video import Clip, Sampling
+from git_model.data.loader import leave_signals_to_parent
+from git_model.preprocessing.image import preprocess_batch, reason_of
+from git_model.preprocessing.video import Clip, Sampling
 
 HELD = 4  # batches of pictures that wait for others of their shape, at most
 
@@ -61,7 +61,7 @@ def by_picture(inputs: Iterable[Input | Refused]) -> Iterator[Asked]:
     """Inputs that follow one another and are about one picture, together, so that it is read once;
     at most as many as a model answers at a time."""
     for _, group in groupby(inputs, key=_picture):
-        while some := tuple(islice(group, ROWS)):
+        while some := tuple(islice(group, MAX_ROWS)):
             yield some
 
 

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from git_model.batch.author import Author
+from git_model.batch.captioning import Author
 from git_model.batch.inputs import Input, Refused
 from git_model.batch.loop import BatchOptions
 from git_model.batch.pipeline import Reader, batches, by_picture
 from git_model.batch.records import Editor, Record, about
-from git_model.batch.target_tables import arrow_table, read_parquet
+from git_model.batch.sink_tables import arrow_table, read_parquet
 from git_model.captioner import Captioner
-from git_model.checkpoint import new_folder
 from git_model.config import GITConfig
-from git_model.settings import GITError
+from git_model.utils.atomic import new_folder
+from git_model.utils.errors import GITError
 
 Columns = dict[str, Any]  # a batch in Ray: a list of values under each name
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any, Literal
 
+from git_model.batch.caption_filters import Wording
 from git_model.batch.inputs import Input, Refused
-from git_model.batch.wording import Wording
-from git_model.speaker import Caption
+from git_model.captioner import Caption
 
 Record = dict[str, Any]  # fit for JSON
 Mode = Literal["skip", "overwrite", "append", "prepend"]

@@ -11,14 +11,14 @@ from git_model.batch.files import beside, close, finish, open_run, prepare
 from git_model.batch.inputs import Input, Refused
 from git_model.batch.loop import Batch, BatchOptions, Tally
 from git_model.batch.records import Editor, Record
-from git_model.batch.targets import Target
+from git_model.batch.sinks import Target
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
-from git_model.ranks import Ranks, Stop
-from git_model.settings import to_dict
-from git_model.writing import new_file
+from git_model.utils.atomic import new_file
+from git_model.utils.distributed import ProcessGroup, StopRequest
+from git_model.utils.serialize import to_dict
 
-ALONE = Ranks(torch.device("cpu"))
+ALONE = ProcessGroup(torch.device("cpu"))
 
 
 def write_about(
@@ -29,8 +29,8 @@ def write_about(
     *,
     model: Record,
     source: Record,
-    ranks: Ranks = ALONE,
-    stop: Stop | None = None,
+    group: ProcessGroup = ALONE,
+    stop: StopRequest | None = None,
     progress: bool = False,
 ) -> Record:
     """Write about all inputs, or go on with a run that was interrupted.
@@ -51,22 +51,22 @@ def write_about(
     for name in ("batch_size", "workers"):  # the texts do not depend on them
         del settings[name]
     folder = beside(target.place, "batch.run")
-    if ranks.is_first:
+    if group.is_first:
         prepare(folder, settings, () if options.mode == "overwrite" else target.old())
-    ranks.wait()
-    with open_run(folder, ranks.rank) as run:
+    group.barrier()
+    with open_run(folder, group.rank) as run:
         editor = editor_of(git, options, model)
-        batch = Batch(git, options, editor, target, run, ranks, stop or Stop())
-        batch.write(inputs, progress=progress and ranks.is_first)
-        done = _together(ranks.all_of(batch.tally))
-        if ranks.is_first:
+        batch = Batch(git, options, editor, target, run, group, stop or StopRequest())
+        batch.write(inputs, progress=progress and group.is_first)
+        done = _together(group.all_gather_object(batch.tally))
+        if group.is_first:
             done["failed"] = finish(run, target, inputs)
             metadata = settings | done | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             with new_file(beside(target.place, "batch.json")) as path:
                 path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-    if ranks.is_first:
+    if group.is_first:
         close(folder)
-    return ranks.same(done)
+    return group.broadcast(done)
 
 
 def editor_of(git: Captioner, options: BatchOptions, model: Record) -> Editor:
@@ -75,7 +75,7 @@ def editor_of(git: Captioner, options: BatchOptions, model: Record) -> Editor:
         wording=options.wording,
         min_confidence=options.min_confidence,
         mode=options.mode,
-        several=options.decoding.sequences > 1,
+        several=options.decoding.num_return_sequences > 1,
         stamp=model | {"style": git.model.config.style, "decoding": _changes(options.decoding)},
     )
 

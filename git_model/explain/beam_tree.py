@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from git_model.beams import Beams, Candidate, beam_steps
 from git_model.config import DecodingOptions
-from git_model.constraints import all_of, constraints_of
-from git_model.decoding import left_padded
-from git_model.model import GIT, Scene, Session
+from git_model.generation.beam_search import BeamState, Candidate, beam_steps
+from git_model.generation.logits_processors import chain, processors_of
+from git_model.generation.session import Session, left_padded
+from git_model.model.git import GIT, Scene
 
 Fate = Literal["kept", "ended", "dropped"]
 
@@ -55,21 +55,21 @@ def beam_tree(
         winner: what `generate` found with them; it is marked.
         spell: from an id to its token.
     """
-    room = model.config.decoder.positions - len(prompt)
-    start = left_padded([prompt], model.config.pad_id, model.decoder.output_bias.device)
-    start = start._replace(most=[min(options.max_new_tokens, room)])
-    eos_id = model.config.eos_id
-    constraint = all_of(constraints_of(options, eos_id))
+    limit = model.config.decoder.positions - len(prompt)
+    start = left_padded([prompt], model.config.pad_id, model.device)
+    start = start._replace(limits=[min(options.max_new_tokens, limit)])
+    eos_ids = model.config.eos_ids
+    processor = chain(processors_of(options, eos_ids))
     session = Session(model, scene)
     tree: list[list[Branch]] = []
-    for [(beams, candidates)] in beam_steps(session, start, options, eos_id, constraint):
+    for [(beams, candidates)] in beam_steps(session, start, options, eos_ids, processor):
         before = tree[-1] if tree else []
         tree.append([_branch(beams, candidate, before, winner, spell) for candidate in candidates])
     return tree
 
 
 def _branch(
-    beams: Beams,
+    beams: BeamState,
     candidate: Candidate,
     before: Sequence[Branch],
     winner: Sequence[int],

@@ -13,14 +13,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from git_model.captioner import Captioner, PictureScene, View
+from git_model.captioner import Caption, Captioner, ImageScene
 from git_model.config import DecodingOptions, GITConfig
+from git_model.explain.attention_maps import (
+    AttentionMap,
+    head_average,
+    record_attention,
+    record_hidden_states,
+    rollout,
+)
 from git_model.explain.beam_tree import Branch, beam_tree
-from git_model.explain.looks import Look, head_average, rollout, states, watch
-from git_model.settings import GITError
-from git_model.speaker import Caption
-from git_model.tokenizer import Tokenizer
-from git_model.video import Sampling
+from git_model.preprocessing.inputs import ImageInput
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.preprocessing.video import Sampling
+from git_model.utils.errors import GITError
 
 GUESSES = 5  # that are kept of a distribution over words
 
@@ -108,7 +114,7 @@ class Explanation:
 @torch.inference_mode()
 def explain(
     git: Captioner,
-    view: View,
+    image: ImageInput,
     question: str | None = None,
     options: DecodingOptions | None = None,
     sampling: Sampling = "uniform",
@@ -116,7 +122,7 @@ def explain(
     """Write a caption, or the answer to a question, and record how it came about.
 
     Args:
-        view: a picture, the frames of a clip, or the path of either.
+        image: a path, a Pillow image, or `Frames` of a clip.
         options: how the text is chosen, by default as the checkpoint says. Of several texts the
             best is explained.
         sampling: which frames of a file to take, see `video.sample_indices`.
@@ -126,7 +132,8 @@ def explain(
             encoder was compiled.
     """
     options = options or git.model.config.decoding
-    pixels, indices = git.look(view, sampling)
+    loaded = git.load(image, sampling)
+    pixels = loaded.pixels
     scene, encoder, decoder = _see(git, pixels)
     caption, prompt = _write(git, scene, question, options)
     looks, hidden = _read(git, scene, [*prompt, *caption.tokens[:-1]])
@@ -138,7 +145,7 @@ def explain(
     spell = _speller(git.tokenizer)
     return Explanation(
         frames=frames,
-        indices=indices,
+        indices=loaded.frames,
         grid=grid,
         caption=caption,
         question=question,
@@ -150,21 +157,21 @@ def explain(
         mask=_whole_mask(scene.n_tokens, looks[0]).cpu(),
         tree=(
             beam_tree(git.model, scene, prompt, options, caption.tokens, spell)
-            if options.beams > 1
+            if options.num_beams > 1
             else None
         ),
     )
 
 
-def _see(git: Captioner, pixels: Tensor) -> tuple[PictureScene, list[Tensor], list[Tensor]]:
+def _see(git: Captioner, pixels: Tensor) -> tuple[ImageScene, list[Tensor], list[Tensor]]:
     """Read the picture; with it each encoder layer's weights (F, 1 + N, 1 + N) and each decoder
     layer's (I, I), but for the last, which has no output for the image; heads are averaged."""
     model = git.model
     with (
-        watch(model.encoder, head_average) as encoder,
-        watch(model.decoder, head_average) as decoder,
+        record_attention(model.encoder, head_average) as encoder,
+        record_attention(model.decoder, head_average) as decoder,
     ):
-        scene = git.see_pixels(pixels[None], single=True)
+        scene = ImageScene(git.see_pixels(pixels[None]).layers)
     if len(encoder) != len(model.encoder.blocks):
         raise GITError(
             "the encoder was compiled, and hooks do not reach into it: open the model without "
@@ -174,25 +181,24 @@ def _see(git: Captioner, pixels: Tensor) -> tuple[PictureScene, list[Tensor], li
 
 
 def _write(
-    git: Captioner, scene: PictureScene, question: str | None, options: DecodingOptions
+    git: Captioner, scene: ImageScene, question: str | None, options: DecodingOptions
 ) -> tuple[Caption, list[int]]:
     """The best text, and the prompt that it stands behind."""
-    if question is None:
-        best = git.captions(scene, options)[0][0]
-    else:
-        best = git.answers(scene, [question], options)[0][0][0]
+    best = git.caption(scene, options) if question is None else git.ask(scene, question, options)
     if not best.tokens:
         raise GITError("no word was written, so there is nothing to explain: allow more tokens")
     return best, git.prompt(question)
 
 
-def _read(git: Captioner, scene: PictureScene, text: Sequence[int]) -> tuple[list[Look], Tensor]:
+def _read(
+    git: Captioner, scene: ImageScene, text: Sequence[int]
+) -> tuple[list[AttentionMap], Tensor]:
     """Read a text in one pass: each layer's look, and its output as (L, T, D)."""
     model = git.model
-    tokens = torch.tensor([text], device=model.decoder.output_bias.device)
+    tokens = torch.tensor([text], device=model.device)
     with (
-        watch(model.decoder, lambda look: look) as looks,
-        states(model.decoder.blocks) as outputs,
+        record_attention(model.decoder, lambda look: look) as looks,
+        record_hidden_states(model.decoder.blocks) as outputs,
     ):
         model(scene, tokens)
     return looks, torch.cat(outputs)
@@ -226,7 +232,7 @@ def _rolled(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: Tensor) 
     return torch.einsum("tfi,fip->tfp", by_frame, rollout(encoder))[..., 1:]
 
 
-def _whole_mask(n_image: int, look: Look) -> Tensor:
+def _whole_mask(n_image: int, look: AttentionMap) -> Tensor:
     """(I + T, I + T): the text's rows as its pass had them; those of the image, which was read
     before, without text and without a mask."""
     n_text, n_tokens = look.weights.shape[-2:]
@@ -244,7 +250,7 @@ def _words(
     Args:
         hidden: (L, W, D), each decoder layer's output where the words were predicted.
     """
-    probabilities = git.model.decoder.predict(hidden).float().softmax(-1)  # (L, W, V)
+    probabilities = git.model.decoder.lm_head(hidden).float().softmax(-1)  # (L, W, V)
     found = []
     for token, layers in zip(tokens, probabilities.unbind(1), strict=True):
         last = layers[-1]

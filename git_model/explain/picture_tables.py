@@ -14,7 +14,7 @@ from git_model.explain.plotting import (
     in_our_look,
     without_frame,
 )
-from git_model.settings import GITError
+from git_model.utils.errors import GITError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

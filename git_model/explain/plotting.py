@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, ParamSpec
 
-from git_model.settings import GITError
+from git_model.utils.errors import GITError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

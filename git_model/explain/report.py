@@ -49,7 +49,7 @@ def report(found: Explanation, name: str, model: str) -> str:
         mask=mask_svg(found.mask, found.tokens),
         n_image=found.n_image,
         n_text=len(found.tokens),
-        beams="" if found.tree is None else _section("Beams", BEAMS_NOTE, tree_svg(found.tree)),
+        num_beams="" if found.tree is None else _section("Beams", BEAMS_NOTE, tree_svg(found.tree)),
     )
 
 

@@ -20,13 +20,13 @@ from typing import TypeVar
 from PIL import Image
 from torch import Tensor
 
-from git_model.captioner import Captioner, PictureScene
+from git_model.captioner import Caption, Captioner, ImageScene, Label
 from git_model.explain.explanation import Explanation, Guess, explain
-from git_model.settings import GITError
+from git_model.preprocessing.inputs import Frames
+from git_model.preprocessing.video import Clip, read_media
 from git_model.shapes.clips import draw_clip, make_story
 from git_model.shapes.world import draw, make_world
-from git_model.speaker import Caption, Label
-from git_model.video import Clip, read_media
+from git_model.utils.errors import GITError
 
 VISITS = 16  # kept at a time; the scene of a large video model takes some 50 MB
 QUESTIONS = 20  # whose answers are kept for a picture
@@ -96,7 +96,7 @@ class Visit:
 
     data: bytes
     pictures: list[Image.Image]  # small ones, to show
-    scene: PictureScene
+    scene: ImageScene
     seconds: float
     said: dict[int, Said] = field(default_factory=dict)
     looked_at: tuple[int, int] | None = None
@@ -170,7 +170,7 @@ def read(git: Captioner, data: bytes) -> Visit:
     with as_file(data) as path:
         media = read_media(path, git.model.config.frames)
     frames = media.frames if isinstance(media, Clip) else [media]
-    scene = git.see(frames if isinstance(media, Clip) else media)
+    scene = git.see(Frames(frames)) if isinstance(media, Clip) else git.see(media)
     scene.layers[-1].value[0, 0, 0, 0].item()  # a GPU is done only when it is asked for a number
     seconds = perf_counter() - start
     return Visit(data, [_small(frame) for frame in frames], scene, seconds)
@@ -183,12 +183,10 @@ def say(git: Captioner, visit: Visit, question: str | None = None) -> Said:
         GITError: the question is empty or too long.
     """
     if question is None:
-        captions, seconds = _timed(lambda: git.captions(visit.scene))
-        best = captions[0][0]
+        best, seconds = _timed(lambda: git.caption(visit.scene))
     else:
         asked = question.strip()
-        found, seconds = _timed(lambda: git.answers(visit.scene, [asked]))
-        best = found[0][0][0]
+        best, seconds = _timed(lambda: git.ask(visit.scene, asked))
     confidence = math.exp(best.logprob / len(best.tokens))
     said = Said(question, best.text, spoken_words(git, best), confidence, seconds)
     visit.keep(said)
@@ -206,7 +204,7 @@ def rank(git: Captioner, visit: Visit, text: str) -> Ranking:
         raise GITError("There are no labels: type some, one a line or with commas between them.")
     if len(labels) > LABELS:
         raise GITError(f"There are {len(labels)} labels, expected at most {LABELS} at a time.")
-    [ranked], seconds = _timed(lambda: git.labels(visit.scene, labels))
+    ranked, seconds = _timed(lambda: git.classify(visit.scene, labels))
     return Ranking(ranked, seconds)
 
 

@@ -18,8 +18,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from git_model.captioner import Captioner
 from git_model.page import html
 from git_model.page.actions import Visits, look_back, rank, read, say, shapes_picture
-from git_model.settings import GITError
 from git_model.shapes.texts import class_names
+from git_model.utils.errors import GITError
 
 LARGEST = "20mb"  # a file that is taken
 FORGET = (60, 600)  # seconds: how often uploaded files are looked over, and how old they get

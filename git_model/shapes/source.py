@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
 
-from git_model.data import Example, Target, View
-from git_model.settings import ConfigError
+from git_model.data.example import Annotation, Example, Media
 from git_model.shapes.clips import draw_clip, make_story
 from git_model.shapes.questions import Question, ask_about, ask_about_story
 from git_model.shapes.texts import describe, describe_story
 from git_model.shapes.world import Split, World, draw, make_close_up, make_world
+from git_model.utils.errors import ConfigError
 
 Task = Literal["captions", "questions", "classes", "clips", "clip_questions"]
 Kind = Literal["picture", "close_up", "clip"]
@@ -85,13 +85,14 @@ class ShapesSource:
             raise IndexError(f"example {index} of {len(self)}")
         rng = Random(index)  # noqa: S311  (pictures, not secrets)
         view, caption, questions = self._make(self._round[index % len(self._round)], rng)
-        targets = [Target((caption,))] if caption else []
+        targets = [Annotation((caption,))] if caption else []
         targets += [
-            Target((q.answer,), q.text, f"{index}/{q.kind}/{n}") for n, q in enumerate(questions)
+            Annotation((q.answer,), q.text, f"{index}/{q.kind}/{n}")
+            for n, q in enumerate(questions)
         ]
         return Example(f"shapes/{self._data.split}/{index}", view, tuple(targets))
 
-    def _make(self, kind: Kind, rng: Random) -> tuple[View, str | None, list[Question]]:
+    def _make(self, kind: Kind, rng: Random) -> tuple[Media, str | None, list[Question]]:
         """The view, its caption and the questions, as far as they are among the tasks."""
         tasks, split = self._data.tasks, self._data.split
         n_asked = self._data.questions

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from biting import bite
+from parity_models import bite
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
-from git_model.encoder import Encoder
+from git_model.model.encoder import Encoder
 from weights_convert.open_clip import read_file
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from biting import Twins, twins
+from parity_models import ModelPair, make_pair
 from torch import Tensor
 
 from git_model import DecodingOptions, generate
@@ -13,17 +13,17 @@ NEW = 9
 FEW, MANY = range(25), range(25, 325)
 
 
-def case(seed: int) -> tuple[Twins, list[list[int]]]:
+def case(seed: int) -> tuple[ModelPair, list[list[int]]]:
     """A random model with two images, whose end token comes in some texts and not in others; and
     four prompts of different length."""
-    twin = twins(seed, rows=2)
+    pair = make_pair(seed, rows=2)
     with torch.no_grad():
-        for bias in (twin.theirs.output.bias, twin.ours.decoder.output_bias):
-            bias[twin.ours.config.eos_id] = 2.0
+        for bias in (pair.theirs.output.bias, pair.ours.decoder.lm_head.bias):
+            bias[pair.ours.config.eos_id] = 2.0
     draw = torch.Generator().manual_seed(seed)
-    size = twin.ours.config.decoder.vocab_size
+    size = pair.ours.config.decoder.vocab_size
     lengths = torch.randint(1, 7, (4,), generator=draw).tolist()
-    return twin, [torch.randint(3, size, (n,), generator=draw).tolist() for n in lengths]
+    return pair, [torch.randint(3, size, (n,), generator=draw).tolist() for n in lengths]
 
 
 def up_to_end(ids: list[int], end: int) -> list[int]:
@@ -32,10 +32,10 @@ def up_to_end(ids: list[int], end: int) -> list[int]:
 
 @torch.no_grad()
 def theirs(
-    twin: Twins, pixels: Tensor | None, prompt: list[int], **settings: object
+    pair: ModelPair, pixels: Tensor | None, prompt: list[int], **settings: object
 ) -> tuple[list[list[int]], list[float] | None]:
     """What Transformers generates behind one prompt: ids up to the end token, scores if any."""
-    out = twin.theirs.generate(
+    out = pair.theirs.generate(
         input_ids=torch.tensor([prompt]),
         pixel_values=pixels,
         max_new_tokens=NEW,
@@ -44,31 +44,31 @@ def theirs(
         output_scores=True,
         **settings,
     )
-    ids = [up_to_end(row[len(prompt) :].tolist(), twin.ours.config.eos_id) for row in out.sequences]
+    ids = [up_to_end(row[len(prompt) :].tolist(), pair.ours.config.eos_id) for row in out.sequences]
     return ids, None if out.get("sequences_scores") is None else out.sequences_scores.tolist()
 
 
 @pytest.mark.parametrize("seed", range(3000, 3050))
 def test_batched_prompts_of_different_length_give_transformers_ids(seed: int) -> None:
-    twin, prompts = case(seed)  # 50 models x 4 prompts = 200 cases
-    scene = twin.ours.see(twin.pixels)
-    found = generate(twin.ours, scene, prompts, DecodingOptions(max_new_tokens=NEW))
+    pair, prompts = case(seed)  # 50 models x 4 prompts = 200 cases
+    scene = pair.ours.see(pair.pixels)
+    found = generate(pair.ours, scene, prompts, DecodingOptions(max_new_tokens=NEW))
     for row, (prompt, (best,)) in enumerate(zip(prompts, found, strict=True)):
-        pixels = twin.pixels[row // 2 : row // 2 + 1]
-        assert [best.tokens] == theirs(twin, pixels, prompt)[0], row
+        pixels = pair.pixels[row // 2 : row // 2 + 1]
+        assert [best.tokens] == theirs(pair, pixels, prompt)[0], row
 
 
 @pytest.mark.parametrize("seed", range(3100, 3105))
 def test_text_without_an_image_gives_transformers_ids(seed: int) -> None:
-    twin, prompts = case(seed)
-    found = generate(twin.ours, None, prompts, DecodingOptions(max_new_tokens=NEW))
+    pair, prompts = case(seed)
+    found = generate(pair.ours, None, prompts, DecodingOptions(max_new_tokens=NEW))
     for prompt, (best,) in zip(prompts, found, strict=True):
-        assert [best.tokens] == theirs(twin, None, prompt)[0]
+        assert [best.tokens] == theirs(pair, None, prompt)[0]
 
 
 def compare_beams(seed: int) -> None:
     """One random (model, prompts, settings) case; each prompt also against a run of its own."""
-    twin, prompts = case(seed)
+    pair, prompts = case(seed)
     draw = random.Random(seed)
     beams = draw.randint(2, 6)
     shared = {
@@ -78,13 +78,17 @@ def compare_beams(seed: int) -> None:
     }
     sequences, ngram = draw.randint(1, beams), draw.choice([0, 0, 2])
     options = DecodingOptions(
-        max_new_tokens=NEW, beams=beams, sequences=sequences, no_repeat_ngram=ngram, **shared
+        max_new_tokens=NEW,
+        num_beams=beams,
+        num_return_sequences=sequences,
+        no_repeat_ngram_size=ngram,
+        **shared,
     )
-    found = generate(twin.ours, twin.ours.see(twin.pixels), prompts, options)
+    found = generate(pair.ours, pair.ours.see(pair.pixels), prompts, options)
     for row, (prompt, texts) in enumerate(zip(prompts, found, strict=True)):
         ids, scores = theirs(
-            twin,
-            twin.pixels[row // 2 : row // 2 + 1],
+            pair,
+            pair.pixels[row // 2 : row // 2 + 1],
             prompt,
             num_beams=beams,
             num_return_sequences=sequences,
@@ -109,14 +113,14 @@ def test_beam_search_gives_transformers_ids_and_scores_in_300_more_cases(seed: i
 @pytest.mark.parametrize("options", [{}, {"beams": 3, "sequences": 3}, {"sample": True}], ids=str)
 @pytest.mark.parametrize("seed", range(3200, 3205))
 def test_token_logprobs_are_those_of_teacher_forcing(seed: int, options: dict) -> None:
-    twin, prompts = case(seed)
-    scene = twin.ours.see(twin.pixels)
-    found = generate(twin.ours, scene, prompts, DecodingOptions(max_new_tokens=NEW, **options))
+    pair, prompts = case(seed)
+    scene = pair.ours.see(pair.pixels)
+    found = generate(pair.ours, scene, prompts, DecodingOptions(max_new_tokens=NEW, **options))
     for row, (prompt, texts) in enumerate(zip(prompts, found, strict=True)):
         for one in texts:
             whole = torch.tensor([prompt + one.tokens])
-            pixels = twin.pixels[row // 2 : row // 2 + 1]
-            logprobs = twin.ours(pixels, whole)[0].float().log_softmax(-1)
+            pixels = pair.pixels[row // 2 : row // 2 + 1]
+            logprobs = pair.ours(pixels, whole)[0].float().log_softmax(-1)
             expected = [
                 logprobs[len(prompt) - 1 + n, token].item() for n, token in enumerate(one.tokens)
             ]
@@ -125,10 +129,10 @@ def test_token_logprobs_are_those_of_teacher_forcing(seed: int, options: dict) -
 
 
 def test_a_batch_gives_what_each_image_gives_alone() -> None:
-    twin, _ = case(3300)
-    options = DecodingOptions(max_new_tokens=NEW, beams=3)
-    together = generate(twin.ours, twin.ours.see(twin.pixels), [[1], [1]], options)
+    pair, _ = case(3300)
+    options = DecodingOptions(max_new_tokens=NEW, num_beams=3)
+    together = generate(pair.ours, pair.ours.see(pair.pixels), [[1], [1]], options)
     for row in range(2):
-        (alone,) = generate(twin.ours, twin.ours.see(twin.pixels[row : row + 1]), [[1]], options)
+        (alone,) = generate(pair.ours, pair.ours.see(pair.pixels[row : row + 1]), [[1]], options)
         assert together[row][0].tokens == alone[0].tokens
         assert together[row][0].token_logprobs == pytest.approx(alone[0].token_logprobs, abs=1e-5)

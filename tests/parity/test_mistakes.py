@@ -5,20 +5,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from biting import Twins, twins
+from parity_models import ModelPair, make_pair
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from git_model.attention import prefix_mask
-from git_model.decoder import DecoderBlock
-from git_model.mlp import MLP, quick_gelu
+from git_model.model.attention import prefix_mask
+from git_model.model.decoder import DecoderBlock
+from git_model.model.layers import MLP, quick_gelu
 
 TOLERANCE = 1e-10
 
 
 @pytest.fixture
-def twin() -> Twins:
-    return twins(
+def pair() -> ModelPair:
+    return make_pair(
         21,
         num_hidden_layers=3,
         vision_num_hidden_layers=2,
@@ -31,61 +31,61 @@ def twin() -> Twins:
 
 
 @torch.no_grad()
-def one_pass(twin: Twins, mask: Tensor) -> Tensor:
+def one_pass(pair: ModelPair, mask: Tensor) -> Tensor:
     """Image and text through the decoder together, under any mask."""
-    decoder = twin.ours.decoder
-    visual = twin.ours.projector(twin.ours.encode(twin.pixels))
-    x = torch.cat([visual, decoder.embed(twin.tokens, 0, None)], dim=1)
+    decoder = pair.ours.decoder
+    visual = pair.ours.projector(pair.ours.encode(pair.pixels))
+    x = torch.cat([visual, decoder.embed(pair.tokens, 0, None)], dim=1)
     for block in decoder.blocks:
         x, _ = block(x, mask=mask)
-    return decoder.predict(x[:, visual.shape[1] :])
+    return decoder.lm_head(x[:, visual.shape[1] :])
 
 
-def sizes(twin: Twins) -> tuple[int, int]:
-    return twin.ours.see(twin.pixels[:1]).n_tokens, twin.tokens.shape[1]
+def sizes(pair: ModelPair) -> tuple[int, int]:
+    return pair.ours.see(pair.pixels[:1]).n_tokens, pair.tokens.shape[1]
 
 
-def image_tokens_causal(twin: Twins) -> Tensor:
-    n = sum(sizes(twin))
-    return one_pass(twin, torch.ones(n, n, dtype=torch.bool).tril())
+def image_tokens_causal(pair: ModelPair) -> Tensor:
+    n = sum(sizes(pair))
+    return one_pass(pair, torch.ones(n, n, dtype=torch.bool).tril())
 
 
-def image_sees_text(twin: Twins) -> Tensor:
-    n_image, n_text = sizes(twin)
+def image_sees_text(pair: ModelPair) -> Tensor:
+    n_image, n_text = sizes(pair)
     mask = prefix_mask(n_image, n_text)
     mask[:n_image] = True
-    return one_pass(twin, mask)
+    return one_pass(pair, mask)
 
 
-def text_sees_its_future(twin: Twins) -> Tensor:
-    n = sum(sizes(twin))
-    mask = prefix_mask(*sizes(twin))
+def text_sees_its_future(pair: ModelPair) -> Tensor:
+    n = sum(sizes(pair))
+    mask = prefix_mask(*sizes(pair))
     mask[-3, n - 2] = True
-    return one_pass(twin, mask)
+    return one_pass(pair, mask)
 
 
-def changed(change: Callable[[Twins], None]) -> Callable[[Twins], Tensor]:
+def changed(change: Callable[[ModelPair], None]) -> Callable[[ModelPair], Tensor]:
     """The logits after a change to our model."""
 
-    def run(twin: Twins) -> Tensor:
+    def run(pair: ModelPair) -> Tensor:
         with torch.no_grad():
-            change(twin)
-            return twin.ours(twin.pixels, twin.tokens)
+            change(pair)
+            return pair.ours(pair.pixels, pair.tokens)
 
     run.__name__ = change.__name__
     return run
 
 
 @changed
-def query_and_key_swapped(twin: Twins) -> None:
-    for block in twin.ours.decoder.blocks:
+def query_and_key_swapped(pair: ModelPair) -> None:
+    for block in pair.ours.decoder.blocks:
         query, key, value = block.attn.qkv.weight.clone().chunk(3)
         block.attn.qkv.weight.copy_(torch.cat([key, query, value]))
 
 
 @changed
-def query_and_key_of_the_encoder_swapped(twin: Twins) -> None:
-    for block in twin.ours.encoder.blocks:
+def query_and_key_of_the_encoder_swapped(pair: ModelPair) -> None:
+    for block in pair.ours.encoder.blocks:
         query, key, value = block.attn.qkv.weight.clone().chunk(3)
         block.attn.qkv.weight.copy_(torch.cat([key, query, value]))
 
@@ -97,21 +97,21 @@ def set_activation(tower: nn.Module, activation: Callable[[Tensor], Tensor]) -> 
 
 
 @changed
-def encoder_with_the_exact_gelu(twin: Twins) -> None:
-    set_activation(twin.ours.encoder, F.gelu)
+def encoder_with_the_exact_gelu(pair: ModelPair) -> None:
+    set_activation(pair.ours.encoder, F.gelu)
 
 
 @changed
-def decoder_with_quick_gelu(twin: Twins) -> None:
-    set_activation(twin.ours.decoder, quick_gelu)
+def decoder_with_quick_gelu(pair: ModelPair) -> None:
+    set_activation(pair.ours.decoder, quick_gelu)
 
 
 @changed
-def decoder_with_the_tanh_gelu(twin: Twins) -> None:
-    set_activation(twin.ours.decoder, lambda x: F.gelu(x, approximate="tanh"))
+def decoder_with_the_tanh_gelu(pair: ModelPair) -> None:
+    set_activation(pair.ours.decoder, lambda x: F.gelu(x, approximate="tanh"))
 
 
-def norm_before_instead_of_after(twin: Twins) -> Tensor:
+def norm_before_instead_of_after(pair: ModelPair) -> Tensor:
     def pre_norm(block: DecoderBlock, x: Tensor, past=(), mask=None, cache=None):
         seen, key_value = block.attn(block.attn_norm(x), past, mask, cache)
         x = x + seen
@@ -119,62 +119,64 @@ def norm_before_instead_of_after(twin: Twins) -> Tensor:
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(DecoderBlock, "forward", pre_norm)
-        return twin.ours(twin.pixels, twin.tokens)
+        return pair.ours(pair.pixels, pair.tokens)
 
 
 @changed
-def embedding_norm_with_the_originals_eps(twin: Twins) -> None:
-    twin.ours.decoder.norm.eps = 1e-8
+def embedding_norm_with_the_originals_eps(pair: ModelPair) -> None:
+    pair.ours.decoder.embedding_norm.eps = 1e-8
 
 
 @changed
-def decoder_norm_with_the_encoders_eps(twin: Twins) -> None:
-    for block in twin.ours.decoder.blocks:
+def decoder_norm_with_the_encoders_eps(pair: ModelPair) -> None:
+    for block in pair.ours.decoder.blocks:
         block.attn_norm.eps = 1e-5
 
 
 @changed
-def projector_norm_with_the_decoders_eps(twin: Twins) -> None:
-    twin.ours.projector.norm.eps = 1e-12
+def projector_norm_with_the_decoders_eps(pair: ModelPair) -> None:
+    pair.ours.projector.norm.eps = 1e-12
 
 
 @changed
-def encoder_norm_with_another_eps(twin: Twins) -> None:
-    twin.ours.encoder.post_norm.eps = 1e-6
+def encoder_norm_with_another_eps(pair: ModelPair) -> None:
+    pair.ours.encoder.post_norm.eps = 1e-6
 
 
 @changed
-def scores_divided_by_the_size_of_a_head(twin: Twins) -> None:
-    for block in twin.ours.decoder.blocks:
+def scores_divided_by_the_size_of_a_head(pair: ModelPair) -> None:
+    for block in pair.ours.decoder.blocks:
         width = block.attn.out.in_features
         block.attn.qkv.weight[:width] *= (width // block.attn.heads) ** -0.5
         block.attn.qkv.bias[:width] *= (width // block.attn.heads) ** -0.5
 
 
 @changed
-def heads_counted_wrong(twin: Twins) -> None:
-    for block in twin.ours.decoder.blocks:
+def heads_counted_wrong(pair: ModelPair) -> None:
+    for block in pair.ours.decoder.blocks:
         block.attn.heads = 1
 
 
 @changed
-def positions_shifted_by_one(twin: Twins) -> None:
-    twin.ours.decoder.position.weight.copy_(twin.ours.decoder.position.weight.roll(1, 0))
+def positions_shifted_by_one(pair: ModelPair) -> None:
+    pair.ours.decoder.position_embedding.weight.copy_(
+        pair.ours.decoder.position_embedding.weight.roll(1, 0)
+    )
 
 
 @changed
-def frames_in_reverse_order(twin: Twins) -> None:
-    twin.ours.temporal.copy_(twin.ours.temporal.flip(0))
+def frames_in_reverse_order(pair: ModelPair) -> None:
+    pair.ours.temporal_embedding.copy_(pair.ours.temporal_embedding.flip(0))
 
 
 @changed
-def last_norm_of_the_encoder_forgotten(twin: Twins) -> None:
-    twin.ours.encoder.post_norm = nn.Identity()
+def last_norm_of_the_encoder_forgotten(pair: ModelPair) -> None:
+    pair.ours.encoder.post_norm = nn.Identity()
 
 
 @changed
-def output_bias_forgotten(twin: Twins) -> None:
-    twin.ours.decoder.output_bias.zero_()
+def output_bias_forgotten(pair: ModelPair) -> None:
+    pair.ours.decoder.lm_head.bias.zero_()
 
 
 MISTAKES = [
@@ -201,19 +203,21 @@ MISTAKES = [
 
 
 @torch.no_grad()
-def their_logits(twin: Twins) -> Tensor:
-    out = twin.theirs(input_ids=twin.tokens, pixel_values=twin.pixels, use_cache=False)
-    return out.logits[:, -twin.tokens.shape[1] :]
+def their_logits(pair: ModelPair) -> Tensor:
+    out = pair.theirs(input_ids=pair.tokens, pixel_values=pair.pixels, use_cache=False)
+    return out.logits[:, -pair.tokens.shape[1] :]
 
 
-def test_without_a_mistake_the_logits_agree(twin: Twins) -> None:
-    right = twin.ours(twin.pixels, twin.tokens)
-    assert (right - their_logits(twin)).abs().max() < TOLERANCE
-    in_one_pass = one_pass(twin, prefix_mask(*sizes(twin)))
-    assert (in_one_pass - their_logits(twin)).abs().max() < TOLERANCE
+def test_without_a_mistake_the_logits_agree(pair: ModelPair) -> None:
+    right = pair.ours(pair.pixels, pair.tokens)
+    assert (right - their_logits(pair)).abs().max() < TOLERANCE
+    in_one_pass = one_pass(pair, prefix_mask(*sizes(pair)))
+    assert (in_one_pass - their_logits(pair)).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-def test_a_deliberate_mistake_is_seen(twin: Twins, mistake: Callable[[Twins], Tensor]) -> None:
-    wrong = mistake(twin)
-    assert (wrong - their_logits(twin)).abs().max() > 10 * TOLERANCE
+def test_a_deliberate_mistake_is_seen(
+    pair: ModelPair, mistake: Callable[[ModelPair], Tensor]
+) -> None:
+    wrong = mistake(pair)
+    assert (wrong - their_logits(pair)).abs().max() > 10 * TOLERANCE

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from git_model import GIT, DecodingOptions, generate
-from git_model.loss import caption_loss
-from git_model.search import Generation
+from git_model.generation.sampling import Generation
+from git_model.training.loss import caption_loss
 from weights_convert.microsoft import read_folder
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "microsoft"
@@ -76,12 +76,14 @@ def padded(tokens: list[int], length: int) -> list[int]:
 def test_every_recorded_greedy_caption_is_found(recorded: Recorded) -> None:
     for result in recorded.numbers["beam_results"]:
         expected = result["greedy_norepeat"]
-        assert padded(found(recorded, result, no_double=True).tokens, len(expected)) == expected
+        assert (
+            padded(found(recorded, result, no_repeat_token=True).tokens, len(expected)) == expected
+        )
 
 
 def test_every_recorded_beam_caption_and_its_score_are_found(recorded: Recorded) -> None:
     for result in recorded.numbers["beam_results"]:
-        best = found(recorded, result, beams=4, length_penalty=0.6, dialect="microsoft")
+        best = found(recorded, result, num_beams=4, length_penalty=0.6, style="microsoft")
         assert padded(best.tokens, len(result["beam4"])) == result["beam4"]
         assert best.score == pytest.approx(result["beam4_score"], rel=1e-5)
 
@@ -90,7 +92,7 @@ def test_all_recorded_beam_captions_are_found_in_one_batch(recorded: Recorded) -
     results = recorded.numbers["beam_results"]
     each = len(results) // len(recorded.tensors["pixels"])
     assert [result["image"] for result in results] == [n // each for n in range(len(results))]
-    options = DecodingOptions(max_new_tokens=17, beams=4, length_penalty=0.6, dialect="microsoft")
+    options = DecodingOptions(max_new_tokens=17, num_beams=4, length_penalty=0.6, style="microsoft")
     scene = recorded.model.see(recorded.tensors["pixels"])
     together = generate(recorded.model, scene, [r["prompt"] for r in results], options)
     for result, (best,) in zip(results, together, strict=True):
@@ -101,9 +103,9 @@ def test_all_recorded_beam_captions_are_found_in_one_batch(recorded: Recorded) -
 
 
 ORIGINAL_NAMES = {
-    "image_encoder.conv1.weight": "encoder.patch.weight",
-    "textual.embedding.words.weight": "decoder.token.weight",
-    "textual.output.bias": "decoder.output_bias",
+    "image_encoder.conv1.weight": "encoder.patch_embedding.weight",
+    "textual.embedding.words.weight": "decoder.token_embedding.weight",
+    "textual.output.bias": "decoder.lm_head.bias",
 }
 
 
@@ -117,7 +119,7 @@ def test_the_smoothed_loss_and_its_gradients_are_equal(recorded: Recorded) -> No
         logits,
         recorded.tensors["tokens"],
         mask,
-        smoothing=expected["smoothing"],
+        label_smoothing=expected["smoothing"],
         style="microsoft",
     )
     assert loss.item() == pytest.approx(expected["value"], rel=1e-6)  # recorded in float32
@@ -133,4 +135,4 @@ def test_the_smoothed_loss_and_its_gradients_are_equal(recorded: Recorded) -> No
         assert query.norm().item() == pytest.approx(expected["grad_norm"][name], rel=1e-5)
     for frame in range(model.config.frames):
         norm = expected["grad_norm"][f"img_temperal_embedding.{frame}"]
-        assert gradients["temporal"][frame].norm().item() == pytest.approx(norm, rel=1e-5)
+        assert gradients["temporal_embedding"][frame].norm().item() == pytest.approx(norm, rel=1e-5)

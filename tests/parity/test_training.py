@@ -10,17 +10,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from biting import bite, config_of
+from parity_models import bite, config_of
 from runs import recipe_of
 from torch import nn
 from torch.nn import functional as F
 from transformers import GitForCausalLM
 
-from git_model.data import Batch, Lesson, Line, collate
-from git_model.ranks import Ranks
-from git_model.train.loop import Run
-from git_model.train.optimize import schedule
-from git_model.train.recipe import Recipe
+from git_model.data.collation import Batch, Line, Sample, collate
+from git_model.training.loop import Run
+from git_model.training.optimizer import schedule
+from git_model.training.recipe import Recipe
+from git_model.utils.distributed import ProcessGroup
 
 STEPS = 20
 LEARNING = {"encoder_lr": 1e-4, "decoder_lr": 5e-4, "warmup_steps": 5, "weight_decay": 0.1}
@@ -37,10 +37,10 @@ def batches_of(size: int, frames: int | None, seed: int) -> list[list[Batch]]:
         words = torch.randint(3, 50, (number(2, 8),), generator=generator).tolist()
         return Line([1, *words, 2], number(1, 3))
 
-    def lesson() -> Lesson:
+    def lesson() -> Sample:
         shape = (3, size, size) if frames is None else (frames, 3, size, size)
         pixels = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return Lesson(pixels, [line() for _ in range(number(1, 4))])
+        return Sample(pixels, [line() for _ in range(number(1, 4))])
 
     return [[collate([lesson(), lesson()], pad_id=0)] for _ in range(STEPS)]
 
@@ -73,7 +73,7 @@ def their_step(model: nn.Module, recipe: Recipe) -> Callable[[Batch], float]:
         loss = F.cross_entropy(logits[:, :-1][mask[:, 1:]], tokens[:, 1:][mask[:, 1:]])
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.learning.clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.learning.max_grad_norm)
         optimizer.step()
         scheduler.step()
         return loss.item()
@@ -97,7 +97,7 @@ def test_twenty_steps_of_fine_tuning_lose_the_same(tmp_path, seed, frames, tied)
     # The eager attention of their encoder rounds to float32 in between; this one does not.
     theirs.config.vision_config._attn_implementation = "sdpa"
     recipe = recipe_of(start, steps=STEPS, learning=LEARNING)
-    ours = Run(recipe, Ranks(torch.device("cpu")))
+    ours = Run(recipe, ProcessGroup(torch.device("cpu")))
     ours.model.double()
     step = their_step(theirs.train(), recipe)
     losses = [

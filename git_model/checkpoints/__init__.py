@@ -1,0 +1,1 @@
+"""Our own checkpoint format, and a model by its name."""

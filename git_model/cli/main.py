@@ -1,0 +1,54 @@
+"""The command line: one file per command. Heavy imports stand inside functions, so that `--help`
+answers at once."""
+
+from typing import Any
+
+import click
+
+from git_model.cli.ask import ask
+from git_model.cli.batch import batch
+from git_model.cli.caption import caption
+from git_model.cli.classify import classify
+from git_model.cli.convert import convert
+from git_model.cli.evaluate import evaluate
+from git_model.cli.explain import explain
+from git_model.cli.page import page
+from git_model.cli.score import score
+from git_model.cli.train import train
+from git_model.cli.verify import verify
+from git_model.utils.errors import GITError
+
+
+class Commands(click.Group):
+    """A group that turns an error which the user can mend into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except GITError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:  # a full disk behind stdout, or a closed folder
+            raise click.ClickException(str(error)) from None
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
+            raise click.ClickException(
+                "there is not enough memory: use a smaller --batch-size, or a smaller model"
+            ) from None
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The commands in the order of this file."""
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="git-model")
+def main() -> None:
+    """GIT, the Generative Image-to-text Transformer: caption images and answer questions."""
+
+
+for command in (
+    caption, ask, classify, score, batch, train, evaluate, convert, verify, explain, page,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,0 +1,323 @@
+"""Options that several commands share, as decorators: the model, the decoding, lists of texts."""
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+import click
+
+from git_model.config import (
+    MAX_SIZE,
+    MAX_SIZE_OF,
+    DecodingOptions,
+    EarlyStopping,
+    Style,
+    style_decoding,
+)
+from git_model.utils.errors import GITError
+
+if TYPE_CHECKING:
+    from git_model.captioner import Captioner
+
+Command = Callable[..., Any]
+Decoding = Callable[[DecodingOptions], DecodingOptions]
+FOR_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+FOR_BEAMS = ("length_penalty", "early_stopping")
+EARLY_STOPPING: dict[str, EarlyStopping] = {"false": False, "true": True, "never": "never"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The values of `model_options`: which model, and how it runs."""
+
+    model: str
+    revision: str | None
+    device: str
+    dtype: str
+    style: Style | None
+    compile: bool = False
+
+    def open_model(self) -> "Captioner":
+        """The model."""
+        from git_model.captioner import Captioner
+
+        return Captioner.from_pretrained(
+            self.model,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            style=self.style,
+            compile=self.compile,
+        )
+
+
+class GroupedOption(click.Option):
+    """An option that `--help` lists under a heading."""
+
+    def __init__(self, *args: Any, heading: str = "Other", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heading = heading
+
+
+class GroupedCommand(click.Command):
+    """A command whose `--help` groups options under headings, in the order of first appearance."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, heading by heading."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(param, "heading", "Other"), []).append(record)
+        other = groups.pop("Other", [])
+        for heading, records in [*groups.items(), ("Other", other)]:
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def option(heading: str, *names: str, **settings: Any) -> Callable[[Command], Command]:
+    """`click.option` under a heading."""
+    return click.option(*names, cls=GroupedOption, heading=heading, **settings)
+
+
+def model_options(command: Command) -> Command:
+    """The options that say which model, and how it runs."""
+    compiling = option(
+        "Model",
+        "--compile",
+        is_flag=True,
+        help="Run the encoder through torch.compile, for many images: the first of each size "
+        "takes some seconds more.",
+    )
+    return uncompiled_model_options(compiling(command))
+
+
+def uncompiled_model_options(command: Command) -> Command:
+    """As `model_options`, for commands that record what happens inside the model."""
+    for decorate in (
+        option(
+            "Model",
+            "--style",
+            type=click.Choice(["huggingface", "microsoft"]),
+            help="Run the checkpoint as this reference does.  [default: as it says]",
+        ),
+        option(
+            "Model",
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+            default="float32",
+            show_default=True,
+            help="Number format of the weights; auto: bfloat16 where the device computes in it.",
+        ),
+        option(
+            "Model",
+            "--device",
+            default="cpu",
+            show_default=True,
+            help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.",
+        ),
+        option("Model", "--revision", help="Branch, tag or commit of a hub id."),
+        option(
+            "Model",
+            "--model",
+            "-m",
+            default="demo",
+            show_default=True,
+            metavar="MODEL",
+            help="demo, a folder, or a hub id such as microsoft/git-base-coco.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def decoding_options(command: Command) -> Command:
+    """An option for each field of DecodingOptions, with its help and defaults, so that the two
+    cannot drift apart. `style` has none: the model's `--style` sets it.
+
+    The command gets `decoding`, a function from a checkpoint's own decoding options to those with
+    the options from the command line.
+    """
+    fields = [item for item in dataclasses.fields(DecodingOptions) if item.name != "style"]
+    hints = get_type_hints(DecodingOptions)
+
+    @functools.wraps(command)
+    def with_decoding(**values: Any) -> Any:
+        chosen = {item.name: values.pop(item.name) for item in fields}
+        chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
+        if "early_stopping" in chosen:
+            chosen["early_stopping"] = EARLY_STOPPING[chosen["early_stopping"]]
+        _refuse_early(chosen)
+        return command(decoding=functools.partial(_decoding, chosen), **values)
+
+    decorated: Command = with_decoding
+    for item in reversed(fields):
+        hint = hints[item.name]
+        kind = get_args(hint)[0] if get_origin(hint) in (tuple, types.UnionType) else hint
+        heading, _, meaning = item.metadata["help"].rpartition(": ")
+        decorated = option(
+            heading if heading in ("Sampling", "Beam search") else "Decoding",
+            _flag(item.name),
+            type=click.Choice(list(EARLY_STOPPING)) if item.name == "early_stopping" else kind,
+            default=None,
+            is_flag=hint is bool,
+            multiple=get_origin(hint) is tuple,
+            help=(meaning if heading in ("Sampling", "Beam search") else item.metadata["help"])
+            + _default(item),
+        )(decorated)
+    return decorated
+
+
+def _flag(name: str) -> str:
+    """The command line's option for a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _default(item: dataclasses.Field[Any]) -> str:
+    """The end of an option's help: its value in most checkpoints, and in the microsoft style."""
+    if item.default in (False, (), None) and type(item.default) is not int:
+        return ""
+    microsoft = getattr(style_decoding("microsoft"), item.name)
+    other = f"; microsoft style: {microsoft}" if microsoft != item.default else ""
+    return f"  [usually {item.default}{other}]"
+
+
+def _decoding(chosen: dict[str, Any], base: DecodingOptions) -> DecodingOptions:
+    try:
+        options = dataclasses.replace(base, **chosen)
+    except GITError as error:
+        raise click.UsageError(str(error)) from None
+    for name in chosen:  # no option without effect
+        if name in FOR_SAMPLING and not options.do_sample:
+            raise click.UsageError(f"{_flag(name)} is for sampling, add --do-sample")
+        if name in FOR_BEAMS and options.num_beams == 1:
+            raise click.UsageError(f"{_flag(name)} is for beam search, add --num-beams")
+    return options
+
+
+def _refuse_early(chosen: dict[str, Any]) -> None:
+    """Report wrong usage before a model is loaded, unless a checkpoint's settings may allow it."""
+    try:
+        widest = DecodingOptions(num_beams=MAX_SIZE_OF["num_beams"], max_new_tokens=MAX_SIZE)
+        _decoding(chosen, widest)
+    except click.UsageError:
+        _decoding(chosen, DecodingOptions())
+
+
+class Words(click.types.StringParamType):
+    """A text that is not blank."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text without space around it."""
+        if not value.strip():
+            self.fail("it is empty, expected some words", param, ctx)
+        return str(value.strip())
+
+
+class Template(click.types.StringParamType):
+    """A text with a place for a label."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text, if it has {} in it."""
+        if "{}" not in value:
+            self.fail(f"{value!r} has no place for the label, expected {{}}", param, ctx)
+        return str(value)
+
+
+frame_sampling_option = option(
+    "Input",
+    "--sampling",
+    type=click.Choice(["uniform", "ends"]),
+    default="uniform",
+    show_default=True,
+    help="Frames of a clip for a video model: the middle of equal parts, or from end to end.",
+)
+
+question_option = option(
+    "Input", "--question", "-q", type=Words(), help="Score answers to this question, not captions."
+)
+
+
+def text_list(
+    name: str, meaning: str, *, distinct: bool = False, required: bool = True
+) -> Callable[[Command], Command]:
+    """Two options for texts called `name`: one that may come several times, and one, in the plural,
+    for a file with a text on each line. The command gets all the texts as one list, named by the
+    plural.
+
+    Args:
+        meaning: the first option's help.
+        distinct: refuse a text that is there twice.
+        required: refuse to go without a text.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_texts(**values: Any) -> Any:
+            single, file = values.pop(name), values.pop(f"{name}s")
+            needed = required or single or file is not None
+            texts = _all_texts(name, single, file, distinct) if needed else []
+            return command(**{f"{name}s": texts}, **values)
+
+        repeated = option(
+            "Input", f"--{name}", f"-{name[0]}", type=Words(), multiple=True, help=meaning
+        )
+        lines = option(
+            "Input",
+            f"--{name}s",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help=f"File with a {name} on each line, in UTF-8.",
+        )
+        return repeated(lines(with_texts))
+
+    return decorate
+
+
+def distinct_lines(file: Path, name: str) -> list[str]:
+    """The texts in a file, a `name` on each line; none may come twice."""
+    return _all_texts(name, (), file, distinct=True)
+
+
+def _all_texts(name: str, single: Sequence[str], file: Path | None, distinct: bool) -> list[str]:
+    """The texts of both options, those of the file last."""
+    if not single and file is None:
+        raise click.UsageError(f"no {name} was given, expected --{name} or --{name}s FILE")
+    lines = {} if file is None else _lines(file, name)
+    if distinct:
+        _refuse_twice(name, single, lines)
+    return [*single, *lines.values()]
+
+
+def _refuse_twice(name: str, texts: Sequence[str], lines: dict[str, str]) -> None:
+    for number, text in enumerate(texts):
+        if text in texts[:number]:
+            raise click.UsageError(f"the {name} {text!r} comes twice")
+    origin = dict.fromkeys(texts, f"--{name}")
+    for position, text in lines.items():
+        if text in origin:
+            raise GITError(f"{position}: the {name} {text!r} comes twice, first in {origin[text]}")
+        origin[text] = position
+
+
+def _lines(file: Path, name: str) -> dict[str, str]:
+    """The texts in a file, each under its position there, such as "labels.txt: line 3"."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise GITError(f"{file}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise GITError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
+    if lines[-1] == "":
+        lines.pop()  # the file's last line ends, too
+    if not lines:
+        raise GITError(f"{file}: the file is empty, expected a {name} on each line")
+    texts = {f"{file}: line {number}": line.strip() for number, line in enumerate(lines, start=1)}
+    for position, text in texts.items():
+        if not text:
+            raise GITError(f"{position} is empty, expected a {name}")
+    return texts

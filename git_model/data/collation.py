@@ -1,0 +1,180 @@
+"""From examples to tensors.
+
+A `Sample` is an example as numbers. A `Batch` is several samples of one shape: each image is encoded
+once, for all its texts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+import torch
+from torch import Tensor
+
+from git_model.config import GITConfig
+from git_model.data.augmentation import AugmentConfig, random_crop, training_preprocess
+from git_model.data.example import Annotation, Example
+from git_model.preprocessing.image import group_by_shape, preprocess_batch
+from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
+from git_model.utils.errors import GITError
+
+
+@dataclass(frozen=True)
+class TextTarget:
+    """A text to learn. The first `n_prompt` of its tokens are read and not predicted."""
+
+    tokens: list[int]
+    n_prompt: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An example as numbers: pixels (3, H, W), or (F, 3, H, W) of a clip, and its texts."""
+
+    pixels: Tensor
+    texts: list[TextTarget]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model learns at once from B images and R texts, R a multiple of B: the first R/B
+    texts belong to the first image, and so on. An image with fewer texts than others has empty
+    ones, all padding."""
+
+    pixels: Tensor  # (B, 3, H, W), or (B, F, 3, H, W)
+    tokens: Tensor  # (R, T): start, question, answer, end, padding
+    mask: Tensor  # (R, T): True for the tokens to predict, which are answer and end
+
+    @property
+    def n_predicted(self) -> int:
+        """Tokens to predict."""
+        return int(self.mask.sum())
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device; the copy runs while the CPU continues."""
+        pixels, tokens, mask = (
+            part.to(device, non_blocking=True) for part in (self.pixels, self.tokens, self.mask)
+        )
+        return Batch(pixels, tokens, mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Makes samples of examples, and batches of samples.
+
+    max_tokens: longest text, with question, start and end. A longer answer loses its end, and the
+        model does not learn to end there. In style microsoft the original's `max_text_len`: a
+        longer text loses its beginning, the question first, and [SEP] is always learned.
+    max_texts: use at most this many texts of an image, drawn at random; None: all.
+    micro_batch: the most images of a batch; None: no limit.
+    augment: None: images as at inference.
+    """
+
+    tokenizer: Tokenizer
+    config: GITConfig
+    max_tokens: int = 40
+    max_texts: int | None = None
+    micro_batch: int | None = None
+    augment: AugmentConfig | None = None
+
+    def sample(self, example: Example, rng: Random) -> Sample:
+        """An example as numbers. All captions are learned; of a question's answers one is drawn.
+
+        Args:
+            rng: draws crops, flips, answers and texts.
+
+        Raises:
+            GITError: it names the example. The image cannot be used, a question is empty or too
+                long, or there is no text.
+        """
+        preprocess, media = self.config.preprocess, example.media
+        try:
+            if self.augment is not None:
+                media = random_crop(media, self.augment, preprocess, rng)
+                preprocess = training_preprocess(preprocess)
+            texts = [text for note in example.annotations for text in self._texts(note, rng)]
+            if not texts:
+                raise GITError("there is no text to learn, expected at least one")
+            if self.max_texts is not None and len(texts) > self.max_texts:
+                texts = sorted(texts, key=lambda _: rng.random())[: self.max_texts]
+            frames = media if isinstance(media, list) else [media]
+            pixels = preprocess_batch(frames, preprocess)
+        except GITError as error:
+            named = example.key in str(error)
+            raise GITError(f"{error}" if named else f"{example.key}: {error}") from None
+        sample = Sample(pixels if isinstance(media, list) else pixels[0], texts)
+        if self.augment is not None and rng.random() < self.augment.flip:
+            return replace(sample, pixels=sample.pixels.flip(-1))
+        return sample
+
+    def batches(self, samples: Sequence[Sample]) -> list[Batch]:
+        """Samples as batches, each of one shape of pixels and of at most `micro_batch` images.
+
+        Batches come in the order in which their shapes first appear.
+        """
+        size = self.micro_batch or max(len(samples), 1)
+        return [
+            collate([samples[i] for i in group[first : first + size]], self.config.pad_id)
+            for group in group_by_shape([sample.pixels for sample in samples])
+            for first in range(0, len(group), size)
+        ]
+
+    def _texts(self, annotation: Annotation, rng: Random) -> list[TextTarget]:
+        """The texts of an annotation, each after its prompt."""
+        texts = list(annotation.texts)
+        if annotation.question is not None:
+            if not texts:
+                raise GITError(f"there is no answer to {annotation.question[:40]!r}, expected one")
+            texts = [texts[int(rng.random() * len(texts))]]
+        target = self._from_front if self.config.style == "microsoft" else self._from_end
+        return [target(annotation.question, text) for text in texts]
+
+    def _from_end(self, question: str | None, text: str) -> TextTarget:
+        """Prompt, text and end; what is too long loses its end."""
+        config, prompt = self.config, [self.config.bos_id]
+        if question is not None:
+            prompt = prompt_tokens(question, self.tokenizer, config)
+            if len(prompt) >= self.max_tokens:
+                raise GITError(
+                    f"the question that begins {question[:40]!r} has {len(prompt)} tokens with the "
+                    f"start, expected fewer than max_tokens {self.max_tokens}"
+                )
+        tokens = [*prompt, *self.tokenizer.encode(text), config.eos_id]
+        return TextTarget(tokens[: self.max_tokens], len(prompt))
+
+    def _from_front(self, question: str | None, text: str) -> TextTarget:
+        """The original's cut (train.py, `get_data`): what is too long loses its beginning, the
+        question first. The limit counts neither start nor end there, and a text above it is cut to
+        two tokens less."""
+        limit, encode = self.max_tokens, self.tokenizer.encode
+        prefix = [] if question is None else encode(question)[:limit]
+        payload = [*prefix, *encode(text)[:limit]]
+        n_cut = max(0, len(payload) - (limit - 2)) if len(payload) > limit else 0
+        tokens = [self.config.bos_id, *payload[n_cut:], self.config.eos_id]
+        return TextTarget(tokens, 1 + max(0, len(prefix) - n_cut))
+
+
+def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
+    """Samples of one shape as one batch, as long as its longest text.
+
+    Padding stands on the right, where no real token attends, so the model needs no mask for it.
+    """
+    n_texts = max(len(sample.texts) for sample in samples)
+    empty = TextTarget([], 0)
+    texts = [
+        text
+        for sample in samples
+        for text in [*sample.texts, *[empty] * (n_texts - len(sample.texts))]
+    ]
+    length = max(len(text.tokens) for text in texts)
+    tokens = [text.tokens + [pad_id] * (length - len(text.tokens)) for text in texts]
+    column = torch.arange(length)
+    first, end = (
+        torch.tensor(numbers)[:, None]
+        for numbers in ([x.n_prompt for x in texts], [len(x.tokens) for x in texts])
+    )
+    return Batch(
+        pixels=torch.stack([sample.pixels for sample in samples]),
+        tokens=torch.tensor(tokens),
+        mask=(column >= first) & (column < end),
+    )

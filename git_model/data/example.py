@@ -1,0 +1,68 @@
+"""What there is to learn from: an image or a clip, and its annotations."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from PIL import Image
+
+from git_model.utils.errors import GITError
+
+Media = Image.Image | list[Image.Image]  # an image, or the frames of a clip
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The right texts about an image: its captions, or the answers to a question about it.
+
+    question: None for captions.
+    key: names the question in predictions, such as VQA's question_id.
+    """
+
+    texts: tuple[str, ...]
+    question: str | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image or a clip, and all its annotations.
+
+    key: names it in logs and predictions, such as a path or an image id.
+    """
+
+    key: str
+    media: Media
+    annotations: tuple[Annotation, ...]
+
+
+class Source(Protocol):
+    """Examples by index."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int) -> Example:
+        """Open one; a GITError says what is wrong with it."""
+
+
+@dataclass
+class BrokenExamples:
+    """Examples that could not be used: each is counted once, and too many are refused."""
+
+    limit: int
+    reasons: list[str] = field(default_factory=list)  # one line each, which names the example
+
+    def add(self, reason: str) -> None:
+        """Count an example.
+
+        Raises:
+            GITError: it is one too many.
+        """
+        if reason in self.reasons:
+            return
+        self.reasons.append(reason)
+        if len(self.reasons) > self.limit:
+            raise GITError(
+                f"{len(self.reasons)} examples cannot be read, expected at most {self.limit}; the "
+                f"last: {reason}"
+            )

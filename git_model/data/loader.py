@@ -1,0 +1,268 @@
+"""The batches of each training step: a function of the step's number.
+
+No position is ever stored. A run that continues at step 1001 asks for step 1001, on any number of
+processes: the same examples, the same crops, the same answers drawn.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, islice
+from random import Random
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from git_model.config import GITConfig
+from git_model.data.augmentation import AugmentConfig
+from git_model.data.collation import Batch, Collator
+from git_model.data.example import BrokenExamples, Source
+from git_model.data.sampler import EpochIndex, epoch_indices
+from git_model.data.webdataset import OpenExample, Stream
+from git_model.preprocessing.image import reason_of
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.utils.errors import ConfigError, GITError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """What a training step reads."""
+
+    batch_size: int  # images per step, over all processes
+    micro_batch: int | None = None  # most images that a process holds at once; None: its share
+    workers: int = 0  # worker processes that read ahead, for each process; 0: it reads itself
+    max_tokens: int = 40  # longest text, with start and end; the original's max_text_len
+    max_texts: int | None = None  # most texts per image and step; None: all
+    augment: AugmentConfig | None = None  # None: images as at inference
+    broken_limit: int = 100  # examples that may be unreadable, for each process
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch_size", 1),
+            ("micro_batch", 1),
+            ("workers", 0),
+            ("max_tokens", 3),
+            ("max_texts", 1),
+            ("broken_limit", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}, expected at least {least}")
+
+
+@dataclass(frozen=True)
+class StepData:
+    """The batches of a step. A step that failed has only the reason."""
+
+    batches: list[Batch]
+    broken: list[str]  # why examples were left out, in one line each, which names the example
+    failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepShape:
+    """Which part of each step a process learns: every n_ranks-th example of batch_size.
+
+    seed: of the order, the crops, and the answers drawn.
+    """
+
+    batch_size: int
+    rank: int
+    n_ranks: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Examples per step of this process."""
+        return len(range(self.rank, self.batch_size, self.n_ranks))
+
+
+class StepLoader:
+    """The batches of each step.
+
+    Args:
+        source: examples by index, or a stream of them. A stream's order depends on the numbers of
+            processes and workers, and to continue at a step everything before it is read again.
+        seed: of the order, the crops, and the answers that are drawn; 0 or more.
+
+    Attributes:
+        broken: the examples that `steps` left out so far.
+
+    Raises:
+        ConfigError: the source is empty, or smaller than a batch; texts may be longer than the
+            model's positions; the seed is below 0.
+    """
+
+    def __init__(
+        self,
+        source: Source | Stream,
+        tokenizer: Tokenizer,
+        config: GITConfig,
+        options: LoaderConfig,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self._n = None if isinstance(source, Stream) else len(source)
+        if self._n is not None and options.batch_size > self._n:
+            raise ConfigError(
+                f"batch_size is {options.batch_size}, but there are only {self._n} examples: "
+                "expected at most as many"
+            )
+        extra = 2 if config.style == "microsoft" else 0  # start and end, which it does not count
+        if options.max_tokens + extra > config.decoder.positions:
+            raise ConfigError(
+                f"max_tokens is {options.max_tokens}, but the model has positions for "
+                f"{config.decoder.positions} tokens: expected at most "
+                f"{config.decoder.positions - extra}"
+            )
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}, expected 0 or more")
+        limit = options.broken_limit if self._n is None else min(options.broken_limit, self._n - 1)
+        self.broken = BrokenExamples(limit)
+        self._options, self._source, self._seed = options, source, seed
+        self._collator = Collator(
+            tokenizer=tokenizer,
+            config=config,
+            max_tokens=options.max_tokens,
+            max_texts=options.max_texts,
+            micro_batch=options.micro_batch,
+            augment=options.augment,
+        )
+
+    def steps(
+        self, first: int, last: int, rank: int = 0, n_ranks: int = 1
+    ) -> Iterator[list[Batch]]:
+        """For each step from `first` to `last`, counted from 1, the batches of process `rank`:
+        each of one shape of pixels, of at most micro_batch images.
+
+        With a source they are the same for any number of workers. Examples that cannot be read are
+        left out and noted in `broken`; where they are all of a process's share, the step's list is
+        empty.
+
+        Raises:
+            ConfigError: there are more processes than images in a batch.
+            GITError: more than broken_limit examples, or all, cannot be read.
+        """
+        if n_ranks > self._options.batch_size:
+            raise ConfigError(
+                f"batch_size is {self._options.batch_size}, but there are {n_ranks} processes: "
+                "expected at least one image for each"
+            )
+        shape = StepShape(
+            batch_size=self._options.batch_size, rank=rank, n_ranks=n_ranks, seed=self._seed
+        )
+        for data in self._read_ahead(self._dataset(range(first, last + 1), shape)):
+            if data.failure is not None:
+                raise GITError(data.failure)
+            for reason in data.broken:
+                self.broken.add(reason)
+            yield data.batches
+
+    def _dataset(self, steps: range, shape: StepShape) -> Dataset[StepData]:
+        if isinstance(self._source, Stream):
+            return _StreamSteps(self._source, self._collator, steps, shape, self._options.workers)
+        return _SourceSteps(self._source, self._collator, steps, shape)
+
+    def _read_ahead(self, steps: Dataset[StepData]) -> Iterator[StepData]:
+        """One step after the other, read by workers while the model learns from the last."""
+        loader: DataLoader[StepData] = DataLoader(
+            steps,
+            batch_size=None,
+            num_workers=self._options.workers,
+            worker_init_fn=leave_signals_to_parent,
+            generator=torch.Generator(),  # or else it takes a number that dropout would get
+        )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            reason = reason_of(error).rstrip(".")
+            raise GITError(
+                f"a worker process was ended from outside, as when memory is short: {reason}: use "
+                "fewer workers, or a smaller batch_size"
+            ) from None
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """A worker ends when its parent does: Ctrl-C and a cluster's SIGTERM go to the whole group, and
+    the parent still wants to save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _SourceSteps(Dataset[StepData]):
+    """The data of some steps, from a source: whichever worker reads a step, it is the same."""
+
+    def __init__(self, source: Source, collator: Collator, steps: range, shape: StepShape) -> None:
+        self._source, self._collator, self._steps, self._shape = source, collator, steps, shape
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> StepData:
+        step, shape = self._steps[index], self._shape
+        positions = epoch_indices(
+            step, len(self._source), shape.batch_size, shape.seed, shape.rank, shape.n_ranks
+        )
+        examples = [(at, partial(self._source.__getitem__, at[1])) for at in positions]
+        return _step_data(self._collator, shape.seed, examples)
+
+
+class _StreamSteps(IterableDataset[StepData]):
+    """The data of some steps, from a stream. Each worker reads a part of its own, and makes every
+    n-th step; to continue at a step it skips what the steps before it took."""
+
+    def __init__(
+        self, stream: Stream, collator: Collator, steps: range, shape: StepShape, workers: int
+    ) -> None:
+        self._stream, self._collator, self._steps, self._shape = stream, collator, steps, shape
+        self._workers = max(workers, 1)
+
+    def __iter__(self) -> Iterator[StepData]:
+        """This worker's steps; a DataLoader takes one from each worker in turn."""
+        worker = get_worker_info()
+        first = self._steps.start + (worker.id if worker else 0)
+        part = (first - 1) % self._workers  # the one that this step is made from in any run
+        examples = self._endless(self._shape.rank * self._workers + part)
+        if first >= self._steps.stop:
+            return  # rather than skip everything for nothing
+        for step in range(part + 1, self._steps.stop, self._workers):
+            try:
+                chunk = list(islice(examples, self._shape.size))
+            except GITError as error:
+                yield StepData([], [], failure=str(error))
+                return
+            if step >= first:
+                yield _step_data(self._collator, self._shape.seed, chunk)
+
+    def _endless(self, reader: int) -> Iterator[tuple[EpochIndex, OpenExample]]:
+        """One epoch after the other."""
+        n_readers = self._shape.n_ranks * self._workers
+        for epoch in count():
+            number = -1
+            stream = self._stream.stream(epoch, self._shape.seed, reader, n_readers)
+            for number, open_example in enumerate(stream):
+                yield (epoch, number * n_readers + reader), open_example
+            if number < 0:
+                raise GITError(
+                    f"reader {reader + 1} of {n_readers} finds no example in its part of the "
+                    "stream: expected fewer processes, fewer workers, or more examples"
+                )
+
+
+def _step_data(
+    collator: Collator,
+    seed: int,
+    examples: Sequence[tuple[EpochIndex, OpenExample]],
+) -> StepData:
+    """The batches of a step; the random numbers of each example follow from seed and index."""
+    samples, broken = [], []
+    for position, open_example in examples:
+        try:
+            rng = Random(f"{seed} {position}")  # noqa: S311  (crops, not secrets)
+            samples.append(collator.sample(open_example(), rng))
+        except GITError as error:
+            broken.append(reason_of(error))
+    return StepData(collator.batches(samples), broken)

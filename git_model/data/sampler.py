@@ -1,0 +1,27 @@
+"""Which example comes when: the order of epochs and steps, a function of numbers alone."""
+
+import functools
+
+import numpy as np
+
+EpochIndex = tuple[int, int]  # the epoch, from 0, and the example's index
+
+
+@functools.lru_cache(maxsize=2)  # a step may lie in two epochs
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """0 to n - 1 in the order of one epoch, the same on any machine."""
+    # RandomState's numbers never change (NEP 19); those of default_rng and torch may
+    bits = np.random.MT19937(np.random.SeedSequence([seed, epoch]))
+    return np.random.RandomState(bits).permutation(n)
+
+
+def epoch_indices(
+    step: int, n: int, batch_size: int, seed: int, rank: int = 0, n_ranks: int = 1
+) -> list[EpochIndex]:
+    """What a process learns at a step, counted from 1, from n examples.
+
+    The epochs follow each other without a gap, each in its own order; a step takes the next
+    batch_size of them, and a process every n_ranks-th of these.
+    """
+    positions = range((step - 1) * batch_size, step * batch_size)[rank::n_ranks]
+    return [(at // n, int(epoch_order(n, seed, at // n)[at % n])) for at in positions]

@@ -1,0 +1,189 @@
+"""A model on a data set: predictions for every image, which `scores.py` scores.
+
+An image is encoded once, however many questions there are. Images of one shape form a batch.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import torch
+from tqdm import tqdm
+
+from git_model.captioner import BatchScene, Captioner
+from git_model.config import DecodingOptions
+from git_model.data.example import Annotation, BrokenExamples, Example, Source
+from git_model.data.webdataset import OpenExample, Stream
+from git_model.evaluation.predictions import Prediction
+from git_model.model.git import GIT
+from git_model.preprocessing.inputs import Frames, LoadedImage
+from git_model.utils.errors import GITError
+
+MAX_LABELS = 5  # that a prediction keeps
+
+# From a scene and the example of each of its images to the predictions for each.
+Predictor = Callable[[BatchScene, Sequence[Example]], list[list[Prediction]]]
+
+
+@dataclass(frozen=True)
+class _LoadedExample:
+    """An example, its position in the source, and its image."""
+
+    position: int
+    example: Example
+    image: LoadedImage
+
+
+def predict(
+    captioner: Captioner,
+    source: Source | Stream,
+    predictor: Predictor,
+    *,
+    limit: int | None = None,
+    batch_size: int = 8,
+    broken: BrokenExamples | None = None,
+    progress: bool = False,
+) -> list[Prediction]:
+    """A model's predictions for a data set, in its order.
+
+    Args:
+        predictor: `text_predictor(captioner)` or `label_predictor(captioner, labels)`.
+        limit: use this many of the first examples.
+        batch_size: images of one shape that are encoded together.
+        broken: counts the examples that cannot be used and are left out; by default that is an
+            error.
+        progress: draw a bar on stderr, if it is a terminal.
+
+    Raises:
+        GITError: too many examples are broken, or there is none.
+    """
+    broken = broken or BrokenExamples(limit=0)
+    predictions: dict[int, list[Prediction]] = {}
+    total = None if isinstance(source, Stream) else min(len(source), limit or len(source))
+    bar = tqdm(total=total, unit="image", disable=None if progress else True)
+    with bar, _evaluation_mode(captioner.model):
+        examples = islice(_closed_examples(source), limit)
+        for group in _groups(captioner, examples, batch_size, broken):
+            scene = captioner.see_batch([item.image for item in group])
+            rows = predictor(scene, [item.example for item in group])
+            predictions |= {item.position: row for item, row in zip(group, rows, strict=True)}
+            bar.update(len(group))
+    if not predictions:
+        raise GITError("there is no example that can be used, expected at least one")
+    return [prediction for position in sorted(predictions) for prediction in predictions[position]]
+
+
+def text_predictor(captioner: Captioner, options: DecodingOptions | None = None) -> Predictor:
+    """Generates captions, and answers to questions, whichever an example has annotations for.
+
+    Args:
+        options: by default those of the checkpoint.
+    """
+
+    def predict_texts(scene: BatchScene, examples: Sequence[Example]) -> list[list[Prediction]]:
+        questions = [[note.question for note in example.annotations] for example in examples]
+        texts = captioner.generate(scene, questions, options)
+        return [
+            [
+                _prediction(example, annotation, best.text, best.logprob)
+                for annotation, (best, *_) in zip(example.annotations, row, strict=True)
+            ]
+            for example, row in zip(examples, texts, strict=True)
+        ]
+
+    return predict_texts
+
+
+def label_predictor(captioner: Captioner, labels: Sequence[str], template: str = "{}") -> Predictor:
+    """Scores all labels for each annotation and keeps the most probable ones.
+
+    Args:
+        template: the text that a label makes.
+    """
+
+    def predict_labels(scene: BatchScene, examples: Sequence[Example]) -> list[list[Prediction]]:
+        predictions: list[list[Prediction]] = [[] for _ in examples]
+        notes = [(note, image) for image, item in enumerate(examples) for note in item.annotations]
+        for question in dict.fromkeys(note.question for note, _ in notes):
+            group = [(note, image) for note, image in notes if note.question == question]
+            part = scene.select([image for _, image in group])
+            ranked = captioner.classify(part, list(labels), template=template, question=question)
+            for (note, image), row in zip(group, ranked, strict=True):
+                top = tuple(label.label for label in row[:MAX_LABELS])
+                predictions[image].append(
+                    _prediction(examples[image], note, top[0], row[0].logprob, top)
+                )
+        return predictions
+
+    return predict_labels
+
+
+def _closed_examples(source: Source | Stream) -> Iterator[OpenExample]:
+    """All examples in order, each opened by calling it."""
+    if isinstance(source, Stream):
+        return source.stream(epoch=0, seed=0, reader=0, n_readers=1)
+    return (partial(source.__getitem__, index) for index in range(len(source)))
+
+
+def _groups(
+    captioner: Captioner,
+    examples: Iterable[OpenExample],
+    batch_size: int,
+    broken: BrokenExamples,
+) -> Iterator[list[_LoadedExample]]:
+    """Examples whose pixels have one shape, `batch_size` of them; at the end the rest."""
+    waiting: dict[torch.Size, list[_LoadedExample]] = {}
+    for position, open_example in enumerate(examples):
+        try:
+            loaded = _load(captioner, position, open_example())
+        except GITError as error:
+            broken.add(str(error))
+            continue
+        shape = loaded.image.pixels.shape
+        waiting.setdefault(shape, []).append(loaded)
+        if len(waiting[shape]) == batch_size:
+            yield waiting.pop(shape)
+    yield from waiting.values()
+
+
+def _load(captioner: Captioner, position: int, example: Example) -> _LoadedExample:
+    """An example of which every part can be used."""
+    try:
+        for annotation in example.annotations:
+            captioner.prompt(annotation.question)
+        media = example.media
+        image = captioner.load(Frames(media) if isinstance(media, list) else media)
+        return _LoadedExample(position, example, image)
+    except GITError as error:
+        raise GITError(f"{example.key}: {error}") from None
+
+
+def _prediction(
+    example: Example,
+    annotation: Annotation,
+    text: str,
+    logprob: float,
+    top: tuple[str, ...] = (),
+) -> Prediction:
+    return Prediction(
+        key=example.key,
+        text=text,
+        question=annotation.question,
+        question_key=annotation.key,
+        logprob=logprob,
+        top=top,
+        answers=annotation.texts,
+    )
+
+
+@contextmanager
+def _evaluation_mode(model: GIT) -> Iterator[None]:
+    """Without dropout; afterwards as before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,217 @@
+"""Beam search, in the styles of both references."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from git_model.config import DecodingOptions
+from git_model.generation.logits_processors import Hypothesis, LogitsProcessor
+from git_model.generation.sampling import Generation, checked
+from git_model.generation.session import Prompts, TextSession
+
+
+class Beam(NamedTuple):
+    """A hypothesis that the search may extend."""
+
+    total: float  # the sum of its scores
+    text: Hypothesis
+    parent: int  # the row, among those of its prompt, that it continues
+
+
+class Candidate(NamedTuple):
+    """A beam and one more token."""
+
+    total: float
+    logprob: float  # of the token, under the model
+    parent: int
+    token: int
+
+
+class BeamState:
+    """Beam search for one prompt: the live beams, and a bank of the best finished hypotheses."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        options: DecodingOptions,
+        eos_ids: Collection[int],
+    ) -> None:
+        self.max_new_tokens = max_new_tokens
+        self.options = options
+        self.eos_ids = eos_ids
+        self.beams = [Beam(0.0, Hypothesis(prompt, [], []), 0)]
+        self.bank: list[tuple[float, Hypothesis]] = []  # scores and hypotheses, best first
+        self.done = False
+
+    @property
+    def length(self) -> int:
+        """Tokens of each beam, without the prompt."""
+        return len(self.beams[0].text.tokens)
+
+    @property
+    def n_candidates(self) -> int:
+        """Candidates of each step: enough that `num_beams` continue if all others end."""
+        return 2 * self.options.num_beams
+
+    def advance(self, candidates: Sequence[Candidate]) -> None:
+        """Take the best `n_candidates`, best first: bank those that end, continue with others."""
+        raise NotImplementedError
+
+    def best(self) -> list[Generation]:
+        """The requested number of texts, best first."""
+        n_texts = self.options.num_return_sequences
+        return [Generation.of(text, score) for score, text in self.bank[:n_texts]]
+
+    def extended(self, candidate: Candidate) -> Beam:
+        """The beam that a candidate makes."""
+        old = self.beams[candidate.parent].text
+        tokens, logprobs = [*old.tokens, candidate.token], [*old.logprobs, candidate.logprob]
+        return Beam(candidate.total, Hypothesis(old.prompt, tokens, logprobs), candidate.parent)
+
+    def put_in_bank(self, score: float, text: Hypothesis, capacity: int) -> None:
+        """Keep a finished hypothesis if it is among the best `capacity`."""
+        self.bank.append((score, text))
+        self.bank.sort(key=lambda entry: -entry[0])
+        del self.bank[capacity:]
+
+
+class HuggingFaceBeams(BeamState):
+    """Scores are total / n ** length_penalty, n the generated tokens; an end counts only among the
+    first `num_beams` candidates (Transformers, `_beam_search`)."""
+
+    @property
+    def n_candidates(self) -> int:
+        """One part of `num_beams` for each end token, and one that continues."""
+        return max(2, 1 + len(self.eos_ids)) * self.options.num_beams
+
+    def advance(self, candidates: Sequence[Candidate]) -> None:
+        """Continue while the best beam might still beat the worst text of a full bank."""
+        n_beams, norm = self.options.num_beams, self._norm(self.length + 1)
+        last = self.length + 1 == self.max_new_tokens
+        beams = []
+        for rank, candidate in enumerate(candidates):
+            beam = self.extended(candidate)
+            if candidate.token not in self.eos_ids and not last:
+                beams.append(beam)
+            elif rank < n_beams:
+                self.put_in_bank(candidate.total / norm, beam.text, n_beams)
+        self.beams = beams[:n_beams]
+        self.done = last or (len(self.bank) == n_beams and self._is_hopeless())
+
+    def _is_hopeless(self) -> bool:
+        """Whether no beam is expected to beat the bank (`_check_early_stop_heuristic` there)."""
+        if self.options.early_stopping is True:
+            return True
+        longest = self.options.early_stopping == "never" and self.options.length_penalty > 0
+        n_tokens = self.max_new_tokens if longest else self.length
+        return self.beams[0].total / self._norm(n_tokens) <= self.bank[-1][0]
+
+    def _norm(self, n_tokens: int) -> float:
+        return float(n_tokens**self.options.length_penalty)
+
+
+class MicrosoftBeams(BeamState):
+    """Scores are total / ((5 + n) / 6) ** length_penalty, n the tokens with the prompt and without
+    the end; an end counts anywhere among the candidates until the beam is full
+    (`GeneratorWithBeamSearch` in the original's decoder.py)."""
+
+    def advance(self, candidates: Sequence[Candidate]) -> None:
+        """Continue while the best candidate, at full length, might still beat the bank's worst."""
+        n_tokens = len(self.beams[0].text.prompt) + self.length
+        limit = n_tokens - self.length + self.max_new_tokens
+        last = n_tokens + 1 == limit
+        n_texts = self.options.num_return_sequences
+        if len(self.bank) == n_texts:
+            best_possible = candidates[0].total / self._norm(limit - 1)
+            self.done = self.bank[-1][0] >= best_possible
+        beams: list[Beam] = []
+        for candidate in candidates:
+            if self.done or len(beams) == self.options.num_beams:
+                break
+            beam = self.extended(candidate)
+            if candidate.token not in self.eos_ids and not last:
+                beams.append(beam)
+                continue
+            # At the limit the original takes the candidate's score but not its token.
+            ended = candidate.token in self.eos_ids
+            text = beam.text if ended else self.beams[beam.parent].text
+            self.put_in_bank(candidate.total / self._norm(n_tokens), text, n_texts)
+        self.done = self.done or last
+        self.beams = beams or self.beams
+
+    def _norm(self, n_tokens: int) -> float:
+        return float(((5 + n_tokens) / 6) ** self.options.length_penalty)
+
+
+@torch.inference_mode()
+def beam_search(
+    session: TextSession,
+    prompts: Prompts,
+    options: DecodingOptions,
+    eos_ids: Collection[int],
+    processor: LogitsProcessor,
+) -> list[list[Generation]]:
+    """Keep the best `options.num_beams` hypotheses of each prompt at every step."""
+    steps = beam_steps(session, prompts, options, eos_ids, processor)
+    states = [state for state, _ in next(steps)]  # at the first step all prompts are live
+    for _ in steps:
+        pass
+    return [state.best() for state in states]
+
+
+def beam_steps(
+    session: TextSession,
+    prompts: Prompts,
+    options: DecodingOptions,
+    eos_ids: Collection[int],
+    processor: LogitsProcessor,
+) -> Iterator[list[tuple[BeamState, list[Candidate]]]]:
+    """Beam search, step by step: the state of each live prompt after its candidates, and these
+    candidates, best first."""
+    kind = HuggingFaceBeams if options.style == "huggingface" else MicrosoftBeams
+    live: list[BeamState] = [
+        kind(prompt, limit, options, eos_ids)
+        for prompt, limit in zip(prompts.rows, prompts.max_new_tokens(options), strict=True)
+    ]
+    logits = session.step(prompts.tokens, prompts.token_mask).float()
+    while live:
+        rows, first, rows_per_prompt = [], 0, len(logits) // len(live)
+        step = list(zip(live, _candidates(logits, live, processor), strict=True))
+        for state, candidates in step:
+            state.advance(candidates)
+            if not state.done:
+                rows += [first + beam.parent for beam in state.beams]
+            first += rows_per_prompt
+        yield step
+        live = [state for state in live if not state.done]
+        if live:
+            session.select(rows)
+            next_tokens = [[beam.text.tokens[-1]] for state in live for beam in state.beams]
+            logits = session.step(torch.tensor(next_tokens, device=logits.device)).float()
+
+
+def _candidates(
+    logits: Tensor, live: Sequence[BeamState], processor: LogitsProcessor
+) -> Iterator[list[Candidate]]:
+    """For each live prompt the best continuations of its rows, best first."""
+    beams = [beam for state in live for beam in state.beams]
+    hypotheses = [beam.text for beam in beams]
+    logprobs = logits.log_softmax(-1)
+    if live[0].options.style == "huggingface":
+        scores = processor(logprobs, hypotheses)
+    else:
+        scores = processor(logits, hypotheses).log_softmax(-1)
+    totals = scores + torch.tensor([[beam.total] for beam in beams], device=scores.device)
+    vocab_size, rows_per_prompt = logits.shape[1], len(beams) // len(live)
+    totals, index = totals.view(len(live), -1).topk(live[0].n_candidates)
+    parent, token = index // vocab_size, index % vocab_size
+    first = torch.arange(len(live), device=index.device)[:, None] * rows_per_prompt
+    columns = totals, logprobs[first + parent, token], parent, token
+    for prompt_columns in zip(*(column.tolist() for column in columns), strict=True):
+        yield [
+            Candidate(checked(total), logprob, parent, token)
+            for total, logprob, parent, token in zip(*prompt_columns, strict=True)
+        ]

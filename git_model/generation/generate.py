@@ -1,0 +1,152 @@
+"""From a scene and prompts to texts, or from texts to probabilities: the searches, on a model."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from git_model.config import DecodingOptions, GITConfig
+from git_model.generation.beam_search import beam_search
+from git_model.generation.logits_processors import chain, processors_of
+from git_model.generation.sampling import Generation, greedy_or_sample
+from git_model.generation.scoring import score_trie
+from git_model.generation.session import Prompts, Session, TextSession, left_padded
+from git_model.generation.trie import TokenTrie
+from git_model.model.git import GIT, Scene
+from git_model.utils.errors import GITError
+
+MAX_ROWS = 1024  # that scoring keeps in memory at a time, each with a logit for every token
+
+
+def generate(
+    model: GIT,
+    scene: Scene | None,
+    prompts: Sequence[Sequence[int]],
+    options: DecodingOptions | None = None,
+    trie: TokenTrie | None = None,
+) -> list[list[Generation]]:
+    """Continue each prompt, until an end token or as far as the model's positions reach.
+
+    Args:
+        scene: what `model.see` returned, or None for text without an image.
+        prompts: token ids, one or several per image (equally many, image by image); their lengths
+            may differ. GIT's prompt is the start token and, for a question, the question.
+        trie: texts, each with its end token; nothing else is generated.
+
+    Returns:
+        for each prompt `options.num_return_sequences` texts, best first.
+
+    Raises:
+        GITError: a prompt is empty, too long, holds an unknown id, or does not fit the scene.
+    """
+    options = options or DecodingOptions()
+    config = model.config
+    _check(prompts, scene, config)
+    _check_options(options, config, trie)
+    positions = config.decoder.positions
+    limits = [min(options.max_new_tokens, positions - len(prompt)) for prompt in prompts]
+    start = left_padded(prompts, config.pad_id, model.device)._replace(limits=limits)
+    return search(Session(model, scene), start, options, config.eos_ids, trie)
+
+
+def score_texts(
+    model: GIT,
+    scene: Scene | None,
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+) -> list[list[list[float]]]:
+    """The exact log-probabilities of all these texts after each prompt.
+
+    Args:
+        scene, prompts: as in `generate`.
+        texts: token ids, with the end token if a text is to end there.
+
+    Returns:
+        for each prompt, for each text, the log-probability of each of its tokens.
+
+    Raises:
+        GITError: as in `generate`; or a text is empty or does not fit the positions.
+    """
+    config = model.config
+    _check(prompts, scene, config)
+    _check_texts(prompts, texts, config)
+    start = left_padded(prompts, config.pad_id, model.device)
+    size = max(1, MAX_ROWS // len(prompts))
+    order = sorted(range(len(texts)), key=lambda n: tuple(texts[n]))  # shared prefixes together
+    scores: list[list[list[float]]] = [[[]] * len(texts) for _ in prompts]
+    for first in range(0, len(order), size):
+        chunk = order[first : first + size]
+        trie = TokenTrie([texts[n] for n in chunk])
+        for row, logprobs in zip(
+            scores, score_trie(Session(model, scene), start, trie), strict=True
+        ):
+            for n, values in zip(chunk, logprobs, strict=True):
+                row[n] = values
+    return scores
+
+
+def search(
+    session: TextSession,
+    prompts: Prompts,
+    options: DecodingOptions,
+    eos_ids: Collection[int],
+    trie: TokenTrie | None = None,
+) -> list[list[Generation]]:
+    """For each prompt the texts that the options ask for, best first.
+
+    Args:
+        trie: texts, each with its end token; only these are generated.
+    """
+    processor = chain([*processors_of(options, eos_ids), *([trie] if trie else [])])
+    run = beam_search if options.num_beams > 1 else greedy_or_sample
+    return run(session, prompts, options, eos_ids, processor)
+
+
+def _check(prompts: Sequence[Sequence[int]], scene: Scene | None, config: GITConfig) -> None:
+    if not prompts or not all(prompts):
+        raise GITError("a prompt has no token, expected at least the start token")
+    if scene is not None and len(prompts) % len(scene):
+        raise GITError(
+            f"{len(prompts)} prompts for {len(scene)} images, expected equally many for each image"
+        )
+    _check_ids((token for prompt in prompts for token in prompt), config)
+    longest, positions = max(map(len, prompts)), config.decoder.positions
+    if longest >= positions:
+        raise GITError(
+            f"a prompt of {longest} tokens leaves no position for an answer: this model has "
+            f"{positions} positions, expected a shorter question"
+        )
+
+
+def _check_options(options: DecodingOptions, config: GITConfig, trie: TokenTrie | None) -> None:
+    _check_ids(options.suppress_tokens, config)
+    n_left = config.decoder.vocab_size - len(set(options.suppress_tokens))
+    if n_left == 0:
+        raise GITError("suppress_tokens holds every token of the vocabulary, expected fewer")
+    if options.num_beams > 1 and max(2, 1 + len(config.eos_ids)) * options.num_beams > n_left:
+        raise GITError(
+            f"num_beams is {options.num_beams}, expected at most {n_left // 2}, half of the "
+            "tokens that may be generated"
+        )
+    if trie is not None and options.num_beams > 1:
+        raise GITError(
+            "num_beams and a trie do not go together, expected greedy search or sampling"
+        )
+
+
+def _check_texts(
+    prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], config: GITConfig
+) -> None:
+    if not texts or not all(texts):
+        raise GITError("there is no text to score, expected at least one token")
+    _check_ids((token for text in texts for token in text), config)
+    longest = max(map(len, prompts)) + max(map(len, texts))
+    if longest > config.decoder.positions:
+        raise GITError(
+            f"prompt and text have {longest} tokens, more than this model's "
+            f"{config.decoder.positions} positions"
+        )
+
+
+def _check_ids(tokens: Iterable[int], config: GITConfig) -> None:
+    size = config.decoder.vocab_size
+    for token in tokens:
+        if not 0 <= token < size:
+            raise GITError(f"there is no token {token}, expected ids from 0 to {size - 1}")

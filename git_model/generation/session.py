@@ -1,0 +1,116 @@
+"""Sessions: R texts in progress, of which the searches see two methods, `step` and `select`."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from git_model.config import DecodingOptions
+from git_model.model.attention import KeyValue, KVCache, Slots
+from git_model.model.git import GIT, Scene
+
+
+class TextSession(Protocol):
+    """R texts in progress. Searches use nothing else, so they can be tested on languages made by
+    hand, and run on a model outside PyTorch."""
+
+    def step(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
+        """Append tokens (R, T), False in the mask for padding; logits (R, V) of the next token."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; a row may be taken twice."""
+
+
+class Prompts(NamedTuple):
+    """P prompts, as lists and as the tensor of a session's first step."""
+
+    rows: Sequence[Sequence[int]]
+    tokens: Tensor  # (P, T), all ending in the last column
+    token_mask: Tensor | None  # (P, T), False for padding; None where there is none
+    limits: Sequence[int] = ()  # new tokens each may get; by default what the options say
+
+    def max_new_tokens(self, options: DecodingOptions) -> list[int]:
+        """The most new tokens of each prompt."""
+        limits = self.limits or [options.max_new_tokens] * len(self.rows)
+        return [
+            options.max_tokens_after(prompt, limit)
+            for prompt, limit in zip(self.rows, limits, strict=True)
+        ]
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | None = None
+) -> Prompts:
+    """Prompts of different length as one tensor, so that all of them end in the last column."""
+    length = max(map(len, prompts))
+    rows = [[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+    tokens = torch.tensor(rows, device=device)
+    if all(len(prompt) == length for prompt in prompts):
+        return Prompts(prompts, tokens, None)
+    starts = torch.tensor([[length - len(prompt)] for prompt in prompts], device=device)
+    return Prompts(prompts, tokens, torch.arange(length, device=device) >= starts)
+
+
+class Session:
+    """Texts in progress on a model.
+
+    Args:
+        scene: the image prefix, or None; its images get equally many consecutive rows.
+    """
+
+    def __init__(self, model: GIT, scene: Scene | None) -> None:
+        self._model = model
+        self._scene = scene
+        self._image: tuple[KeyValue, ...] = ()
+        self._image_of: list[int] = []  # the image of each row
+        self._cache = KVCache(len(model.decoder.blocks))
+        self._token_mask: Tensor | None = None
+
+    def step(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
+        """Append tokens (R, T) and return the logits (R, V) of the token after the last of them.
+
+        Args:
+            token_mask: (R, T), False for padding; given at the first step if ever.
+        """
+        if self._cache.length == 0 and self._scene is not None:
+            self._image = self._scene.layers_for(len(tokens))
+            rows_per_image = len(tokens) // len(self._scene)
+            self._image_of = [row // rows_per_image for row in range(len(tokens))]
+        if self._token_mask is not None:
+            token_mask = torch.cat([self._token_mask, torch.ones_like(tokens).bool()], dim=1)
+        self._token_mask = token_mask
+        hidden = self._model.decoder(tokens, self._image, self._cache, token_mask)
+        return self._model.decoder.lm_head(hidden[:, -1])
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; a row may be taken twice. Rows that are left out cost
+        nothing more, and an image without a row is dropped."""
+        index = torch.tensor(rows, device=self._model.device)
+        self._cache.select(index)
+        if self._token_mask is not None:
+            self._token_mask = self._token_mask[index]
+        if self._scene is not None:
+            self._scene, self._image_of = self._select_images(self._scene, rows)
+            self._image = self._with_slots(self._scene)
+
+    def _select_images(self, scene: Scene, rows: Sequence[int]) -> tuple[Scene, list[int]]:
+        """The images that these rows still need, and the image of each row among them."""
+        image_of = [self._image_of[row] for row in rows]
+        kept = sorted(set(image_of))
+        if len(kept) == len(scene):
+            return scene, image_of
+        return scene.select(kept), [kept.index(image) for image in image_of]
+
+    def _with_slots(self, scene: Scene) -> tuple[KeyValue, ...]:
+        """The image prefix, with the slot of each row where the images' rows differ in number."""
+        n_slots = max(map(self._image_of.count, range(len(scene))))
+        used = [0] * len(scene)
+        index = []
+        for image in self._image_of:
+            index.append(image * n_slots + used[image])
+            used[image] += 1
+        if index == list(range(n_slots * len(scene))):
+            return scene.layers
+        slots = Slots(torch.tensor(index, device=self._model.device), n_slots * len(scene))
+        return tuple(layer._replace(slots=slots) for layer in scene.layers)

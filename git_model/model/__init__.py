@@ -1,0 +1,1 @@
+"""The network: attention under the prefix mask, the image encoder, the text decoder, GIT."""

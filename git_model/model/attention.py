@@ -1,0 +1,207 @@
+"""Multi-head attention under the prefix mask, and the KV cache.
+
+Self-attention in GIT reads keys and values from one or more *sources*: the image prefix, the text
+before, the tokens themselves. A source may serve several rows at once: beams, questions and class
+names all attend to the one copy of their image's keys and values.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from git_model.model.layers import Linear
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where R rows of queries stand among the `count` equal slots of a source, when some of these
+    slots are empty: the texts of one image may end at different times."""
+
+    index: Tensor  # (R,)
+    count: int
+
+
+class KeyValue(NamedTuple):
+    """The keys and values of some tokens in one layer."""
+
+    key: Tensor  # (B, H, S, d)
+    value: Tensor  # (B, H, S, d)
+    slots: Slots | None = None  # None: R is a multiple of B, and every slot is taken
+
+
+def prefix_mask(
+    n_image: int, n_text: int, *, first_query: int = 0, device: torch.device | None = None
+) -> Tensor:
+    """(queries, keys): True where a token may attend. Text attends to the image and its own past.
+
+    >>> prefix_mask(2, 2).int().tolist()
+    [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+
+    Args:
+        first_query: leave out the queries before this one (their outputs are already known).
+
+    Source: paper, section 3.1 and figure 2 ("seq2seq mask"); `BertEncoderAsDecoder` in the
+    original's decoder.py.
+    """
+    key = torch.arange(n_image + n_text, device=device)
+    query = key[first_query:, None]
+    return (key < n_image) | (key <= query)
+
+
+def attend(
+    query: Tensor, sources: Sequence[KeyValue], mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V over the tokens of all sources together.
+
+    Args:
+        query: (R, H, T, d).
+        sources: B may differ from source to source. R is a multiple of it, and rows 0 to R/B - 1
+            attend to the source's row 0, and so on; or the source's `slots` say where they stand.
+        mask: True where a query may attend; broadcasts to (R, H, T, S of all sources).
+        dropout: probability that an attention weight is dropped.
+
+    Returns:
+        (R, H, T, d)
+    """
+    if len(sources) == 1 and sources[0].slots is None and _prefers_fused(query, sources[0].key):
+        key, value, _ = sources[0]
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+    query = query * query.shape[-1] ** -0.5
+    parts = [_matmul(query, source.key.mT, source.slots) for source in sources]
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)  # cat would copy even one
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)  # (R, H, T, S of all sources)
+    if dropout > 0:
+        weights = F.dropout(weights, dropout)
+    shares = weights.split([source.key.shape[2] for source in sources], dim=-1)
+    mixed = [
+        _matmul(w, source.value, source.slots) for w, source in zip(shares, sources, strict=True)
+    ]
+    return reduce(torch.add, mixed)
+
+
+def _prefers_fused(query: Tensor, key: Tensor) -> bool:
+    """Whether torch's fused kernel applies and is faster than the same formula in steps. On a CPU
+    it is faster only for several images in float32; for one, or in bfloat16, it takes twice as
+    long."""
+    if torch.compiler.is_compiling():
+        return False  # the formula in steps holds for any batch size, so no graph depends on it
+    if query.shape[0] != key.shape[0]:
+        return False
+    return query.device.type != "cpu" or (query.dtype == torch.float32 and query.shape[0] > 1)
+
+
+def _matmul(rows: Tensor, shared: Tensor, slots: Slots | None) -> Tensor:
+    """rows (R, H, T, x) @ shared (B, H, x, y), without repeating `shared` for its rows."""
+    if slots is not None:
+        filled = rows.new_zeros(slots.count, *rows.shape[1:]).index_copy(0, slots.index, rows)
+        return _matmul(filled, shared, None)[slots.index]
+    n_images, heads, inner, outer = shared.shape
+    if not torch.compiler.is_compiling() and rows.shape[0] == n_images:
+        return rows @ shared
+    length = rows.shape[2]
+    grouped = rows.reshape(n_images, -1, heads, length, inner)  # (B, n, H, T, x)
+    grouped = grouped.transpose(1, 2).flatten(2, 3)  # (B, H, n T, x)
+    product = (grouped @ shared).unflatten(2, (-1, length))  # (B, H, n, T, y)
+    return product.transpose(1, 2).reshape(-1, heads, length, outer)
+
+
+class Attention(nn.Module):
+    """Multi-head attention, one class for both towers."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        past: Sequence[KeyValue] = (),
+        mask: Tensor | None = None,
+        cache: "LayerCache | None" = None,
+        *,
+        need_output: bool = True,
+    ) -> tuple[Tensor, KeyValue]:
+        """x attends to the sources in `past`, then to itself.
+
+        Args:
+            x: (R, T, D).
+            past: keys and values from before, as in `attend`.
+            mask: as in `attend`, over the keys of `past` and then of x.
+            cache: the text before x, which x continues; it counts as part of x as a source.
+            need_output: False if only the keys and values are wanted; then x comes back as it is.
+
+        Returns:
+            the output (R, T, D), and the keys and values of x.
+        """
+        query, key, value = self.split(self.qkv(x))
+        present = KeyValue(key, value)
+        if not need_output:
+            return x, present
+        itself = present if cache is None else cache.extend(present)
+        mixed = attend(query, [*past, itself], mask, self.dropout if self.training else 0.0)
+        return self.out(mixed.transpose(1, 2).flatten(2)), present
+
+    def split(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """(R, T, 3 D) -> query, key and value by head, each (R, H, T, d)."""
+        return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class LayerCache:
+    """The keys and values of a growing text in one layer.
+
+    Its buffer doubles when it is full, so a step copies little but its own token. It is for
+    inference: it is written in place.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._buffer: tuple[Tensor, ...] = ()  # keys and values, each (R, H, capacity, d)
+
+    def extend(self, new: KeyValue) -> KeyValue:
+        """Append keys and values, and return all of them."""
+        end = self.length + new.key.shape[2]
+        parts = (new.key, new.value)
+        buffer = self._buffer or tuple(part[:, :, :0] for part in parts)
+        if end > buffer[0].shape[2]:
+            buffer = tuple(self._enlarged(part, 2 * end) for part in buffer)
+        for whole, part in zip(buffer, parts, strict=True):
+            whole[:, :, self.length : end] = part
+        self._buffer, self.length = buffer, end
+        key, value = (whole[:, :, :end] for whole in buffer)
+        return KeyValue(key, value)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows (R',), in this order; a row may be taken twice."""
+        self._buffer = tuple(whole[rows] for whole in self._buffer)
+
+    def _enlarged(self, part: Tensor, capacity: int) -> Tensor:
+        larger = part.new_empty(*part.shape[:2], capacity, part.shape[3])
+        larger[:, :, : self.length] = part[:, :, : self.length]
+        return larger
+
+
+class KVCache:
+    """A `LayerCache` for every layer; it is passed in, never kept in a module."""
+
+    def __init__(self, n_layers: int) -> None:
+        self.layers = [LayerCache() for _ in range(n_layers)]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the text so far."""
+        return self.layers[0].length
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows (R',), in this order; a row may be taken twice."""
+        for layer in self.layers:
+            layer.select(rows)

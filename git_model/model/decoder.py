@@ -1,0 +1,179 @@
+"""The text decoder: BERT's layers, used as a prefix language model.
+
+Image tokens never attend to text, so their keys and values do not depend on it. `prefill` runs the
+image tokens through the layers once and keeps each layer's keys and values (the image prefix);
+`forward` runs text tokens, which attend to the image prefix and to the text before them. Together
+the two equal one pass under `prefix_mask`, which `one_pass` computes as the reference.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from git_model.config import DecoderConfig
+from git_model.model.attention import Attention, KeyValue, KVCache, LayerCache, prefix_mask
+from git_model.model.layers import MLP, Linear
+from git_model.utils.errors import GITError
+
+
+class DecoderBlock(nn.Module):
+    """A post-norm transformer block, as in BERT: sublayer, residual connection, norm.
+
+    A block of another kind (pre-norm, RMSNorm) may take its place: the decoder only calls it.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.attn = Attention(config.width, config.heads, config.attention_dropout)
+        self.attn_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+        self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        past: Sequence[KeyValue] = (),
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        *,
+        need_output: bool = True,
+    ) -> tuple[Tensor, KeyValue]:
+        """(R, T, D) -> (R, T, D), and the keys and values of x.
+
+        Args:
+            need_output: False where only the keys and values are wanted: the block may then return
+                anything in place of its output. Others as in `Attention`.
+        """
+        mixed, key_value = self.attn(x, past, mask, cache, need_output=need_output)
+        if not need_output:
+            return x, key_value
+        x = self.attn_norm(x + self.dropout(mixed))
+        return self.mlp_norm(x + self.dropout(self.mlp(x))), key_value
+
+
+class TextDecoder(nn.Module):
+    """Token and position embeddings, the blocks, and the output layer `lm_head`."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = _embedding(config.vocab_size, config.width)
+        self.position_embedding = _embedding(config.positions, config.width)
+        self.embedding_norm = nn.LayerNorm(config.width, eps=config.embedding_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
+        self.lm_head = Linear(config.width, config.vocab_size)  # hidden states -> logits
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """In a tied model the output layer shares the token embedding's weight."""
+        if self.config.tied:
+            self.lm_head.weight = self.token_embedding.weight
+
+    def prefill(self, visual: Tensor) -> tuple[KeyValue, ...]:
+        """Projected image tokens (B, I, D) -> the image prefix: keys and values of every layer.
+
+        Only text is read off the last layer, so it skips everything but its keys and values.
+        """
+        layers = []
+        for number, block in enumerate(self.blocks, 1):
+            visual, key_value = block(visual, need_output=number < len(self.blocks))
+            layers.append(key_value)
+        # Each is a view of the fused projection: without this every later product would copy it.
+        return tuple(KeyValue(kv.key.contiguous(), kv.value.contiguous()) for kv in layers)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        image: Sequence[KeyValue] = (),
+        cache: KVCache | None = None,
+        token_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states (R, T, D) of text tokens (R, T), R a multiple of the number of images.
+
+        Args:
+            image: from `prefill`; empty for text without an image.
+            cache: the text before these tokens; they are appended to it.
+            token_mask: (R, past + T), False for padding, in the past and in `tokens`. No token
+                attends to padding, and padding takes no position, so it changes no result.
+        """
+        past_length = 0 if cache is None else cache.length
+        n_image = image[0].key.shape[2] if image else 0
+        x = self.embed(tokens, past_length, token_mask)
+        mask = self._mask(n_image, past_length, tokens, token_mask)
+        for layer, block in enumerate(self.blocks):
+            x, _ = block(
+                x,
+                past=[image[layer]] if image else [],
+                mask=mask,
+                cache=None if cache is None else cache.layers[layer],
+            )
+        return x
+
+    def one_pass(self, visual: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The hidden states of `forward`, by the definition: image and text together in one pass.
+
+        Args:
+            visual: projected image tokens (B, I, D).
+            tokens: (B, T).
+            mask: (I + T, I + T), True where a token may attend; by default `prefix_mask`.
+        """
+        n_image, n_text = visual.shape[1], tokens.shape[1]
+        if mask is None:
+            mask = prefix_mask(n_image, n_text, device=visual.device)
+        x = torch.cat([visual, self.embed(tokens)], dim=1)  # (B, I + T, D)
+        for block in self.blocks:
+            x, _ = block(x, mask=mask)
+        return x[:, n_image:]
+
+    def embed(
+        self, tokens: Tensor, past_length: int = 0, token_mask: Tensor | None = None
+    ) -> Tensor:
+        """Token and position embeddings, added and normalised: (R, T) -> (R, T, D).
+
+        Raises:
+            GITError: the text is longer than the model's positions.
+        """
+        if token_mask is None:
+            total = past_length + tokens.shape[1]
+            self._check_length(total)
+            position = torch.arange(past_length, total, device=tokens.device)
+        else:
+            if past_length == 0:  # later the search counts, so that no step waits for the device
+                self._check_length(int(token_mask.sum(1).max()))
+            position = (token_mask.cumsum(1) - 1).clamp(min=0)[:, past_length:]
+        embedded = self.token_embedding(tokens) + self.position_embedding(position)
+        return self.dropout(self.embedding_norm(embedded))
+
+    def _check_length(self, n_tokens: int) -> None:
+        if n_tokens > self.config.positions:
+            raise GITError(
+                f"text of {n_tokens} tokens is longer than the {self.config.positions} positions "
+                "of this model: shorten the prompt or ask for fewer new tokens"
+            )
+
+    def _mask(
+        self, n_image: int, past_length: int, tokens: Tensor, token_mask: Tensor | None
+    ) -> Tensor | None:
+        """The rows of `prefix_mask` for these tokens, less the padding; None if all is visible."""
+        length = tokens.shape[1]
+        if length == 1 and token_mask is None:
+            return None
+        n_text = past_length + length
+        visible = prefix_mask(
+            n_image, n_text, first_query=n_image + past_length, device=tokens.device
+        )
+        if token_mask is None:
+            return visible
+        real = F.pad(token_mask, (n_image, 0), value=True)[:, None]  # (R, 1, I + past + T)
+        # Padding attends to itself: its output is never used, and no softmax is without a key.
+        itself = torch.eye(n_text, dtype=torch.bool, device=tokens.device)[past_length:]
+        return ((visible & real) | F.pad(itself, (n_image, 0)))[:, None]  # (R, 1, T, I + past + T)
+
+
+def _embedding(size: int, width: int) -> nn.Embedding:
+    """An embedding without values: `GIT.initialize` draws them, as `nn.Embedding` would too."""
+    return nn.Embedding.from_pretrained(torch.empty(size, width), freeze=False)

@@ -1,0 +1,223 @@
+"""GIT: an image encoder, a projector, and a text decoder that attends to both.
+
+`see` encodes images once. Everything after that (captions, questions, beams, class names, training
+on several captions) uses the same `Scene`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from git_model.config import GITConfig
+from git_model.model.attention import KeyValue
+from git_model.model.decoder import TextDecoder
+from git_model.model.encoder import Encoder
+from git_model.utils.errors import CheckpointError, GITError
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The image prefix of B images: the KV cache of the image tokens, in every decoder layer.
+
+    It is all that the text side ever needs of the images.
+    """
+
+    layers: tuple[KeyValue, ...]
+
+    def __len__(self) -> int:
+        """The number of images (a clip counts as one)."""
+        return self.layers[0].key.shape[0]
+
+    @property
+    def n_tokens(self) -> int:
+        """Image tokens of each image."""
+        return self.layers[0].key.shape[2]
+
+    def select(self, images: Sequence[int]) -> "Scene":
+        """The scene of these images, in this order; the scene itself if these are all of it."""
+        if list(images) == list(range(len(self))):
+            return self
+        index = torch.tensor(images, device=self.layers[0].key.device)
+        return Scene(tuple(KeyValue(kv.key[index], kv.value[index]) for kv in self.layers))
+
+    def layers_for(self, rows: int) -> tuple[KeyValue, ...]:
+        """The image prefix for so many rows of text, equally many per image.
+
+        Raises:
+            GITError: the rows do not divide among the images.
+        """
+        if rows % len(self):
+            raise GITError(
+                f"{rows} texts for {len(self)} images: expected equally many texts for each image"
+            )
+        return self.layers
+
+
+class Projector(nn.Module):
+    """From the encoder's width to the decoder's: linear, then norm (paper, section 3.1)."""
+
+    def __init__(self, encoder_width: int, decoder_width: int, norm_eps: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(encoder_width, decoder_width)
+        self.norm = nn.LayerNorm(decoder_width, eps=norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, encoder width) -> (B, I, decoder width)"""
+        return self.norm(self.linear(x))
+
+
+class GIT(nn.Module):
+    """The Generative Image-to-text Transformer (Wang et al. 2022)."""
+
+    def __init__(self, config: GITConfig) -> None:
+        super().__init__()
+        self.config = config
+        encoder, decoder = config.encoder, config.decoder
+        self.encoder = Encoder(encoder)
+        self.temporal_embedding = (
+            nn.Parameter(torch.empty(config.frames, encoder.width)) if config.frames else None
+        )
+        self.projector = Projector(encoder.width, decoder.width, encoder.norm_eps)
+        self.decoder = TextDecoder(decoder)
+        self.initialize()
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Random weights as in BERT: N(0, 0.02), biases 0, norms 1, temporal embeddings 0."""
+        if self.decoder.lm_head.weight.is_meta:
+            return  # filling nothing takes a second there, because torch imports its compiler
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                parameter.fill_(float(name.endswith("weight")))
+            elif name.endswith("bias") or name == "temporal_embedding":
+                parameter.zero_()
+            else:
+                parameter.normal_(std=0.02)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return self.decoder.lm_head.weight.dtype
+
+    def see(self, pixels: Tensor) -> Scene:
+        """Encode images once: (B, 3, H, W), or clips of F frames: (B, F, 3, H, W)."""
+        return Scene(self.decoder.prefill(self.projector(self.encode(pixels))))
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The encoder's tokens (B, I, D). A clip's frames are concatenated, each with its temporal
+        embedding added (paper, section 3.2).
+
+        Raises:
+            GITError: pixels of another shape, or more frames than temporal embeddings.
+        """
+        if pixels.ndim == 4:
+            return self._still(self.encoder(pixels))
+        if pixels.ndim != 5:
+            raise GITError(
+                f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
+                "images or (B, frames, 3, height, width) for clips"
+            )
+        frames = pixels.shape[1]
+        if self.temporal_embedding is None or not 1 <= frames <= self.config.frames:
+            raise GITError(
+                f"a clip of {frames} frames, but this model has {self.config.frames} temporal "
+                "embeddings: sample fewer frames, or use a video checkpoint"
+            )
+        tokens = self.encoder(pixels.flatten(0, 1)).unflatten(0, (-1, frames))  # (B, F, 1 + N, D)
+        return (tokens + self.temporal_embedding[:frames, None]).flatten(1, 2)
+
+    def _still(self, tokens: Tensor) -> Tensor:
+        """A still image in a video model: the original's single-image path adds temporal embedding
+        0 (model.py, `CaptioningModel.forward_one`), Transformers adds none."""
+        if self.temporal_embedding is None or self.config.style == "huggingface":
+            return tokens
+        return tokens + self.temporal_embedding[0]
+
+    def forward(
+        self, pixels: Tensor | Scene | None, tokens: Tensor, token_mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits (R, T, V) of the token after each of `tokens`.
+
+        Args:
+            pixels: as in `see`, or what `see` returned, or None for text alone.
+            tokens: (R, T) ids; R is a multiple of the number of images B, and rows 0 to R/B - 1
+                belong to image 0.
+            token_mask: (R, T), False for padding, on the left or the right.
+        """
+        scene = self.see(pixels) if isinstance(pixels, Tensor) else pixels
+        image = () if scene is None else scene.layers_for(tokens.shape[0])
+        return self.decoder.lm_head(self.decoder(tokens, image, token_mask=token_mask))
+
+    def one_pass(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """The logits of `forward` by the definition: image and text together in one pass of every
+        layer under `prefix_mask`, without an image prefix. For checks; B images, B texts."""
+        visual = self.projector(self.encode(pixels))
+        return self.decoder.lm_head(self.decoder.one_pass(visual, tokens))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """The model in a folder that `save_pretrained` or `git-model convert` wrote, in eval mode.
+
+        Raises:
+            CheckpointError: the folder is missing, damaged, or does not fit its configuration.
+        """
+        from git_model.checkpoints.native import read_checkpoint
+
+        config, state = read_checkpoint(Path(folder), dtype=dtype)
+        return cls.from_state(config, state, str(folder)).to(device)
+
+    @classmethod
+    def from_state(cls, config: GITConfig, state: Mapping[str, Tensor], where: str) -> Self:
+        """A model, in eval mode, that owns exactly these tensors; errors begin with `where`.
+
+        Raises:
+            CheckpointError: a tensor is missing, left over, or of another shape; it is named.
+        """
+        with torch.device("meta"):
+            model = cls(config)
+        _require_fit(model.tensors(), state, where)
+        model.load_state_dict(dict(state), strict=False, assign=True)
+        model.decoder.tie_weights()
+        return model.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every weight once, by name: what a checkpoint holds. A tied output layer's weight is the
+        token embedding's, so it is not listed again."""
+        return dict(self.named_parameters())
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write config.json and model.safetensors; see `write_checkpoint`."""
+        from git_model.checkpoints.native import write_checkpoint
+
+        write_checkpoint(Path(folder), self.config, self.tensors(), overwrite=overwrite)
+
+
+def _require_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors that are not exactly those of a model."""
+    missing = sorted(expected.keys() - state.keys())
+    extra = sorted(state.keys() - expected.keys())
+    for names, problem in ((missing, "is missing"), (extra, "is not part of this model")):
+        if names:
+            others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise CheckpointError(f"{where}: tensor {names[0]} {problem}{others}")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{where}: tensor {name} has shape {tuple(state[name].shape)}, expected "
+                f"{tuple(tensor.shape)} from the configuration"
+            )

@@ -1,0 +1,1 @@
+"""Files to tensors, text to token ids."""

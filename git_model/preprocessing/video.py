@@ -1,0 +1,277 @@
+"""A few frames of an animation or a video, picked by a named rule: a clip.
+
+Animated pictures are read by Pillow. Videos need PyAV, the extra `video`, which is imported when
+the first one is opened. No more than the picked frames are ever in memory.
+"""
+
+import io
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+
+from PIL import Image, UnidentifiedImageError
+
+from git_model.preprocessing.image import (
+    ImageError,
+    decode_image,
+    is_bomb,
+    open_file,
+    open_image,
+    reason_of,
+)
+from git_model.utils.errors import ConfigError, GITError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+Sampling = Literal["uniform", "ends"]
+
+# In other formats several pictures are no animation: a TIFF's are pages, and a phone's JPEG (MPO)
+# holds the same photo twice.
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
+# FFmpeg's names of the containers that may be opened. Playlists are not among them: a file must
+# not make us open other files, or the network.
+CONTAINERS = "mp4,matroska,avi,mpegts,mpeg,flv,asf,ogg"
+# MP4's siblings for pictures: FFmpeg would show their tiles as frames.
+PICTURE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")
+
+
+# How many times Pillow's limit of pixels all picked frames of a clip may have together, for they
+# are in memory at once; and all frames to be decoded, for a small file can show the same one for
+# days: some 30 seconds of an animation's decoding, and an hour of a video in 1920 x 1080.
+MOST_PICKED, MOST_ANIMATED, MOST_FILMED = 4, 40, 2500
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one file in their order, and their numbers in the file, the first being 0."""
+
+    frames: list[Image.Image]
+    indices: list[int]
+
+
+def sample_indices(n_total: int, n_wanted: int, sampling: Sampling = "uniform") -> list[int]:
+    """Which frames to take, in order; all of them where there are no more than wanted.
+
+    Args:
+        sampling: "uniform" takes the middle of each of n_wanted equal parts; "ends" goes in equal
+            steps from the first frame to the last, as np.linspace rounded down.
+
+    Raises:
+        ConfigError: no such sampling.
+
+    >>> sample_indices(60, 6), sample_indices(60, 6, "ends")
+    ([5, 15, 25, 35, 45, 55], [0, 11, 23, 35, 47, 59])
+    """
+    n = min(n_wanted, n_total)
+    if sampling == "uniform":
+        return [(2 * i + 1) * n_total // (2 * n) for i in range(n)]
+    if sampling == "ends":
+        return [i * (n_total - 1) // max(n - 1, 1) for i in range(n)]
+    raise ConfigError(f"sampling is {sampling!r}, expected one of {', '.join(get_args(Sampling))}")
+
+
+def read_media(
+    path: str | Path, n_frames: int, sampling: Sampling = "uniform"
+) -> Image.Image | Clip:
+    """The picture in a file, or a clip of an animation's or a video's frames.
+
+    Args:
+        n_frames: the most frames of a clip (`GITConfig.frames`). With 0 the first frame of an
+            animation is a picture like any other, and a video is an error.
+        sampling: see `sample_indices`.
+
+    Raises:
+        ImageError: the file is missing, none of these, damaged, cut within a frame, without
+            frames, or larger than Pillow's limit of pixels; or it needs PyAV.
+        ConfigError: no such sampling.
+    """
+    return _read(_File(str(path), Path(path)), n_frames, sampling)
+
+
+def decode_media(
+    data: bytes, name: str, n_frames: int, sampling: Sampling = "uniform"
+) -> Image.Image | Clip:
+    """What a file's bytes show; `name` is what errors call it. See `read_media`."""
+    return _read(_File(name, data), n_frames, sampling)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file on a disk, or the bytes of one; its name is for errors."""
+
+    name: str
+    content: Path | bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self) -> BinaryIO:
+        """Open it to read."""
+        return (
+            io.BytesIO(self.content) if isinstance(self.content, bytes) else open_file(self.content)
+        )
+
+    def picture(self) -> Image.Image:
+        """The picture in it."""
+        if isinstance(self.content, bytes):
+            return decode_image(self.content, self.name)
+        return open_image(self.content)
+
+
+def _read(file: _File, n_frames: int, sampling: Sampling) -> Image.Image | Clip:
+    if _is_unknown_to_pillow(file):
+        return _read_video(file, n_frames, sampling)
+    picture = file.picture()
+    if n_frames == 0 or picture.format not in ANIMATED:
+        return picture
+    return _read_animation(file, n_frames, sampling) or picture
+
+
+def _is_unknown_to_pillow(file: _File) -> bool:
+    try:
+        with file.open() as content:
+            if content.read(1):
+                content.seek(0)
+                Image.open(content).close()
+            return False
+    except UnidentifiedImageError:
+        return True
+    except Exception:  # `open_image` says better what it is
+        return False
+
+
+def _read_animation(file: _File, n_frames: int, sampling: Sampling) -> Clip | None:
+    """Frames of an animated picture; None if it has only one."""
+    try:
+        with file.open() as content, Image.open(content) as image:
+            # a PNG may begin with a picture for programs that cannot show the animation
+            first = int(bool(image.info.get("default_image")))
+            total = getattr(image, "n_frames", 1) - first
+            if total < 2:
+                return None
+            indices = [first + index for index in sample_indices(total, n_frames, sampling)]
+            _require_bounded(file, image.size, len(indices), first + total, MOST_ANIMATED)
+            frames = [_frame_of(image, index) for index in indices]
+            _frame_of(image, first + total - 1)  # so that a file cut short is refused
+            return Clip(frames, indices)
+    except GITError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
+        raise ImageError(f"{file}: {reason_of(error)}, expected a whole animation") from None
+
+
+def _require_bounded(
+    file: _File, size: tuple[int, int], n_picked: int, n_all: int, limits_of_all: int
+) -> None:
+    for count, limits in ((n_picked, MOST_PICKED), (n_all, limits_of_all)):
+        if is_bomb(size, count, limits=limits):
+            most = limits * (Image.MAX_IMAGE_PIXELS or 0)
+            raise ImageError(
+                f"{file}: {count} frames of {size[0]} x {size[1]} pixels, expected at most "
+                f"{most} pixels in all"
+            )
+
+
+def _frame_of(image: Image.Image, index: int) -> Image.Image:
+    image.seek(index)
+    return image.copy()
+
+
+def _read_video(file: _File, n_frames: int, sampling: Sampling) -> Clip:
+    """Frames of a video, which is decoded to its end: once where its container tells the number of
+    frames truly, else once more when they have been counted."""
+    if n_frames == 0:
+        raise ImageError(
+            f"{file}: not a picture, expected JPEG, PNG or another format that Pillow reads; "
+            "videos need a model with temporal embeddings"
+        )
+    with _opened(file) as (_, stream):
+        told = stream.frames  # 0 if the container does not say
+    indices = sample_indices(told, n_frames, sampling)
+    frames, total = _decode(file, indices)
+    if total != told:
+        indices = sample_indices(total, n_frames, sampling)
+        frames, _ = _decode(file, indices)
+    if not frames:
+        raise ImageError(f"{file}: a video without frames, expected at least one")
+    return Clip(frames, indices)
+
+
+def _decode(file: _File, wanted: Collection[int]) -> tuple[list[Image.Image], int]:
+    """The wanted frames of a video, upright, and how many frames it has in all."""
+    pictures: list[Image.Image] = []
+    total = 0
+    with _opened(file) as (container, stream):
+        for packet in container.demux(stream):
+            # MPEG-TS says so also where two files were joined
+            if packet.is_corrupt and container.format.name != "mpegts":
+                raise ImageError(f"{file}: a frame is damaged or cut, expected a whole video")
+            for frame in packet.decode():
+                _check_size(file, frame)
+                size = frame.width, frame.height
+                _require_bounded(file, size, len(pictures) + 1, total + 1, MOST_FILMED)
+                if total in wanted:
+                    # the display matrix's angle, counterclockwise as Pillow's
+                    pictures.append(frame.to_image().rotate(frame.rotation, expand=True))
+                total += 1
+    return pictures, total
+
+
+@contextmanager
+def _opened(file: _File) -> Iterator[tuple["InputContainer", "VideoStream"]]:
+    """A video file and the stream to decode; what PyAV raises meanwhile becomes an ImageError."""
+    try:
+        # as an open file, for FFmpeg might take a name for an address
+        with file.open() as content, _container(file, content) as container:
+            yield container, _video_stream(file, container)
+    except GITError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise ImageError(f"{file}: {reason}, expected a whole video") from None
+
+
+def _container(file: _File, content: BinaryIO) -> "InputContainer":
+    try:
+        import av
+    except ImportError:
+        raise ImageError(
+            f"{file}: not a picture, and reading it as a video needs PyAV: "
+            "pip install 'git-model[video]'"
+        ) from None
+    try:
+        return av.open(content, "r", container_options={"format_whitelist": CONTAINERS})
+    except Exception:  # FFmpeg's own words are about its demuxers
+        raise ImageError(
+            f"{file}: neither a picture nor a whole video, expected JPEG, PNG or another format "
+            "that Pillow reads, or mp4, mov, webm, mkv, avi, mpeg, ts, flv, wmv or ogv"
+        ) from None
+
+
+def _video_stream(file: _File, container: "InputContainer") -> "VideoStream":
+    """The first video in a file that is not the cover of its music, to be decoded in parallel."""
+    from av.stream import Disposition
+
+    if container.metadata.get("major_brand") in PICTURE_BRANDS:
+        raise ImageError(f"{file}: an AVIF or HEIF picture that Pillow cannot read, expected JPEG")
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        if stream.codec_context is None:
+            raise ImageError(f"{file}: a video in an unknown codec, expected H.264 or the like")
+        _check_size(file, stream)
+        stream.thread_type = "AUTO"
+        return stream
+    raise ImageError(f"{file}: no video stream in this file, expected one")
+
+
+def _check_size(file: _File, picture: "VideoStream | VideoFrame") -> None:
+    """Refuse what exceeds Pillow's limit: a stream before it is decoded, as a frame may differ."""
+    if is_bomb((picture.width, picture.height)):
+        limit = Image.MAX_IMAGE_PIXELS
+        raise ImageError(f"{file}: too many pixels, expected at most {limit} in all")

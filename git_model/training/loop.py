@@ -1,0 +1,226 @@
+"""Training, as one explicit loop.
+
+A run is a function of its recipe and its step number. The learning rates, the examples of a step,
+their crops, the answers that are drawn and the random numbers of dropout follow from these two, and
+from nothing that happened before. So all that a run has learned is in its weights (with the
+optimizer's moments, and their running average if there is one), and one that was killed and goes on
+ends with the very same bits as one that was not.
+
+Nor does it matter into how many batches a step is cut, or over how many processes it is spread: a
+step's loss is the sum over all its tokens to predict, divided by their number.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+
+from git_model.captioner import Captioner
+from git_model.checkpoints.native import TOKENIZER, write_checkpoint
+from git_model.data.collation import Batch
+from git_model.data.example import BrokenExamples, Source
+from git_model.data.loader import StepLoader
+from git_model.data.webdataset import Stream
+from git_model.evaluation.predictions import Prediction
+from git_model.evaluation.run import predict, text_predictor
+from git_model.model.git import GIT
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.initialization import start_of
+from git_model.training.loss import LossModule
+from git_model.training.optimizer import EMA, freeze, full_tensor, make_optimizer, schedule, update
+from git_model.training.parallel import (
+    checkpoint_activations,
+    empty_batch,
+    gradient_sync,
+    parallelize,
+)
+from git_model.training.recipe import Recipe
+from git_model.training.reports import Report, StepStats
+from git_model.training.state import TrainState, agree, load_state, open_folder, save_state
+from git_model.utils.distributed import ProcessGroup, init, stop_on_sigterm
+from git_model.utils.errors import GITError
+
+CHECKPOINT = "checkpoint"
+
+Start = Callable[[Recipe], tuple[GIT, Tokenizer]]
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
+    """Train as the recipe says, alone or as one of the processes that torchrun started.
+
+    On SIGTERM the step at hand is finished, the state saved, and the run returns.
+
+    Args:
+        out: a new folder. It gets recipe.json, log.jsonl and, replaced from time to time, the
+            checkpoint (see checkpoint.py) and the state (see run_state.py).
+        resume: go on in the folder of an earlier run of this recipe.
+
+    Raises:
+        GITError: a setting does not fit, the data cannot be read, or the loss is no number.
+    """
+    reports = recipe.reports
+    with (
+        init(recipe.compute.device) as group,
+        _torch_settings(recipe, group),
+        stop_on_sigterm() as stop,
+    ):
+        agree(recipe, group)
+        trainer = Trainer(recipe, group)
+        loader = StepLoader(
+            recipe.data.open(),
+            trainer.tokenizer,
+            trainer.model.config,
+            recipe.loader,
+            seed=recipe.seed,
+        )
+        open_folder(out, recipe, group, resume=resume)
+        done = load_state(out, trainer.state, group) if resume else 0
+        steps = loader.steps(done + 1, recipe.steps, group.rank, group.size)
+        n_reported = 0  # of the examples that could not be read
+        with Report(out, recipe, done) if group.is_first else nullcontext() as report:
+            for step, batches in enumerate(steps, done + 1):
+                stats = trainer.step(step, batches)
+                new = loader.broken.reasons[n_reported:]
+                n_reported += len(new)
+                stopped, n_broken = group.all_gather(stop.received, len(new)).sum(0).tolist()
+                broken = group.all_gather_object(new) if n_broken else []
+                if report is not None:
+                    report.step(step, stats, [reason for part in broken for reason in part])
+                if trainer.is_due(step, reports.check_every) and not stopped:
+                    trainer.check(out, step, report)
+                if trainer.is_due(step, reports.save_every) or stopped:
+                    save_state(out, step, trainer.state, group)
+                if stopped:
+                    break
+
+
+class Trainer:
+    """A model in training: its weights, and what changes them.
+
+    Args:
+        start: makes the model before its first step, and its vocabulary.
+    """
+
+    def __init__(self, recipe: Recipe, group: ProcessGroup, start: Start = start_of) -> None:
+        self.recipe, self.group = recipe, group
+        learning, compute = recipe.learning, recipe.compute
+        self.validation = None if recipe.validation is None else recipe.validation.open()
+        torch.manual_seed(recipe.seed)
+        self.model, self.tokenizer = start(recipe)
+        self.model.to(group.device).train()
+        freeze(self.model, learning.frozen)
+        if compute.activation_checkpointing:
+            checkpoint_activations(self.model)
+        self._loss_module = parallelize(
+            LossModule(self.model, learning.label_smoothing), group, compute.sharding
+        )
+        self.optimizer = make_optimizer(self.model, learning)
+        self.ema = None if learning.ema is None else EMA(self.model, learning.ema)
+
+    def step(self, step: int, batches: list[Batch]) -> StepStats:
+        """Learn from this rank's batches of a step.
+
+        Returns:
+            what is logged of the step.
+
+        Raises:
+            GITError: the loss or its gradient is not finite; the weights are as before.
+        """
+        learning = self.recipe.learning
+        torch.manual_seed(step_seed(self.recipe.seed, step, self.group.rank))
+        lr_share = schedule(step, self.recipe)
+        loss, n_images = self._backward(batches)
+        finite = math.isfinite(loss)
+        grad_norm = update(self.optimizer, lr_share, learning.max_grad_norm) if finite else math.nan
+        if not math.isfinite(loss + grad_norm):
+            raise GITError(
+                f"step {step}: the loss is {loss} and the gradient norm {grad_norm}, expected "
+                "finite numbers; a lower learning rate or a longer warm-up may help"
+            )
+        if self.ema is not None:
+            self.ema.update(self.model, step)
+        return StepStats(loss, n_images, grad_norm, lr_share)
+
+    def _backward(self, batches: list[Batch]) -> tuple[float, int]:
+        """Add up the gradient of the step's loss; the loss and the pictures, of all ranks."""
+        group = self.group
+        gathered = group.all_gather(
+            sum(batch.n_predicted for batch in batches),
+            sum(len(batch.pixels) for batch in batches),
+            len(batches),
+        )
+        n_tokens, n_images, _ = (int(number) for number in gathered.sum(0))
+        n_tokens = max(n_tokens, 1)  # not one of the step's examples may be readable
+        missing = int(gathered[:, 2].max()) - len(batches)
+        batches = batches + [empty_batch(self.model)] * missing
+        losses = []
+        for number, batch in enumerate(batches, 1):
+            with gradient_sync(self._loss_module, last=number == len(batches)):
+                part = self._loss(batch.to(group.device))
+                (part * (group.size / n_tokens)).backward()  # whose mean over ranks is taken
+            losses.append(part.detach())
+        loss = sum(part.item() for part in losses)  # the first time that a GPU is waited for
+        return group.all_gather(loss).sum().item() / n_tokens, n_images
+
+    def _loss(self, batch: Batch) -> Tensor:
+        autocast = self.recipe.learning.precision == "bfloat16"
+        with torch.autocast(self.group.device.type, torch.bfloat16, enabled=autocast):
+            return self._loss_module(batch)
+
+    def is_due(self, step: int, every: int) -> bool:
+        """For what happens every so many steps, and at the end."""
+        return step % every == 0 or step == self.recipe.steps
+
+    @property
+    def state(self) -> TrainState:
+        """All that a step changes."""
+        return TrainState(self.model, self.optimizer, self.ema)
+
+    def check(self, out: Path, step: int, report: Report | None) -> None:
+        """Write the checkpoint, and report what it says about the validation data."""
+        weights = self.model.tensors() if self.ema is None else self.ema.weights
+        tensors = {name: full_tensor(tensor.detach()).cpu() for name, tensor in weights.items()}
+        if report is not None:  # on rank 0
+            files = {TOKENIZER: self.tokenizer.to_json()}
+            folder = out / CHECKPOINT
+            write_checkpoint(folder, self.model.config, tensors, files, overwrite=True)
+            if self.validation is not None:
+                report.check(step, validate(folder, self.validation, self.recipe, self.group))
+        self.group.barrier()
+
+
+def validate(
+    folder: Path, source: Source | Stream, recipe: Recipe, group: ProcessGroup
+) -> list[Prediction]:
+    """What a checkpoint says about the first examples of the validation data."""
+    captioner = Captioner.from_pretrained(folder, device=group.device)
+    broken = BrokenExamples(recipe.loader.broken_limit)
+    limit = recipe.reports.check_examples
+    return predict(
+        captioner, source, text_predictor(captioner), limit=limit, batch_size=32, broken=broken
+    )
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Of the random numbers that a rank draws during a step."""
+    return Random(f"{seed} {step} {rank}").getrandbits(63)  # noqa: S311  (dropout, no secrets)
+
+
+@contextmanager
+def _torch_settings(recipe: Recipe, group: ProcessGroup) -> Iterator[None]:
+    """The recipe's threads while training; threads and random numbers as before, afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(recipe.compute.threads or threads)
+    gpus = [group.device] if group.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(gpus), warnings.catch_warnings():
+            # FSDP2 warns of what writing into its keys and values would do; nobody does.
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,147 @@
+"""A run on disk: its recipe, and its state, which is all that resuming needs.
+
+A run is a function of its recipe and its step number (see loop.py), so a state is little: weights,
+the optimizer's moments, the moving average, and the step, which is the folder's name. Each process
+writes and reads its own part, and any number of processes reads what any other number wrote
+(torch.distributed.checkpoint). A state is written beside its place and renamed when it is whole;
+the one before goes only then.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from git_model.model.git import GIT
+from git_model.training.optimizer import EMA
+from git_model.training.recipe import FREE, Recipe, difference
+from git_model.utils.atomic import new_folder
+from git_model.utils.distributed import ProcessGroup
+from git_model.utils.errors import CheckpointError, ConfigError
+from git_model.utils.serialize import from_dict, read_mapping, to_dict
+
+RECIPE, STATE, STEP = "recipe.json", "state", "step-"
+
+
+class TrainState(NamedTuple):
+    """All that training changes."""
+
+    model: GIT
+    optimizer: torch.optim.Optimizer
+    ema: EMA | None
+
+    def tensors(self) -> dict[str, Any]:
+        """By name; the model's and the average's own tensors, not copies."""
+        optimizer = get_optimizer_state_dict(self.model, self.optimizer)
+        tensors: dict[str, Any] = {"model": self.model.tensors(), "optimizer": optimizer}
+        return tensors if self.ema is None else tensors | {"ema": self.ema.weights}
+
+
+def agree(recipe: Recipe, group: ProcessGroup) -> None:
+    """Refuse processes that were started with different recipes, before they wait for each other.
+
+    Raises:
+        ConfigError: on every rank.
+    """
+    first, *_ = recipes = group.all_gather_object(recipe)
+    for rank, other in enumerate(recipes):
+        found = difference(first, other)
+        if found is not None:
+            raise ConfigError(f"processes 0 and {rank} have different recipes: {found}")
+
+
+def open_folder(out: Path, recipe: Recipe, group: ProcessGroup, *, resume: bool) -> None:
+    """Make the run's folder, or see to it that the one to go on with is of the same run.
+
+    Raises:
+        CheckpointError: it is already there, or not there.
+        ConfigError: it is of another recipe.
+    """
+    path = out / RECIPE
+    if resume:
+        if not path.is_file():
+            raise CheckpointError(f"{out}: no run to resume, expected a folder with {RECIPE}")
+        found = difference(from_dict(Recipe, read_mapping(path), str(path)), recipe, but=FREE)
+        if found is not None:
+            raise ConfigError(f"{out}: a run of another recipe, there and here {found}")
+    elif out.exists():
+        raise CheckpointError(f"{out}: already exists; name a new folder, or --resume that run")
+    group.barrier()  # until everyone has looked
+    if group.is_first and not resume:
+        with new_folder(out) as beside:
+            text = json.dumps(to_dict(recipe), indent=2) + "\n"
+            (beside / RECIPE).write_text(text, encoding="utf-8")
+
+
+def save_state(out: Path, step: int, state: TrainState, group: ProcessGroup) -> None:
+    """Write the state after a step in place of the one before; all processes do so together.
+
+    Raises:
+        CheckpointError: the disk refuses; the state before is still there.
+    """
+    folder = _folder(out, step)
+    with ExitStack() as stack:
+        beside = group.broadcast(
+            stack.enter_context(new_folder(folder)) if group.is_first else None
+        )
+        with _one_line(folder, "written"):
+            save(state.tensors(), checkpoint_id=beside, no_dist=group.size == 1)
+    if group.is_first:
+        for path in folder.parent.iterdir():
+            if path != folder:  # an older state, or half of one whose writer was killed
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
+    """Go back to the last state that was saved; all processes do so together.
+
+    Returns:
+        the step after which it was saved; 0, and nothing is changed, if there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or of another model.
+    """
+    step = group.broadcast(last_step(out))
+    if step > 0:
+        tensors, folder = state.tensors(), _folder(out, step)
+        with _one_line(folder, "read"):
+            load(tensors, checkpoint_id=folder, no_dist=group.size == 1)
+        set_optimizer_state_dict(state.model, state.optimizer, tensors["optimizer"])
+    return step
+
+
+def last_step(out: Path) -> int:
+    """The step of the last state in a run's folder; 0 if there is none."""
+    names = [path.name for path in (out / STATE).glob(f"{STEP}*")]
+    return max((int(name.removeprefix(STEP)) for name in names), default=0)
+
+
+def _folder(out: Path, step: int) -> Path:
+    return out / STATE / f"{STEP}{step}"
+
+
+@contextmanager
+def _one_line(folder: Path, done: str) -> Iterator[None]:
+    """What goes wrong on any rank, as one line."""
+    try:
+        with warnings.catch_warnings():
+            # A process may be alone.
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            yield
+    except CheckpointException as error:
+        rank, (reason, _) = next(iter(error.failures.items()))
+        where = f" (process {rank})" if rank else ""
+        first = str(reason).partition("\n")[0]
+        raise CheckpointError(f"{folder}: cannot be {done}{where}: {first}") from None

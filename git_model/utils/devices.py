@@ -1,0 +1,54 @@
+"""What there is to compute on: devices, number formats, and the processor's maker."""
+
+from typing import Any
+
+import torch
+
+from git_model.utils.errors import GITError
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+# Empty in older versions of torch.
+CPU: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+CPU_MAKER = str(CPU.get("cpu_name", "")).partition(" ")[0]  # such as "Intel"
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of this name, if tensors can be made on it; `auto` is a GPU if there is one.
+
+    Raises:
+        GITError: they cannot.
+    """
+    if device == "auto":
+        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise GITError(f"device {str(device)!r} cannot be used here: {reason}") from None
+
+
+def dtype_of(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format of this name; `auto` is bfloat16 on a device that computes in it, on
+    others float32.
+
+    Raises:
+        GITError: there is none of this name.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name == "auto":
+        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise GITError(f"dtype is {name!r}, expected auto or one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return bool(CPU.get("avx512_bf16") or CPU.get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

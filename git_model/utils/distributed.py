@@ -1,0 +1,121 @@
+"""The processes of a run: one alone, or as many as `torchrun` started.
+
+Each process has a rank from 0 to size - 1 and its own part of every step. Only rank 0 writes files
+and prints.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from git_model.utils.devices import usable_device
+from git_model.utils.errors import GITError
+
+TIMEOUT = timedelta(hours=2)  # others wait for rank 0 while it captions the validation data
+# What torch says when a process on the other end of a connection is gone.
+PEER_GONE = ("closed by peer", "reset by peer", "Broken pipe")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """This process among those of its run."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def all_gather(self, *numbers: float) -> Tensor:
+        """(size, len(numbers)): these numbers of every process, in float64."""
+        local = torch.tensor(numbers, dtype=torch.float64)
+        if self.size == 1:
+            return local[None]
+        gathered = [torch.empty_like(local) for _ in range(self.size)]
+        dist.all_gather(gathered, local)
+        return torch.stack(gathered)
+
+    def all_gather_object(self, value: T) -> list[T]:
+        """The value of every process."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: T) -> T:
+        """The value of rank 0."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.all_gather(0)
+
+
+@contextmanager
+def init(device: str, timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
+    """This process, once all that torchrun started have found each other.
+
+    Args:
+        timeout: how long they wait for each other.
+
+    Raises:
+        GITError: the device cannot be used, or another process has ended.
+    """
+    target = usable_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ProcessGroup(target)
+        return
+    if target.type == "cuda":
+        target = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(target)
+    # Numbers that processes exchange stay on the CPU, where nothing waits for a GPU.
+    backend = "cpu:gloo,cuda:nccl" if target.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timeout)
+    try:
+        yield ProcessGroup(target, dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or any(text in str(error) for text in PEER_GONE):
+            raise GITError("another process of this run has ended; its own line says why") from None
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass
+class StopRequest:
+    """Whether this process was asked to stop."""
+
+    received: bool = False
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[StopRequest]:
+    """Note SIGTERM, instead of ending at once: a cluster sends it before it takes a machine back.
+
+    Only for the main thread of a process.
+    """
+    request = StopRequest()
+
+    def note(*_: object) -> None:
+        request.received = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,26 @@
+"""The errors that a user can mend: one line each, safe to show on a terminal."""
+
+MAX_ERROR_LENGTH = 2000  # characters
+
+
+class GITError(ValueError):
+    """An error that the user can mend. The message is one line: what, where, what was expected.
+
+    Control characters are escaped, so text from a file cannot write into a terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        text = "".join(map(_printable, message[: MAX_ERROR_LENGTH + 1]))
+        super().__init__(text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]}…")
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+
+
+class ConfigError(GITError):
+    """A setting that cannot be used; the message names the field, its value and what to do."""
+
+
+class CheckpointError(GITError):
+    """A checkpoint that cannot be read or written; the message names the file and the tensor."""

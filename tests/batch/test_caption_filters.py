@@ -1,0 +1,103 @@
+"""How captions are put."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from git_model.batch.caption_filters import Wording
+from git_model.utils.errors import ConfigError
+
+NO_WRITING = Wording(remove_words=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("a book cover with the words the art of war on it", "a book cover"),
+        ('a poster with the words " hello world " on it', "a poster"),
+        ('a poster with the words " hello world', "a poster"),
+        ("a can of soda with the word coke on it", "a can of soda"),
+        ("a man with the number 3 on his shirt", "a man"),
+        ("a man with the number 3 on his shirt and a dog", "a man and a dog"),
+        ("a ship that has the name queen mary on the side of it", "a ship"),
+        ("a sign that says no parking", "a sign"),
+        ("a sign that says no parking, next to a road", "a sign, next to a road"),
+        ("a woman with a sign that says ' i'm here '", "a woman"),
+        ("a woman with a red sign that says stop in her hand", "a woman"),
+        ("a mug which reads best dad ever", "a mug"),
+        ("a shirt that says the word love on it", "a shirt"),
+        ("two boxes and the letters abc on the front, from above", "two boxes, from above"),
+        ("a cake with the words happy birthday and two candles", "a cake and two candles"),
+        ("a bottle with a label that says wine on a table", "a bottle"),
+        ('a dog saying " woof "', "a dog"),
+        ("a jersey with the number 10 with the name messi on it", "a jersey"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_writing_is_taken_out(said: str, left: str) -> None:
+    assert NO_WRITING.cleaned(said) == left
+    assert Wording().cleaned(said) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a man reading a book that is open",
+        "a letter on the table",
+        "two signs and a number of cars",
+        "a bus and the number of its line",
+        "a dog that has a red collar",
+        "the name of the rose",
+        "a woman with a title belt",
+        "",
+    ],
+)
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    assert NO_WRITING.cleaned(text) == text
+
+
+PIECES = ["a cat", "with the words", "that says", '"', "'", "hello", "on it", ",", "and", "with",
+          "the number", "3", "a sign", "stop", "in his hand", "has the name", "."]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join))
+def test_cleaning_twice_is_cleaning_once_and_leaves_nothing_dangling(text: str) -> None:
+    once = NO_WRITING.cleaned(text)
+    assert NO_WRITING.cleaned(once) == once
+    if once != text:
+        assert once == " ".join(once.split())
+        assert not once.endswith((",", " with", " and", " that"))
+        assert " ," not in once
+
+
+def test_phrases_are_taken_out_as_words_in_any_case() -> None:
+    wording = Wording(remove=("arafed", "in the background"))
+    assert wording.cleaned("Arafed man, with a hill in the background") == "man, with a hill"
+    assert wording.cleaned("unarafed men") == "unarafed men"
+
+
+@given(st.text(max_size=20), st.text(min_size=1, max_size=5))
+def test_a_phrase_is_a_text_and_no_pattern(text: str, phrase: str) -> None:
+    if phrase.strip():
+        cleaned = Wording(remove=(phrase,)).cleaned(f"{text} {phrase} end")
+        assert cleaned.endswith("end") or "end".startswith(phrase.strip().lower()) or cleaned == ""
+
+
+def test_words_are_put_around_a_text() -> None:
+    wording = Wording(trigger="sks", prefix="photo of ", postfix=", 4k")
+    assert wording.framed("a cat") == "sks, photo of a cat, 4k"
+    assert Wording().framed("a cat") == "a cat"
+
+
+def test_only_the_models_own_words_are_counted() -> None:
+    wording = Wording(min_words=2, max_words=3, prefix="one two three four ")
+    assert wording.fault("cat") == "1 word, expected at least 2"
+    assert wording.fault("a cat") is None
+    assert wording.fault("a cat on a mat") == "5 words, expected at most 3"
+    assert Wording().fault("") == "0 words, expected at least 1"
+
+
+def test_settings_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least min_words, 5"):
+        Wording(min_words=5, max_words=4)
+    with pytest.raises(ConfigError, match="is empty"):
+        Wording(remove=(" ",))

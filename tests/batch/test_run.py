@@ -1,0 +1,418 @@
+"""Whole runs over data sets, and what may happen to them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from test_captioner import exact_captioner
+
+from git_model import Captioner, DecodingOptions
+from git_model.batch.caption_filters import Wording
+from git_model.batch.inputs import InputOptions, find_inputs
+from git_model.batch.journal import open_journal
+from git_model.batch.loop import BatchOptions
+from git_model.batch.run import write_about
+from git_model.batch.sinks import Target, find_target
+from git_model.utils.atomic import DiskFullError
+from git_model.utils.distributed import ProcessGroup, Stop
+from git_model.utils.errors import GITError
+
+SHORT = DecodingOptions(max_new_tokens=3, min_new_tokens=2)  # so that none is empty
+MODEL = {"model": "tiny", "revision": "1"}
+
+
+@pytest.fixture
+def git() -> Captioner:
+    found = exact_captioner()
+    return Captioner(found.model.float(), found.tokenizer)
+
+
+def fill(folder: Path, n: int, first: int = 0) -> Path:
+    """Pictures of noise, which is what a random model tells apart, some in a folder within."""
+    for number in range(first, first + n):
+        path = folder / ("inner" if number % 3 else "") / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw = torch.Generator().manual_seed(number)
+        pixels = torch.randint(0, 256, (20, 20, 3), generator=draw).to(torch.uint8)
+        Image.fromarray(pixels.numpy()).save(path)
+    return folder
+
+
+def run(
+    git: Captioner, source: Path, target: Target, search: dict[str, Any] | None = None, **given: Any
+) -> dict[str, Any]:
+    control = {name: given.pop(name) for name in ("ranks", "stop") if name in given}
+    options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | given)
+    inputs = find_inputs(str(source), InputOptions(**search or {}))
+    return write_about(
+        git, inputs, target, options, model=MODEL, source={"source": str(source)}, **control
+    )
+
+
+def table(path: Path) -> Target:
+    return find_target(str(path), None, "unused")
+
+
+def beside(folder: Path) -> Target:
+    return find_target(None, None, str(folder))
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text().strip() for path in folder.rglob("*.txt")
+    }
+
+
+def test_every_input_has_one_record_in_the_order_of_the_inputs(
+    git: Captioner, tmp_path: Path
+) -> None:
+    folder, out = fill(tmp_path / "in", 10), tmp_path / "out.jsonl"
+    done = run(git, folder, table(out))
+    found = records(out)
+    inputs = list(find_inputs(str(folder), InputOptions()))
+    assert [one["file_name"] for one in found] == [one.key for one in inputs]
+    assert len({one["text"] for one in found}) > 1
+    for one in found:
+        alone = git.caption(git.see(folder / one["file_name"]), SHORT)
+        assert one["text"] == alone.text
+        assert one["logprob"] == pytest.approx(alone.logprob, abs=1e-4)
+        assert one["model"] == "tiny"
+        assert one["style"] == "huggingface"
+        assert one["decoding"] == {"max_new_tokens": 3, "min_new_tokens": 2}
+    assert (done["written"], done["failed"]) == (10, 0)
+    assert json.loads((tmp_path / "out.batch.json").read_text())["written"] == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.batch.json", "out.jsonl"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_cannot_be_read_is_named_and_the_run_goes_on(
+    git: Captioner, tmp_path: Path, workers: int
+) -> None:
+    folder, out = fill(tmp_path / "in", 6), tmp_path / "out.jsonl"
+    (folder / "000.png").write_bytes(b"")
+    (folder / "003.png").write_bytes((folder / "003.png").read_bytes()[:60])
+    (folder / "dir.jpg").mkdir()
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "loop").symlink_to(folder)
+    done = run(git, folder, table(out), workers=workers)
+    errors = records(tmp_path / "out.errors.jsonl")
+    assert {one["file_name"] for one in errors} == {
+        "000.png", "003.png", "dir.jpg", "gone.jpg", "loop",
+    }  # fmt: skip
+    assert all(one["error"] and "\n" not in one["error"] for one in errors)
+    assert (done["written"], done["failed"]) == (4, 5)
+    assert len(records(out)) == 4
+
+
+def test_failures_are_tried_again_by_the_next_run(git: Captioner, tmp_path: Path) -> None:
+    folder, out = fill(tmp_path / "in", 4), tmp_path / "out.jsonl"
+    whole = (folder / "000.png").read_bytes()
+    (folder / "000.png").write_bytes(whole[:50])
+    assert run(git, folder, table(out))["failed"] == 1
+    (folder / "000.png").write_bytes(whole)
+    done = run(git, folder, table(out))
+    assert (done["written"], done["kept"], done["failed"]) == (1, 3, 0)
+    assert not (tmp_path / "out.errors.jsonl").exists()
+    assert records(out)[0]["file_name"] == "000.png"
+
+
+def test_an_input_that_comes_twice_has_one_record(git: Captioner, tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    (tmp_path / "list.txt").write_text("000.png\ninner/001.png\n000.png\n" * 3)
+    out = tmp_path / "out.jsonl"
+    run(git, tmp_path / "list.txt", table(out))
+    assert [one["file_name"] for one in records(out)] == ["000.png", "inner/001.png"]
+
+
+def test_all_questions_about_a_picture_share_one_reading(
+    git: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = fill(tmp_path / "in", 4), tmp_path / "out.jsonl"
+    read: list[int] = []
+    see = git.model.see
+    monkeypatch.setattr(git.model, "see", lambda pixels: read.append(len(pixels)) or see(pixels))
+    questions = ("word3 word4", "word5")
+    run(git, folder, table(out), {"questions": questions})
+    assert sum(read) == 4
+    found = records(out)
+    assert [one["question"] for one in found] == [*questions] * 4
+    scene = git.see(folder / found[1]["file_name"])
+    assert found[1]["answer"] == git.ask(scene, questions[1], SHORT).text
+
+
+def test_a_question_that_is_too_long_fails_alone(git: Captioner, tmp_path: Path) -> None:
+    folder, out = fill(tmp_path / "in", 2), tmp_path / "out.jsonl"
+    long = " ".join(["word3"] * 500)
+    done = run(git, folder, table(out), {"questions": ("word3", long)})
+    assert (done["written"], done["failed"]) == (2, 2)
+    assert "tokens" in records(tmp_path / "out.errors.jsonl")[0]["error"]
+
+
+def test_a_second_run_keeps_what_is_there_and_adds_what_is_new(
+    git: Captioner, tmp_path: Path
+) -> None:
+    folder, out = fill(tmp_path / "in", 4), tmp_path / "out.jsonl"
+    run(git, folder, table(out))
+    lines = out.read_text().splitlines()
+    edited = json.loads(lines[0]) | {"text": "by hand"}
+    out.write_text("\n".join([json.dumps(edited), *lines[1:]]) + "\n")
+    fill(folder, 2, first=4)
+    (folder / "inner" / "001.png").unlink()
+    done = run(git, folder, table(out))
+    found = {one["file_name"]: one["text"] for one in records(out)}
+    assert (done["written"], done["kept"]) == (2, 3)
+    assert found["000.png"] == "by hand"
+    assert len(found) == 6  # that of the picture which is gone, too
+    assert list(found)[-1] == "inner/001.png"
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("overwrite", "{new}"), ("append", "{old}, {new}"), ("prepend", "{new}, {old}")],
+)
+@pytest.mark.parametrize("form", ["table", "beside"])
+def test_texts_that_are_there_are_replaced_or_joined(
+    git: Captioner, tmp_path: Path, mode: str, expected: str, form: str
+) -> None:
+    folder, out = fill(tmp_path / "in", 3), tmp_path / "out.jsonl"
+    target = {"table": lambda: table(out), "beside": lambda: beside(folder)}[form]
+    found = {
+        "table": lambda: {one["file_name"]: one["text"] for one in records(out)},
+        "beside": lambda: texts(folder),
+    }[form]
+    run(git, folder, target(), wording=Wording(prefix="old-"))
+    old = found()
+    run(git, folder, target(), mode=mode)
+    for name, text in found().items():
+        new = old[name].removeprefix("old-")
+        assert text == expected.format(old=old[name], new=new)
+
+
+def test_a_text_that_is_not_good_enough_is_rejected_and_replaces_nothing(
+    git: Captioner, tmp_path: Path
+) -> None:
+    folder, out = fill(tmp_path / "in", 2), tmp_path / "out.jsonl"
+    done = run(git, folder, table(out), min_confidence=1.0)
+    assert (done["written"], done["rejected"]) == (0, 2)
+    assert all("is below 1" in one["rejected"] for one in records(out))
+    assert run(git, folder, table(out))["written"] == 2  # a rejected text is none
+    good = out.read_text()
+    assert run(git, folder, table(out), mode="append", min_confidence=1.0)["rejected"] == 2
+    assert out.read_text() == good
+    run(git, folder, beside(folder), min_confidence=1.0)
+    assert texts(folder) == {}
+
+
+def test_a_run_cannot_go_on_with_other_settings(git: Captioner, tmp_path: Path) -> None:
+    folder, out = fill(tmp_path / "in", 8), tmp_path / "out.jsonl"
+    with pytest.raises(GITError, match="as it was asked"):
+        run(git, folder, table(out), stop=Stop(asked=True))
+    with pytest.raises(GITError, match=r"begun with wording = .*delete .*out\.batch\.run"):
+        run(git, folder, table(out), wording=Wording(prefix="x"))
+    with pytest.raises(GITError, match=r'begun with extension = "\.jsonl", now it is "\.csv"'):
+        run(git, folder, table(tmp_path / "out.csv"))
+    done = run(git, folder, table(out), batch_size=3)  # which changes no text
+    assert (done["written"], done["done_before"]) == (4, 4)
+
+
+def test_two_runs_at_a_time_are_refused(git: Captioner, tmp_path: Path) -> None:
+    folder, out = fill(tmp_path / "in", 2), tmp_path / "out.jsonl"
+
+    class Reentrant(Captioner):
+        def replies(self, *args: Any) -> Any:
+            with pytest.raises(GITError, match="another run writes here"):
+                run(git, folder, table(out))
+            return super().replies(*args)
+
+    run(Reentrant(git.model, git.tokenizer), folder, table(out))
+    assert len(records(out)) == 2
+
+
+@dataclass(frozen=True)
+class InTurn(ProcessGroup):
+    """Two processes, of which the second begins when the first has done its part."""
+
+    done: tuple[Event, Event] = field(default_factory=lambda: (Event(), Event()))
+    parts: list[Any] = field(default_factory=list)
+
+    def wait(self) -> None:
+        if self.rank == 1:
+            self.done[0].wait()
+
+    def all_of(self, value: Any) -> list[Any]:
+        self.parts.append(value)
+        self.done[self.rank].set()
+        self.done[1].wait()
+        return self.parts
+
+    def same(self, value: Any) -> Any:
+        return value
+
+
+def test_nothing_is_lost_of_a_process_that_begins_late(git: Captioner, tmp_path: Path) -> None:
+    folder, out = fill(tmp_path / "in", 8), tmp_path / "out.jsonl"
+    run(git, folder, table(tmp_path / "alone.jsonl"))
+    first = InTurn(torch.device("cpu"), rank=0, count=2)
+    with ThreadPoolExecutor(1) as thread:
+        second = thread.submit(run, git, folder, table(out), ranks=replace(first, rank=1))
+        done = run(git, folder, table(out), ranks=first)
+        second.result()
+    assert done["written"] == 8
+    assert [part.written > 0 for part in first.parts] == [True, True]
+    assert [one["file_name"] for one in records(out)] == [
+        one["file_name"] for one in records(tmp_path / "alone.jsonl")
+    ]
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(
+    git: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from git_model.batch import sinks as targets
+
+    folder = fill(tmp_path / "in", 8)
+    write, calls = targets.Sidecars.write, []
+
+    def full(self: Any, item: Any, record: Any) -> None:
+        calls.append(item)
+        if len(calls) == 6:
+            raise DiskFullError("x: cannot be written: No space left on device")
+        write(self, item, record)
+
+    monkeypatch.setattr(targets.Sidecars, "write", full)
+    with pytest.raises(GITError, match="No space left"):
+        run(git, folder, beside(folder))
+    monkeypatch.undo()
+    done = run(git, folder, beside(folder))
+    assert done["failed"] == 0
+    assert len(texts(folder)) == 8
+
+
+# Killing -----------------------------------------------------------------------------------------
+
+
+def killed_run(begin: Any, seconds: float) -> bool:
+    """Run something in a process of its own and kill it after a while; whether that came first."""
+    child = os.fork()
+    if child == 0:
+        try:
+            begin()
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def journaled(folder: Path) -> int:
+    if not (folder / "0.sqlite").exists():
+        return 0
+    with open_journal(folder / "0.sqlite") as journal:
+        return sum(1 for _ in journal)
+
+
+@pytest.mark.parametrize("form", ["table", "beside"])
+def test_a_run_may_be_killed_at_any_moment(git: Captioner, tmp_path: Path, form: str) -> None:
+    """Thirty kills, and in the end every input has one record, and nothing was done twice."""
+    rng, kills, rounds = random.Random(form), 0, 0
+    while kills < 30:
+        folder = fill(tmp_path / f"in{rounds}", 40)
+        out = tmp_path / f"out{rounds}.jsonl"
+        for path in [path for path in folder.rglob("*.png") if form == "beside"]:
+            path.with_suffix(".txt").write_text("old")
+        target = table(out) if form == "table" else beside(folder)
+        state = (tmp_path / f"out{rounds}.batch.run") if form == "table" else folder / "batch.run"
+        mode = "skip" if form == "table" else "append"
+
+        def begin(folder: Path = folder, target: Target = target, mode: str = mode) -> None:
+            run(git, folder, target, mode=mode, batch_size=2)
+
+        report = tmp_path / f"out{rounds}.batch.json" if form == "table" else folder / "batch.json"
+        first, before = kills, 0
+        # later and later, so that a slow machine comes to an end, too
+        while killed_run(begin, rng.uniform(0, 0.3) * 1.1 ** (kills - first)):
+            kills += 1
+            if report.exists() and not state.exists():
+                break  # it was complete, and killed on its way out
+            before = journaled(state)
+        done = json.loads(report.read_text())
+        assert done["done_before"] >= before
+        assert done["done_before"] + done["written"] == 40
+        expected = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+        if form == "table":
+            assert sorted(one["file_name"] for one in records(out)) == sorted(expected)
+        else:
+            found = texts(folder)
+            assert {name.replace(".txt", ".png") for name in found} == expected
+            assert all(text.startswith("old, word") for text in found.values())
+            assert all(text.count("old") == 1 for text in found.values())
+        assert not state.exists()
+        # what a run leaves that is killed while it takes its folder away
+        gone = [path.name.endswith(".gone") for path in tmp_path.rglob(".*")]
+        assert all(gone)
+        rounds += 1
+    assert kills >= 30
+
+
+# Size --------------------------------------------------------------------------------------------
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+from test_batch import run, table
+from test_captioner import exact_captioner
+from git_model import Captioner
+from git_model.captioner import Caption
+
+class Quick(Captioner):
+    def replies(self, scene, asked, options=None):
+        return [[[Caption("a picture", [5, 2], -1.0, [-0.5, -0.5])]] for _ in asked]
+
+found = exact_captioner()
+git = Quick(found.model.float(), found.tokenizer)
+git.see_pixels = lambda pixels: pixels
+done = run(git, Path(sys.argv[1]), table(Path(sys.argv[2])), batch_size=64, workers=1)
+print(done["written"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path: Path) -> None:
+    photo = fill(tmp_path, 1) / "000.png"
+    peaks = {}
+    for n in (10_000, 100_000):
+        folder = tmp_path / str(n)
+        for number in range(n):
+            path = folder / f"{number // 1000:03}" / f"{number:06}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(photo)
+        out = tmp_path / f"{n}.jsonl"
+        result = subprocess.run(
+            [sys.executable, "-c", LARGE, folder, out],
+            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+        written, peaks[n] = map(int, result.stdout.split())
+        assert written == n == len({one["file_name"] for one in records(out)})
+    print(peaks)  # in MB
+    assert peaks[100_000] - peaks[10_000] < 16

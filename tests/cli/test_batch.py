@@ -1,0 +1,216 @@
+"""The command `batch`, as users meet it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from git_model.batch.journal import open_journal
+from git_model.batch.sink_tables import read_parquet
+from git_model.cli.main import main
+
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("one_shape.png", "two_shapes.png", "both_act.gif"):
+        shutil.copy(IMAGES / name, folder)
+    (folder / "sub").mkdir()
+    shutil.copy(IMAGES / "close_up.png", folder / "sub" / "close.PNG")
+    return folder
+
+
+def batch(*arguments: Any, stdin: str | None = None) -> Result:
+    found = CliRunner().invoke(main, ["batch", *map(str, arguments)], input=stdin)
+    assert "Traceback" not in found.output
+    assert found.exception is None or isinstance(found.exception, SystemExit)
+    return found
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_folder_becomes_lines_of_json(folder: Path) -> None:
+    out = folder.parent / "out.jsonl"
+    run = batch(folder, "--out", out)
+    assert run.exit_code == 0, run.output
+    assert run.output.startswith(f"{out}: 4 written; ")
+    found = {one["file_name"]: one for one in lines(out)}
+    assert list(found) == ["both_act.gif", "one_shape.png", "two_shapes.png", "sub/close.PNG"]
+    assert found["one_shape.png"]["text"] == "a large green star at the bottom left"
+    assert found["both_act.gif"]["frames"] == [0, 1, 2, 3, 4]
+    assert found["one_shape.png"]["model"] == "demo"
+    assert found["one_shape.png"]["revision"].startswith("sha256:")
+    about = json.loads((folder.parent / "out.batch.json").read_text())
+    assert about["source"] == str(folder)
+    assert about["decoding"]["beams"] == 1
+
+
+def test_the_result_is_a_data_set_that_this_project_reads(folder: Path) -> None:
+    from git_model.data.folder import FolderData
+
+    assert batch(folder, "--out", folder / "metadata.jsonl").exit_code == 0
+    source = FolderData(path=str(folder), frames=6).open()
+    assert len(source) == 4
+    assert source[1].annotations[0].texts == ("a large green star at the bottom left",)
+
+
+def test_flags_of_kohyas_script_work_as_they_are(folder: Path) -> None:
+    run = batch(
+        folder, "--caption_extension", ".caption", "--batch_size", 2, "--max_length", 4,
+        "--remove_words", "--recursive", "--model_id", "demo", "--max_data_loader_n_workers", 0,
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert (folder / "one_shape.caption").read_text() == "a large green\n"
+    assert (folder / "sub" / "close.caption").exists()
+
+
+def test_paths_come_from_standard_input_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    run = batch("-", "--out", "out.csv", stdin="two_shapes.png\nsub/close.PNG\n../out\n")
+    assert run.exit_code == 1
+    assert "2 written, 1 failed, see out.errors.jsonl" in run.output
+    assert "--root" in lines(folder / "out.errors.jsonl")[0]["error"]
+
+
+def test_a_list_may_lie_elsewhere_than_its_pictures(folder: Path) -> None:
+    (folder.parent / "list.txt").write_text("two_shapes.png\nsub/close.PNG\n")
+    out = folder.parent / "out.jsonl"
+    run = batch(folder.parent / "list.txt", "--root", folder, "--out", out)
+    assert run.exit_code == 0, run.output
+    assert [one["file_name"] for one in lines(out)] == ["two_shapes.png", "sub/close.PNG"]
+    about = json.loads((folder.parent / "out.batch.json").read_text())
+    assert about["root"] == str(folder)
+
+
+def test_questions_make_answers(folder: Path) -> None:
+    out = folder.parent / "out.jsonl"
+    run = batch(folder, "-o", out, "-q", "how many stars are there?", "-q", "is there a circle?")
+    assert run.exit_code == 0, run.output
+    assert len(lines(out)) == 8
+    assert lines(out)[2]["answer"] == "one"
+    (folder / "t.csv").write_text("image,q\nclose_up.png,what colour is the star?\n")
+    shutil.copy(IMAGES / "close_up.png", folder)
+    out = folder.parent / "table.parquet"
+    run = batch(folder / "t.csv", "-o", out, "--question-column", "q")
+    assert run.exit_code == 0, run.output
+
+
+def test_several_texts_are_a_list(folder: Path) -> None:
+    out = folder.parent / "out.jsonl"
+    run = batch(folder, "--out", out, "--num-beams", 3, "--num-return-sequences", 2)
+    assert run.exit_code == 0, run.output
+    first = lines(out)[0]
+    assert len(first["text"]) == len(first["logprob"]) == len(first["confidence"]) == 2
+    assert first["logprob"][0] >= first["logprob"][1]
+    run = batch(folder, "--num-beams", 3, "--num-return-sequences", 2)
+    assert (folder / "one_shape.txt").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["nowhere"], 1, "nowhere: there is no such file or folder"),
+        (["{folder}", "--out", "x.docx"], 2, "expected a folder, or a file that ends in .jsonl"),
+        (["{folder}", "--out", "x.jsonl", "--caption-extension", "txt"], 2, "an extension is for"),
+        (["{folder}", "-q", "a?", "-q", "b?"], 2, "holds no answers to several questions"),
+        (["{folder}", "--append", "-q", "a?", "--out", "x.jsonl"], 2, "--append is for captions"),
+        (["{folder}", "--max-length", "9", "--max-new-tokens", "8"], 2, "not both"),
+        (["{folder}", "--model", "nowhere"], 1, "nowhere"),
+        (["{folder}", "--min-words", "4", "--max-words", "3"], 2, "at least min_words"),
+        (["{folder}", "--workers", "-1"], 2, "--workers"),
+        (["{folder}", "--root", "x"], 1, "--root is for lists and tables"),
+        (["{folder}", "--device", "warp"], 1, "warp"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_told_in_one_line_and_leaves_nothing(
+    folder: Path, arguments: list[str], code: int, told: str
+) -> None:
+    before = sorted(folder.parent.rglob("*"))
+    run = batch(*(argument.format(folder=folder) for argument in arguments))
+    assert run.exit_code == code
+    assert told in run.output
+    assert sorted(folder.parent.rglob("*")) == before
+
+
+def test_the_model_is_only_a_name_in_the_help() -> None:
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "git_model", "batch", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "torch" not in run.stderr
+    assert "SOURCE is a folder" in run.stdout
+
+
+def start(n: int, folder: Path, out: Path) -> subprocess.Popen[str]:
+    """The command in n processes, a picture a batch."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               f"--nproc-per-node={n}", "-m", "git_model", "batch", str(folder), "--out", str(out),
+               "--workers", "0", "--batch-size", "1"]  # fmt: skip
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def noted(path: Path) -> int:
+    with open_journal(path) as journal:
+        return sum(1 for _ in journal)
+
+
+def test_a_cluster_does_the_same(folder: Path) -> None:
+    (folder / "bad.png").write_bytes(b"no picture")
+    one, many = folder.parent / "one.jsonl", folder.parent / "many"
+    assert batch(folder, "--out", one).exit_code == 1
+    run = batch(folder, "--out", many, "--engine", "ray")
+    assert run.exit_code == 1, run.output
+    assert "4 written, 1 failed" in run.output
+    found = [record for path in sorted(many.glob("*.parquet")) for record in read_parquet(path)]
+    good = [record for record in found if "error" not in record]
+    assert [record["file_name"] for record in found] == [
+        "bad.png", "both_act.gif", "one_shape.png", "two_shapes.png", "sub/close.PNG",
+    ]  # fmt: skip
+    for cluster, alone in zip(good, lines(one), strict=True):
+        assert cluster.pop("logprob") == pytest.approx(alone.pop("logprob"), abs=1e-4)
+        assert cluster.pop("confidence") == pytest.approx(alone.pop("confidence"), abs=1e-4)
+        assert cluster == alone
+    assert (
+        "already exists; name a new folder" in batch(folder, "-o", many, "--engine", "ray").output
+    )
+
+
+@pytest.mark.slow
+def test_many_processes_share_the_work_and_others_go_on_with_it(folder: Path) -> None:
+    for number in range(300):
+        shutil.copy(IMAGES / "three_shapes.png", folder / f"{number:03}.png")
+    one, many = folder.parent / "one.jsonl", folder.parent / "many.jsonl"
+    assert batch(folder, "--out", one, "--batch-size", 1).exit_code == 0
+    run = start(2, folder, many)
+    journal = folder.parent / "many.batch.run" / "1.sqlite"
+    while not journal.exists() or noted(journal) < 5:
+        assert run.poll() is None
+        time.sleep(0.01)
+    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    for pid in [run.pid, *map(int, workers)]:
+        os.kill(pid, signal.SIGKILL)
+    run.wait()
+    run = start(3, folder, many)
+    assert run.wait() == 0, run.stderr.read()
+    about = json.loads((folder.parent / "many.batch.json").read_text())
+    assert about["done_before"] > 0
+    assert about["written"] + about["done_before"] == 304
+    assert many.read_text() == one.read_text()

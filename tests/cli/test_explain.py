@@ -1,0 +1,101 @@
+"""The command `explain`."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from photos import photo
+from test_cli import WORDS, refusal, run
+from tiny import tiny_checkpoint
+
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny checkpoint in our form."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", WORDS)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    photo(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_a_report_and_its_pictures_are_written(model: str, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    short = "--max-new-tokens", "3", "--num-beams", "2"
+    result = run("explain", image, "--out", out, "--model", model, *short)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == str(out / "report.html")
+    names = {path.name for path in out.iterdir()}
+    assert {"report.html", "mask.png", "words.png", "beams.png", "word-01.png"} <= names
+    assert "photo.png" in (out / "report.html").read_text()
+    if os.name == "posix":
+        assert (out / "report.html").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_question_is_answered(model: str, image: Path, tmp_path: Path) -> None:
+    out, short = tmp_path / "out", ("--max-new-tokens", "2")
+    result = run("explain", image, "-q", "word1 word2", "-o", out, "--model", model, *short)
+    assert result.exit_code == 0, result.stderr
+    assert "<p>word1 word2</p>" in (out / "report.html").read_text()
+
+
+def test_a_folder_that_is_there_is_kept_or_replaced(
+    model: str, image: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    arguments = ("explain", image, "--out", out, "--model", model, "--max-new-tokens", "1")
+    assert "already exists" in refusal(*arguments)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    assert "holds mine.txt" in refusal(*arguments, "--overwrite")
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_report_replaces_a_report(model: str, image: Path, tmp_path: Path) -> None:
+    command = ("explain", image, "--out", tmp_path / "out", "--model", model, "--max-new-tokens")
+    assert run(*command, "2", "--num-beams", "2").exit_code == 0
+    before = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "already exists" in refusal(*command, "1")
+    assert run(*command, "1", "--overwrite").exit_code == 0
+    assert before - {path.name for path in (tmp_path / "out").iterdir()} >= {"beams.png"}
+
+
+def test_what_goes_wrong_leaves_no_folder(model: str, tmp_path: Path) -> None:
+    message = refusal("explain", tmp_path / "none.png", "--out", tmp_path / "out", "-m", model)
+    assert "none.png" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_one_line_says_what_to_install(
+    model: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = refusal("explain", image, "--out", tmp_path / "out", "-m", model)
+    assert "pip install 'git-model[plot]'" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_must_be_named(model: str, image: Path) -> None:
+    result = run("explain", image, "--model", model)
+    assert result.exit_code == 2
+    assert "--out" in result.stderr
+
+
+def test_options_without_effect_are_wrong_usage(model: str, image: Path, tmp_path: Path) -> None:
+    for extra in (("--top-k", "3"), ("--compile",), ("--question", " ")):
+        result = run("explain", image, "--out", tmp_path / "out", "--model", model, *extra)
+        assert result.exit_code == 2, extra
+        assert not (tmp_path / "out").exists()
+
+
+def test_frames_of_a_clip_are_taken_as_asked(tmp_path: Path) -> None:
+    arguments = (IMAGES / "one_acts_twice.gif", "--max-new-tokens", "1", "--sampling", "ends")
+    result = run("explain", *arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "out" / "frames.png").is_file()

@@ -1,0 +1,95 @@
+"""A model with its loss, as DDP, FSDP2 and recomputation may wrap it."""
+
+import pytest
+import torch
+from parity_models import bite
+from tiny import tiny_config, tiny_model
+
+from git_model.data.collation import Batch, Line, Sample, collate
+from git_model.model.git import GIT
+from git_model.training.loss import batch_loss
+from git_model.training.parallel import LossModule, checkpoint_activations, empty_batch
+
+
+def batch_of(frames: int | None = None, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, 16, 16) if frames is None else (frames, 3, 16, 16)
+    lessons = [
+        Sample(
+            torch.randn(shape, generator=generator, dtype=torch.float64),
+            [Line([1, *torch.randint(3, 40, (n,), generator=generator).tolist(), 2], 1)],
+        )
+        for n in (3, 5)
+    ]
+    return collate(lessons, 0)
+
+
+def gradients(model: GIT, *batches: Batch) -> dict[str, torch.Tensor | None]:
+    model.zero_grad()
+    for batch in batches:
+        LossModule(model, 0.0)(batch).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_the_loss_is_the_sum_over_the_tokens_in_the_models_own_style():
+    batch = batch_of()
+    for style in ("huggingface", "microsoft"):
+        model = bite(GIT(tiny_config(style=style)).double().eval(), 0)
+        expected = batch_loss(model, batch, label_smoothing=0.1, style=style)
+        assert torch.equal(LossModule(model, 0.1)(batch), expected)
+
+
+def test_pictures_have_a_gradient_of_zero_for_temporal_embeddings_and_clips_another():
+    model = bite(tiny_model(frames=3), 0)
+    still = gradients(model, batch_of())
+    assert torch.equal(still["temporal_embedding"], torch.zeros_like(model.temporal_embedding))
+    assert all(gradient is not None for gradient in still.values())
+    assert gradients(model, batch_of(frames=2))["temporal_embedding"].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_blocks_that_compute_again_give_the_same_gradients(dropout):
+    found = []
+    for recompute in (False, True):
+        model = bite(tiny_model(frames=3), 0).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = dropout
+        if recompute:
+            checkpoint_activations(model)
+        torch.manual_seed(5)
+        found.append(gradients(model, batch_of(), batch_of(frames=3)))
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name]), name
+
+
+def test_blocks_that_compute_again_keep_less():
+    kept = []
+    for recompute in (False, True):
+        model = tiny_model().train()
+        if recompute:
+            checkpoint_activations(model)
+        sizes: list[int] = []
+
+        def pack(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            LossModule(model, 0.0)(batch_of())
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
+
+
+def test_recomputation_changes_no_name_of_a_weight():
+    model = tiny_model()
+    names = list(model.state_dict())
+    checkpoint_activations(model)
+    assert list(model.state_dict()) == names
+
+
+def test_nothing_to_learn_has_a_loss_and_gradients_of_zero():
+    model = bite(tiny_model(frames=3), 0).float()
+    found = gradients(model, empty_batch(model))
+    assert LossModule(model, 0.1)(empty_batch(model)).item() == 0
+    assert all(gradient is not None and not gradient.any() for gradient in found.values())

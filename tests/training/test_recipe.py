@@ -1,0 +1,91 @@
+"""Recipes are read strictly, and every one that ships is good."""
+
+from pathlib import Path
+
+import pytest
+from runs import recipe_of, recipe_table
+
+from git_model.config import config_folder
+from git_model.training.recipe import FREE, Recipe, difference, read_recipe
+from git_model.utils.errors import ConfigError
+from git_model.utils.serialize import from_dict, to_dict
+
+RECIPES = sorted((config_folder() / "train").glob("*.toml"))
+START = Path("start")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_that_ships_can_be_read(path):
+    recipe = read_recipe(path)
+    assert from_dict(Recipe, to_dict(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stepz": 3}, "unknown key 'stepz'"),
+        ({"steps": "many"}, "steps is 'many', expected int"),
+        ({"steps": 0}, "steps is 0, expected at least 1"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"model": "demo"}, "give either model (random weights) or checkpoint"),
+        ({"checkpoint": None}, "give either model (random weights) or checkpoint"),
+        ({"checkpoint": None, "model": "demo"}, "tokenizer is missing"),
+        (
+            {"initial": "by_width"},
+            "initial is by_width, expected bert: a checkpoint has its weights",
+        ),
+        ({"data": {"kind": "shape"}}, "data: kind is 'shape', expected one of shapes, coco"),
+        ({"data": {"colour": "red"}}, "data: unknown key 'colour'"),
+        ({"feed": {"batch_size": 0}}, "feed: batch_size is 0, expected at least 1"),
+        ({"learning": 3}, "learning is 3, expected a table"),
+        ({"learning": {"rate": 1.0}}, "learning: unknown key 'rate'"),
+        ({"learning": {"encoder_lr": 0.0}}, "learning: encoder_lr is 0.0, expected more than 0"),
+        ({"learning": {"warmup_steps": 8}}, "warmup_steps is 8, expected fewer than steps 8"),
+        ({"learning": {"warmup_steps": -1}}, "learning: warmup_steps is -1, expected 0 or more"),
+        ({"learning": {"precision": "float8"}}, "precision is 'float8', expected one of float32"),
+        ({"learning": {"smoothing": 1.0}}, "smoothing is 1.0, expected 0 or more and less than 1"),
+        ({"learning": {"betas": [0.9, 1.0]}}, "betas is (0.9, 1.0), expected each from 0"),
+        ({"learning": {"average": 1.0}}, "average is 1.0, expected between 0 and 1"),
+        ({"learning": {"weight_decay": -1.0}}, "weight_decay is -1.0, expected 0 or more"),
+        (
+            {"learning": {"max_grad_norm": float("nan")}},
+            "max_grad_norm is nan, expected more than 0",
+        ),
+        ({"learning": {"frozen": ["eye"]}}, "frozen is 'eye', expected one of encoder, temporal"),
+        ({"compute": {"threads": 0}}, "compute: threads is 0, expected from 1 to 1024"),
+        ({"compute": {"sharding": "ddp"}}, "sharding is 'ddp', expected one of none, fsdp"),
+        ({"reports": {"save_every": 0}}, "reports: save_every is 0, expected at least 1"),
+        ({"reports": {"show": -1}}, "reports: show is -1, expected 0 or more"),
+    ],
+)
+def test_a_wrong_setting_is_named(change, message):
+    with pytest.raises(ConfigError) as error:
+        from_dict(Recipe, recipe_table(START, **change), "train.toml")
+    assert str(error.value).startswith("train.toml: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_that_is_missing_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_the_first_difference_of_two_recipes_is_named_with_both_values():
+    one, other = recipe_of(START), recipe_of(START, learning={"encoder_lr": 0.5})
+    assert difference(one, one) is None
+    assert difference(one, other) == "learning.encoder_lr is 0.002 and 0.5"
+    assert difference(one, recipe_of(START, steps=9)) == "steps is 8 and 9"
+
+
+def test_what_data_sets_have_not_in_common_is_a_difference():
+    folder = recipe_of(START, data={"kind": "shapes"})
+    table = recipe_table(START) | {"data": {"kind": "folder", "path": "pictures"}}
+    assert difference(folder, from_dict(Recipe, table)) == "data.kind is shapes and folder"
+
+
+def test_how_a_run_computes_and_reports_is_free():
+    one = recipe_of(START)
+    other = recipe_of(START, compute={"threads": 2}, reports={"log_every": 3})
+    assert difference(one, other) == "compute.threads is 1 and 2"
+    assert difference(one, other, but=FREE) is None

@@ -1,0 +1,107 @@
+"""What a run tells."""
+
+import builtins
+import json
+
+import pytest
+from runs import recipe_of
+
+from git_model.data.readings import Broken
+from git_model.evaluation.predictions import Prediction
+from git_model.training.reports import LOG, Report, StepStats, check_scores
+from git_model.utils.errors import GITError
+
+TAKEN = StepStats(loss=2.0, images=6, gradient=3.0, share=0.5)
+RIGHT = Prediction(key="one.png", text="a star", answers=("a star",))
+WRONG = Prediction(key="one.png", text="red", question="what colour?", answers=("blue",))
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+def test_the_log_has_the_mean_loss_of_every_stretch_with_rates_and_speed(tmp_path):
+    recipe = recipe_of("start", reports={"log_every": 2})
+    with Report(tmp_path, recipe, 0) as report:
+        for step, loss in enumerate((4.0, 2.0, 9.0), 1):
+            report.step(step, StepStats(loss, 6, 3.0, 0.5))
+    [line] = lines_of(tmp_path)
+    assert line.pop("images_per_s") > 0
+    assert line == {
+        "step": 2, "loss": 3.0, "gradient": 3.0, "encoder_lr": 1e-3, "decoder_lr": 1e-3
+    }  # fmt: skip
+
+
+def test_a_check_tells_scores_and_shows_texts_beside_what_is_right(tmp_path, capsys):
+    with Report(tmp_path, recipe_of("start", reports={"show": 1}), 0) as report:
+        report.check(4, [RIGHT, WRONG])
+    [line] = lines_of(tmp_path)
+    assert line == {"step": 4, "captions exact": 100.0, "questions exact": 0.0}
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "step 4: captions exact 100.00, questions exact 0.00" in captured.err
+    assert "one.png: a star | a star" in captured.err
+    assert "blue" not in captured.err
+
+
+def test_captions_that_may_be_said_in_several_ways_get_cider():
+    several = [
+        Prediction(key=str(n), text=f"a {n} star", answers=(f"a {n} star", "a star"))
+        for n in ("red", "green")
+    ]
+    assert check_scores([RIGHT]).keys() == {"captions exact"}
+    assert check_scores(several).keys() == {"captions exact", "captions cider_d"}
+
+
+def test_examples_that_were_left_out_are_named(tmp_path, capsys):
+    with Report(tmp_path, recipe_of("start", reports={"log_every": 2}), 0) as report:
+        report.step(1, TAKEN, [Broken(1, "one.png: not a picture")])
+    assert lines_of(tmp_path) == [{"step": 1, "left_out": "one.png: not a picture"}]
+    assert "step 1: left out: one.png: not a picture" in capsys.readouterr().err
+
+
+def test_the_bar_shows_loss_and_steps(tmp_path, capsys):
+    with Report(tmp_path, recipe_of("start"), 5) as report:
+        report.step(6, TAKEN)
+    shown = capsys.readouterr().err
+    assert "loss=2.0000" in shown
+    assert "6/8" in shown
+
+
+def test_a_log_that_goes_on_forgets_the_steps_that_are_learned_again(tmp_path):
+    recipe = recipe_of("start")
+    with Report(tmp_path, recipe, 0) as report:
+        for step in range(1, 6):
+            report.step(step, TAKEN)
+    with (tmp_path / LOG).open("a") as file:
+        file.write('{"step": 6, "lo')  # a kill may cut a line off
+    with Report(tmp_path, recipe, 3) as report:
+        report.step(4, TAKEN)
+    assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    recipe = recipe_of("start", reports={"tensorboard": True})
+    with Report(tmp_path, recipe, 0) as report:
+        report.step(1, TAKEN)
+        report.check(1, [RIGHT])
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0)]
+    assert events.Scalars("captions exact")[0].value == 100
+
+
+def test_without_tensorboard_a_recipe_that_wants_it_is_refused(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args):
+        if name.startswith("torch.utils.tensorboard"):
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(GITError, match=r"pip install 'git-model\[tensorboard\]'"):
+        Report(tmp_path, recipe_of("start", reports={"tensorboard": True}), 0)
