@@ -2,11 +2,11 @@
 
     python benchmarks/batch_folder.py [--images 200] [--rounds 4] [--workers 1]
 
-Photos of real sizes (0.3 to 12 megapixels, JPEG) are made once, and a model of GIT-base's size with
-random weights. Each round takes the next part of the folder: first the loop that one writes with
-Transformers (open, process, generate, decode, one picture at a time, float32), then `git-model
-batch` in float32, then in bfloat16. Prints medians over the rounds, ratios, and how much of the
-time our model was busy. Needs the `test` extra.
+It makes photos of real sizes (0.3 to 12 megapixels, JPEG), and a model of GIT-base's size with
+random weights. Each round takes the next part of the photos: first a plain loop around Transformers
+(open, process, generate, decode, one image at a time, float32), then `git-model batch` in float32,
+then in bfloat16. It prints medians over the rounds, ratios, and the share of the time in which our
+model was busy. Needs the `test` extra.
 """
 
 import statistics
@@ -24,27 +24,27 @@ from versus_transformers import write_checkpoint
 from git_model import Captioner, DecodingOptions
 from git_model.batch.inputs import InputOptions, find_inputs
 from git_model.batch.loop import BatchOptions
-from git_model.batch.run import write_about
-from git_model.batch.sinks import find_target
+from git_model.batch.run import caption_dataset
+from git_model.batch.sinks import find_sink
 
 SIZES = ((640, 480), (1024, 768), (2048, 1536), (4032, 3024))  # the web's, and a phone's
-NEW = 20
+NEW_TOKENS = 20
 
 
 def write_photos(folder: Path, n: int) -> None:
-    """Pictures with large shapes and fine grain, so that their files are as large as photos'."""
-    draw = np.random.default_rng(0)
+    """Images with large shapes and fine grain, so that their files are as large as photos'."""
+    rng = np.random.default_rng(0)
     for number in range(n):
         width, height = SIZES[number % len(SIZES)]
-        coarse = draw.integers(0, 256, (height // 64, width // 64, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        grain = draw.normal(0, 6, (height, width, 1))
-        pixels = (np.asarray(picture) + grain).clip(0, 255).astype(np.uint8)
+        coarse = rng.integers(0, 256, (height // 64, width // 64, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        grain = rng.normal(0, 6, (height, width, 1))
+        pixels = (np.asarray(image) + grain).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:04}.jpg", quality=90)
 
 
-class Theirs:
-    """The loop around Transformers that its documentation shows, over the files of a folder."""
+class TransformersLoop:
+    """The loop that Transformers' documentation shows, over the files of a folder."""
 
     def __init__(self, model: Path) -> None:
         from transformers import BertTokenizerFast, CLIPImageProcessor, GitForCausalLM
@@ -54,22 +54,22 @@ class Theirs:
         self.processor = CLIPImageProcessor()
 
     def __call__(self, folder: Path) -> None:
-        """A text file beside each picture."""
+        """Write a text file beside each image."""
         for path in sorted(folder.glob("*.jpg")):
             pixels = self.processor(Image.open(path).convert("RGB"), return_tensors="pt")
             with torch.inference_mode():
-                tokens = self.model.generate(**pixels, max_new_tokens=NEW)
+                tokens = self.model.generate(**pixels, max_new_tokens=NEW_TOKENS)
             text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]
-            path.with_suffix(".theirs").write_text(text)
+            path.with_suffix(".transformers").write_text(text)
 
 
-def ours(git: Captioner, folder: Path, workers: int) -> dict[str, Any]:
-    """The same by a run of ours."""
-    options = DecodingOptions(max_new_tokens=NEW)
-    return write_about(
-        git,
+def run_batch(captioner: Captioner, folder: Path, workers: int) -> dict[str, Any]:
+    """The same by `git-model batch`."""
+    options = DecodingOptions(max_new_tokens=NEW_TOKENS)
+    return caption_dataset(
+        captioner,
         find_inputs(str(folder), InputOptions()),
-        find_target(None, None, str(folder)),
+        find_sink(None, None, str(folder)),
         BatchOptions(decoding=options, mode="overwrite", workers=workers),
         model={"model": "random"},
         source={},
@@ -82,37 +82,39 @@ def ours(git: Captioner, folder: Path, workers: int) -> dict[str, Any]:
 @click.option("--workers", default=1, show_default=True)
 def main(images: int, rounds: int, workers: int) -> None:
     """Measure, and print a table."""
-    seconds: dict[str, list[float]] = {"theirs": [], "float32": [], "bfloat16": []}
+    seconds: dict[str, list[float]] = {"transformers": [], "float32": [], "bfloat16": []}
     busy: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_checkpoint(root)
         models = {dtype: Captioner.from_pretrained(root / "model", dtype=dtype) for dtype in busy}
-        theirs = Theirs(root / "model")
+        loop = TransformersLoop(root / "model")
         for number in range(rounds):
             folder = root / f"photos{number}"
             folder.mkdir()
             write_photos(folder, images // rounds)
             start = time.perf_counter()
-            theirs(folder)
-            seconds["theirs"].append(time.perf_counter() - start)
-            for dtype, git in models.items():
+            loop(folder)
+            seconds["transformers"].append(time.perf_counter() - start)
+            for dtype, captioner in models.items():
                 start = time.perf_counter()
-                done = ours(git, folder, workers)
+                summary = run_batch(captioner, folder, workers)
                 seconds[dtype].append(time.perf_counter() - start)
-                busy[dtype].append(done["model_busy"])
-                if done["written"] != images // rounds:
-                    raise SystemExit(f"only {done['written']} of {images // rounds} were written")
+                busy[dtype].append(summary["model_busy"])
+                if summary["written"] != images // rounds:
+                    raise SystemExit(
+                        f"only {summary['written']} of {images // rounds} were written"
+                    )
             click.echo(f"round {number + 1}: {seconds}", err=True)
-    base = statistics.median(seconds["theirs"])
+    base = statistics.median(seconds["transformers"])
     click.echo(f"Transformers, float32   {images / rounds / base:5.2f} images/s")
     for dtype, shares in busy.items():
-        ours_seconds = statistics.median(seconds[dtype])
+        median = statistics.median(seconds[dtype])
         ratio = statistics.median(
-            a / b for a, b in zip(seconds["theirs"], seconds[dtype], strict=True)
+            a / b for a, b in zip(seconds["transformers"], seconds[dtype], strict=True)
         )
         click.echo(
-            f"this project, {dtype:9} {images / rounds / ours_seconds:5.2f} images/s"
+            f"this project, {dtype:9} {images / rounds / median:5.2f} images/s"
             f"  {ratio:.1f} x  model busy {statistics.median(shares):.0%}"
         )
 

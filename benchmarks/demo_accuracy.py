@@ -1,35 +1,37 @@
-"""How often the built-in model is exactly right on scenes it has never seen, task by task.
+"""The share of texts that the built-in model gets exactly right on held-out scenes, task by task.
 
     python benchmarks/demo_accuracy.py [--model demo] [--count 2000]
 
-Each task has its own held-out examples. The last two lines are about colours and shapes that
-training never showed together, such as a red star.
+Each task has its own held-out examples. Scenes of the last two lines have a combination of
+colour and shape that training never showed, such as a red star.
 """
 
 import click
 
 from git_model import Captioner
-from git_model.evaluation.run import predict, group, writes
+from git_model.evaluation.run import label_predictor, predict, text_predictor
 from git_model.evaluation.scores import PYTHON, score
-from git_model.shapes.source import TASKS, ShapesData, Task
+from git_model.shapes.source import TASKS, ShapesData, ShapesTask
 from git_model.shapes.texts import class_names
 from git_model.shapes.world import Split
 
-CASES: list[tuple[Task, Split]] = [
+CASES: list[tuple[ShapesTask, Split]] = [
     *((task, "held_out") for task in TASKS),
     ("captions", "recombination"),
     ("classes", "recombination"),
 ]
 
 
-def accuracy(git: Captioner, task: Task, split: Split, count: int) -> float:
-    """The share of `count` texts, times 100, that are exactly right."""
+def accuracy(captioner: Captioner, task: ShapesTask, split: Split, count: int) -> float:
+    """The share of `count` texts that are exactly right, times 100."""
     data = ShapesData(tasks=(task,), split=split, size=count, questions=1)
-    say = ranks(git, class_names()) if task == "classes" else writes(git)
-    metric = "top_1" if task == "classes" else "exact"
-    found = predict(git, data.open(), say, batch_size=100)
-    [values] = score(found, [metric], PYTHON).values()
-    return values[metric]
+    if task == "classes":
+        predictor, metric = label_predictor(captioner, class_names()), "top_1"
+    else:
+        predictor, metric = text_predictor(captioner), "exact"
+    predictions = predict(captioner, data.open(), predictor, batch_size=100)
+    [scores] = score(predictions, [metric], PYTHON).values()
+    return scores[metric]
 
 
 @click.command()
@@ -37,12 +39,14 @@ def accuracy(git: Captioner, task: Task, split: Split, count: int) -> float:
 @click.option("--count", default=2000, show_default=True, type=click.IntRange(min=1))
 def main(model: str, count: int) -> None:
     """Print the table."""
-    git = Captioner.from_pretrained(model)
+    captioner = Captioner.from_pretrained(model)
     print(f"| task | scenes | right of {count:,} |\n|---|---|---|")
     for task, split in CASES:
         name = {"clips": "clip captions"}.get(task, task.replace("_", " "))
         scenes = "held out" if split == "held_out" else "new pairs of colour and shape"
-        print(f"| {name} | {scenes} | {accuracy(git, task, split, count):.1f} % |", flush=True)
+        print(
+            f"| {name} | {scenes} | {accuracy(captioner, task, split, count):.1f} % |", flush=True
+        )
 
 
 if __name__ == "__main__":

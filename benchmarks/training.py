@@ -1,11 +1,11 @@
-"""A training step beside Transformers': five captions of each picture, at GIT-base's size.
+"""A training step beside Transformers': five captions of each image, at GIT-base's size.
 
-    python benchmarks/training.py [--pictures 2] [--captions 5] [--tokens 16] [--runs 5]
+    python benchmarks/training.py [--images 2] [--captions 5] [--tokens 16] [--runs 5]
 
-Ours reads each picture once for all its captions. Transformers' users have a row with a copy of the
-picture for every caption. Both start from the same checkpoint with random weights and take the same
-whole step, forward, backward, clipping and AdamW, in turn, so that a busy machine is busy for both.
-Medians, and their ratio. Needs the `test` extra.
+This project encodes each image once for all its captions; with Transformers every caption is a row
+with a copy of the image. Both start from the same checkpoint with random weights and run the same
+complete step (forward, backward, clipping, AdamW) in turn, so that other load on the machine slows
+down both. Prints medians and their ratio. Needs the `test` extra.
 """
 
 import statistics
@@ -21,37 +21,37 @@ from torch import nn
 from git_model.data.collation import Batch
 from git_model.data.loader import LoaderConfig
 from git_model.shapes.source import ShapesData
-from git_model.training.loop import Run
+from git_model.training.loop import Trainer
 from git_model.training.recipe import OptimConfig, Recipe
 from git_model.utils.distributed import ProcessGroup
 
-RATE = 1e-5
-WORDS = 30522
+LEARNING_RATE = 1e-5
+VOCAB_SIZE = 30522
 
 
-def write_start(folder: Path) -> None:
+def write_checkpoint(folder: Path) -> None:
     """A checkpoint of GIT-base's size with random weights, as Transformers writes it."""
     from transformers import GitConfig, GitForCausalLM
 
     torch.manual_seed(0)
     GitForCausalLM(GitConfig(num_hidden_layers=6)).save_pretrained(folder)
     special = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]"]
-    words = [*special, *(f"word{n}" for n in range(WORDS - len(special)))]
-    (folder / "vocab.txt").write_text("\n".join(words))
+    vocabulary = [*special, *(f"word{n}" for n in range(VOCAB_SIZE - len(special)))]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
 
 
 def our_step(folder: Path, batch: Batch) -> Callable[[], float]:
     """A step of `git-model train`."""
-    learning = OptimConfig(encoder_lr=RATE, decoder_lr=RATE)
+    learning = OptimConfig(encoder_lr=LEARNING_RATE, decoder_lr=LEARNING_RATE)
     recipe = Recipe(
         checkpoint=str(folder),
         steps=1000,
         data=ShapesData(),
-        feed=LoaderConfig(batch_size=len(batch.pixels)),
+        loader=LoaderConfig(batch_size=len(batch.pixels)),
         learning=learning,
     )
-    run = Run(recipe, ProcessGroup(torch.device("cpu")))
-    return lambda: run.step(1, [batch]).loss
+    trainer = Trainer(recipe, ProcessGroup(torch.device("cpu")))
+    return lambda: trainer.step(1, [batch]).loss
 
 
 def their_step(folder: Path, batch: Batch) -> Callable[[], float]:
@@ -59,9 +59,9 @@ def their_step(folder: Path, batch: Batch) -> Callable[[], float]:
     from transformers import GitForCausalLM
 
     model = GitForCausalLM.from_pretrained(folder).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
-    each = len(batch.tokens) // len(batch.pixels)
-    pixels = batch.pixels.repeat_interleave(each, dim=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    n_captions = len(batch.tokens) // len(batch.pixels)
+    pixels = batch.pixels.repeat_interleave(n_captions, dim=0)
 
     def step() -> float:
         out = model(input_ids=batch.tokens, pixel_values=pixels, labels=batch.tokens)
@@ -75,33 +75,33 @@ def their_step(folder: Path, batch: Batch) -> Callable[[], float]:
 
 
 def seconds(step: Callable[[], float]) -> float:
-    """That one step takes."""
+    """The time of a step."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
 
 
 @click.command()
-@click.option("--pictures", default=2, show_default=True, type=click.IntRange(min=1))
+@click.option("--images", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--captions", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--tokens", default=16, show_default=True, type=click.IntRange(min=2))
 @click.option("--runs", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
-def main(pictures: int, captions: int, tokens: int, runs: int, threads: int) -> None:
+def main(images: int, captions: int, tokens: int, runs: int, threads: int) -> None:
     """Print both times and their ratio."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     batch = Batch(
-        pixels=torch.randn(pictures, 3, 224, 224),
-        tokens=torch.randint(1000, WORDS, (pictures * captions, tokens)),
-        mask=(torch.arange(tokens) > 0).expand(pictures * captions, -1),
+        pixels=torch.randn(images, 3, 224, 224),
+        tokens=torch.randint(1000, VOCAB_SIZE, (images * captions, tokens)),
+        mask=(torch.arange(tokens) > 0).expand(images * captions, -1),
     )
     with tempfile.TemporaryDirectory() as name:
-        write_start(Path(name))
+        write_checkpoint(Path(name))
         steps = our_step(Path(name), batch), their_step(Path(name), batch)
-    taken = [[seconds(step) for step in steps] for _ in range(runs + 1)][1:]
-    ours, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
-    print(f"{pictures} pictures x {captions} captions of {tokens} tokens, {threads} threads")
+    times = [[seconds(step) for step in steps] for _ in range(runs + 1)][1:]
+    ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    print(f"{images} images x {captions} captions of {tokens} tokens, {threads} threads")
     print(f"this project {ours:.2f} s, Transformers {theirs:.2f} s: {theirs / ours:.1f} x")
 
 

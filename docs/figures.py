@@ -1,10 +1,10 @@
-"""Draw the figures of the documentation: from the built-in model as it runs, not by hand.
+"""Draw the figures of the documentation from the built-in model as it runs.
 
-    python docs/figures.py             # all of them, into docs/figures
-    python docs/figures.py mask looks  # these
+    python docs/figures.py                 # all figures, into docs/figures
+    python docs/figures.py mask attention  # these figures
 
-Needs the extra `plot`. A figure's PNG carries, as text under the key `data`, the numbers it shows;
-tests/test_figures.py draws all of them anew and compares numbers and pixels.
+Needs the extra `plot`. The PNG of a figure carries the numbers it shows as text under the key
+`data`; tests/docs/test_figures.py draws all figures again and compares numbers and pixels.
 """
 
 import json
@@ -13,32 +13,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
-from drawing import choosing, proof, seeing, writing
-from drawing.style import LOOK, Drawing
+from drawing import checks, search, text, vision
+from drawing.theme import RC_PARAMS, Drawing
 
 FOLDER = Path(__file__).parent / "figures"
 FIGURES: dict[str, Callable[[], Drawing]] = {
     draw.__name__: draw
     for draw in (
-        seeing.patches,
-        seeing.encoder,
-        writing.clip,
-        seeing.mask,
-        writing.layers,
-        writing.cache,
-        writing.loss,
-        choosing.looks,
-        choosing.beams,
-        proof.mistakes,
-        proof.training,
+        vision.patches,
+        vision.encoder,
+        text.clip,
+        vision.mask,
+        text.layers,
+        text.cache,
+        text.loss,
+        search.attention,
+        search.beams,
+        checks.mistakes,
+        checks.training,
     )
 }
 
 
 def save(name: str, folder: Path = FOLDER) -> Path:
-    """Draw one figure; the file that holds it."""
+    """Draw one figure and return the path of its PNG."""
     path = folder / f"{name}.png"
-    with mpl.rc_context(LOOK):
+    with mpl.rc_context(RC_PARAMS):
         drawing = FIGURES[name]()
         data = json.dumps(drawing.data, separators=(",", ":"))
         drawing.figure.savefig(path, metadata={"Software": None, "data": data})
@@ -46,5 +46,5 @@ def save(name: str, folder: Path = FOLDER) -> Path:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or FIGURES:
-        print(save(name))
+    for figure_name in sys.argv[1:] or FIGURES:
+        print(save(figure_name))

@@ -1,4 +1,4 @@
-"""Write the held-out pictures and clips in examples/images, and truth.json: what is right to say.
+"""Write the held-out images and clips of examples/images, and truth.json: their right texts.
 
 python examples/make_images.py [FOLDER]
 """
@@ -7,14 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from PIL import Image
-
-from git_model.data.example import Example
-from git_model.shapes.source import ShapesData, Task
+from git_model.data.example import Example, Media
+from git_model.shapes.source import ShapesData, ShapesTask
 
 FOLDER = Path(__file__).parent / "images"
-# Name -> which tasks, and the number of a held-out example of theirs.
-EXAMPLES: dict[str, tuple[tuple[Task, ...], int]] = {
+# File name -> tasks, and the index of their held-out example.
+EXAMPLES: dict[str, tuple[tuple[ShapesTask, ...], int]] = {
     "one_shape.png": (("captions", "questions"), 10),
     "two_shapes.png": (("captions", "questions"), 25),
     "three_shapes.png": (("captions", "questions"), 22),
@@ -26,34 +24,34 @@ EXAMPLES: dict[str, tuple[tuple[Task, ...], int]] = {
 
 
 def main(folder: Path = FOLDER) -> None:
-    """Write them all."""
+    """Write all files."""
     folder.mkdir(parents=True, exist_ok=True)
     truth = []
-    for name, (tasks, number) in EXAMPLES.items():
-        example = ShapesData(tasks=tasks, split="held_out", size=number + 1).open()[number]
+    for name, (tasks, index) in EXAMPLES.items():
+        example = ShapesData(tasks=tasks, split="held_out", size=index + 1).open()[index]
         save(example.media, folder / name)
-        truth += [{"file": name, **entry} for entry in said_of(example, tasks)]
+        truth += [{"file": name, **entry} for entry in truth_of(example, tasks)]
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
 
 
-def said_of(example: Example, tasks: tuple[Task, ...]) -> list[dict[str, str | None]]:
-    """Task, question and right answer of each target; the question is None for a caption."""
+def truth_of(example: Example, tasks: tuple[ShapesTask, ...]) -> list[dict[str, str | None]]:
+    """Task, question and right answer of each annotation; the question is None for a caption."""
     return [
         {
-            "task": tasks[0 if target.question is None else -1],
-            "question": target.question,
-            "answer": target.texts[0],
+            "task": tasks[0 if annotation.question is None else -1],
+            "question": annotation.question,
+            "answer": annotation.texts[0],
         }
-        for target in example.annotations
+        for annotation in example.annotations
     ]
 
 
-def save(view: Image.Image | list[Image.Image], path: Path) -> None:
-    """A picture as PNG; a clip as an animation, a frame each half second, again and again."""
-    if isinstance(view, list):
-        view[0].save(path, save_all=True, append_images=view[1:], duration=500, loop=0)
+def save(media: Media, path: Path) -> None:
+    """Save an image as PNG, a clip as an endless animation of two frames a second."""
+    if isinstance(media, list):
+        media[0].save(path, save_all=True, append_images=media[1:], duration=500, loop=0)
     else:
-        view.save(path)
+        media.save(path)
 
 
 if __name__ == "__main__":

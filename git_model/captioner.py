@@ -110,6 +110,7 @@ class Captioner:
         device: str | torch.device = "cpu",
         revision: str | None = None,
         style: Style | None = None,
+        integrity: bool = False,
         compile: bool = False,
     ) -> Self:
         """Open a model.
@@ -123,6 +124,8 @@ class Captioner:
             revision: of a hub id: a branch, tag or commit.
             style: "huggingface" or "microsoft": run the checkpoint as that reference does; by
                 default as the checkpoint says.
+            integrity: compare every file with the digests in the folder's SHA256SUMS first, which
+                `git-model convert` wrote; for folders of our format.
             compile: run the encoder through torch.compile, for many images: the first of each
                 size takes some seconds more.
 
@@ -136,6 +139,7 @@ class Captioner:
                 device=device,
                 revision=revision,
                 style=style,
+                integrity=integrity,
                 compile=compile,
             )
         )
@@ -203,7 +207,10 @@ class Captioner:
     @torch.inference_mode()
     def see_pixels(self, pixels: Tensor) -> Scene:
         """As `see`, for pixels (B, 3, H, W) or (B, F, 3, H, W) that are preprocessed already."""
-        return self.model.see(pixels.to(self.model.device, self.model.dtype))
+        if self.device.type == "cuda" and pixels.device.type == "cpu":
+            # from pinned memory the copy runs while the GPU works
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        return self.model.see(pixels.to(self.device, self.model.dtype))
 
     @overload
     def caption(self, scene: SceneOrImage, options: DecodingOptions | None = None) -> Caption: ...

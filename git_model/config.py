@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from git_model.utils.errors import ConfigError
-from git_model.utils.serialize import from_dict, is_file, read_mapping, shown
+from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr
 
 Style = Literal["huggingface", "microsoft"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
@@ -55,6 +55,13 @@ def _common_checks(config: Any, table: str) -> None:
         )
 
 
+def _one_of(config: Any, table: str, name: str, choices: Any) -> None:
+    value = getattr(config, name)
+    if value not in get_args(choices):
+        expected = ", ".join(map(str, get_args(choices)))
+        raise ConfigError(f"{table}: {name} is {value!r}, expected one of {expected}")
+
+
 def _fraction(config: Any, table: str, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -79,6 +86,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         _positive(self, "encoder", "image_size", "patch_size")
         _common_checks(self, "encoder")
+        _one_of(self, "encoder", "activation", Activation)
         _fraction(self, "encoder", "attention_dropout", "norm_eps")
         if self.image_size < self.patch_size:
             raise ConfigError(
@@ -112,6 +120,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         _positive(self, "decoder", "vocab_size", "positions")
         _common_checks(self, "decoder")
+        _one_of(self, "decoder", "activation", Activation)
         _fraction(self, "decoder", "dropout", "attention_dropout", "norm_eps", "embedding_norm_eps")
 
 
@@ -177,18 +186,24 @@ def _option(default: Any, meaning: str) -> Any:
 class DecodingOptions:
     """How tokens are chosen: greedily, by beam search (`num_beams`), or at random (`do_sample`).
 
-    Names and meanings are those of Transformers' `generate` where it has the option.
+    Names follow Transformers' `generate`, and so do meanings, but where the help says otherwise.
     """
 
     max_new_tokens: int = _option(20, "Maximum number of generated tokens, the end token included.")
-    max_length: int | None = _option(None, "The same with the prompt counted; both limits hold.")
-    min_new_tokens: int = _option(0, "Number of tokens before the end token is allowed.")
-    min_length: int = _option(0, "The same with the prompt counted; both limits hold.")
+    max_length: int | None = _option(
+        None, "Maximum number of tokens with the prompt; max_new_tokens holds, too."
+    )
+    min_new_tokens: int = _option(0, "Minimum number of generated tokens before an end token.")
+    min_length: int = _option(
+        0, "Minimum number of tokens with the prompt; min_new_tokens holds, too."
+    )
     num_beams: int = _option(1, "Beam width; 1 is greedy search.")
-    length_penalty: float = _option(1.0, "Beam search: exponent of the length; higher is longer.")
+    length_penalty: float = _option(
+        1.0, "Beam search: exponent of the length; higher favours longer texts."
+    )
     early_stopping: EarlyStopping = _option(
-        False, "Beam search: stop at num_beams finished texts (true), by an estimate (false), or when "
-        "no better text is possible (never)."
+        False, "Beam search: stop at num_beams finished texts (true), by an estimate (false), or "
+        "when no better text is possible (never)."
     )  # fmt: skip
     style: Style = _option("huggingface", "Beam search: score and stop as this reference does.")
     num_return_sequences: int = _option(1, "Number of texts for each image or question.")
@@ -202,7 +217,7 @@ class DecodingOptions:
     no_repeat_token: bool = _option(
         False, "No token follows itself (the original's greedy search)."
     )
-    suppress_tokens: tuple[int, ...] = _option((), "Id of a token that is never generated.")
+    suppress_tokens: tuple[int, ...] = _option((), "Ids of tokens that are never generated.")
 
     def __post_init__(self) -> None:
         _positive(self, "decoding", "max_new_tokens", "num_beams", "num_return_sequences")
@@ -214,7 +229,8 @@ class DecodingOptions:
             ("min_length", 0 <= self.min_length < (self.max_length or MAX_SIZE),
              "0 or more and less than max_length"),
             ("style", self.style in get_args(Style), f"one of {', '.join(get_args(Style))}"),
-            ("early_stopping", self.early_stopping in get_args(EarlyStopping),
+            ("early_stopping",
+             isinstance(self.early_stopping, bool) or self.early_stopping == "never",
              "one of False, True, 'never'"),
             ("do_sample", not (self.do_sample and self.num_beams > 1),
              "either do_sample or num_beams"),
@@ -247,8 +263,8 @@ class DecodingOptions:
 def style_decoding(style: Style) -> DecodingOptions:
     """How a style's reference decodes by default.
 
-    huggingface: `generate` as it is, greedy. microsoft: model.py, `get_git_model`; 1,024 tokens
-    with the start token, which no caption reaches, but its beam search ends by that number.
+    huggingface: `generate` without options, greedy. microsoft: model.py, `get_git_model`; its 1,024
+    tokens with the start token are a number that its stopping rule depends on.
     """
     if style == "huggingface":
         return DecodingOptions()
@@ -274,9 +290,10 @@ class GITConfig:
             raise ConfigError(
                 f"frames is {self.frames}, expected from 0 (images only) to {MAX_FRAMES}"
             )
+        _one_of(self, "model", "style", Style)
         if not 1 <= len(set(self.eos_ids)) == len(self.eos_ids) <= MAX_EOS_IDS:
             raise ConfigError(
-                f"eos_ids is {shown(self.eos_ids)}, expected distinct ids, at least one"
+                f"eos_ids is {short_repr(self.eos_ids)}, expected distinct ids, at least one"
             )
         for name, values in (
             ("bos_id", (self.bos_id,)),
@@ -297,8 +314,6 @@ class GITConfig:
 
     def with_style(self, style: Style) -> "GITConfig":
         """The same model run as the other reference runs it (see the README's table of styles)."""
-        if style not in get_args(Style):
-            raise ConfigError(f"style is {style!r}, expected one of {', '.join(get_args(Style))}")
         if style == self.style:
             return self  # with its own settings, whatever they are
         eps = 1e-8 if style == "microsoft" else 1e-12

@@ -1,8 +1,9 @@
-"""Weights that bite, and random small models in Transformers' form and in ours.
+"""Weights that bite, and random small models in Transformers' implementation and in this one.
 
 On the usual N(0, 0.02) weights a wrong mask moves the logits by 3e-5 and a wrong GELU by 2e-7, so a
-parity test there is blind. These are drawn far from it: matrices N(0, 1.5 / sqrt(fan in)), norms
-around 1 with spread 0.2, biases 0.2, embeddings 1.
+parity test there is blind. These weights are far from it: matrices N(0, 1.5 / sqrt(fan in)), norms
+around 1 with standard deviation 0.2, biases 0.2, embeddings 1. Every setting is away from its
+default (each eps, dropout, head count, activation), so a setting that is ignored shows.
 """
 
 import random
@@ -58,7 +59,9 @@ def config_of(seed: int, **changes: object) -> GitConfig:
         "num_hidden_layers": draw.choice([1, 2, 3]),
         "image_size": patch * draw.choice([2, 3, 4]),
         "patch_size": patch,
-        "hidden_act": draw.choice(["quick_gelu", "gelu"]),
+        "hidden_act": draw.choice(["quick_gelu", "gelu", "gelu_pytorch_tanh", "relu", "silu"]),
+        "layer_norm_eps": draw.choice([0.003, 0.01, 0.03]),
+        "attention_dropout": draw.choice([0.15, 0.3]),
     }
     text = {
         "vocab_size": draw.choice([50, 97, 130]),
@@ -66,8 +69,11 @@ def config_of(seed: int, **changes: object) -> GitConfig:
         "num_attention_heads": heads,
         "intermediate_size": draw.choice([24, 40, 64]),
         "num_hidden_layers": draw.choice([1, 2, 3, 4]),
-        "max_position_embeddings": 48,
-        "hidden_act": draw.choice(["gelu", "quick_gelu"]),
+        "max_position_embeddings": draw.choice([48, 53, 60]),
+        "hidden_act": draw.choice(["gelu", "quick_gelu", "gelu_new", "relu", "silu"]),
+        "layer_norm_eps": draw.choice([0.002, 0.02, 0.05]),
+        "hidden_dropout_prob": draw.choice([0.2, 0.35]),
+        "attention_probs_dropout_prob": draw.choice([0.25, 0.4]),
         "tie_word_embeddings": draw.random() < 0.3,
         "num_image_with_embedding": draw.choice([None, None, 2, 6]),
         "bos_token_id": 1,

@@ -2,6 +2,8 @@
 
 import io
 import json
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,13 @@ def write_json(path: Path, value: Any) -> str:
 def colour_of(view: Image.Image) -> tuple[int, ...]:
     """Which colour it has, roughly, for JPEG changes it: 1 for bright."""
     return tuple(round(value / 255) for value in view.convert("RGB").getpixel((6, 4)))
+
+
+def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    """A tar of these files by their names."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path

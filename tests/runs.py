@@ -1,5 +1,5 @@
-"""Training runs that tests can afford: a tiny model that learns the shapes world, in processes of
-its own where they are to be killed, or several."""
+"""Training runs that tests can afford: a tiny model on the shapes world, in this process or in
+child processes, which tests can kill."""
 
 import json
 import os
@@ -28,13 +28,13 @@ Table = dict[str, Any]
 
 def start_folder(folder: Path, *, dropout: float = 0.0) -> Path:
     """A tiny model with random weights and the vocabulary of the shapes world, as a checkpoint."""
-    words = named_tokenizer("shapes")
+    tokenizer = named_tokenizer("shapes")
     ids = {"bos_id": 2, "eos_id": 3, "pad_id": 0}
-    config = resized(tiny_config(frames=6), len(words), ids)
+    config = resized(tiny_config(frames=6), len(tokenizer), ids)
     decoder = {"dropout": dropout, "attention_dropout": dropout, "positions": 40}
     config = from_dict(type(config), _changed(config, decoder=decoder))
-    state = bite(GIT(config), 0).state_dict()
-    write_checkpoint(folder, config, state, {TOKENIZER: words.to_json()})
+    state = bite(GIT(config), 0).tensors()
+    write_checkpoint(folder, config, state, {TOKENIZER: tokenizer.to_json()})
     return folder
 
 
@@ -44,20 +44,20 @@ def _changed(config: object, **tables: Table) -> Table:
 
 
 def recipe_table(start: Path, **changes: Any) -> Table:
-    """A recipe as a table; `learning={"average": 0.9}` changes one of its values."""
+    """A recipe as a table; `learning={"ema": 0.9}` changes one of its values."""
     table: Table = {
         "checkpoint": str(start),
         "steps": 8,
         "seed": 3,
         "data": {"kind": "shapes", "size": 64},
-        "feed": {"batch_size": 6},
+        "loader": {"batch_size": 6},
         "learning": {"encoder_lr": 2e-3, "decoder_lr": 2e-3},
         "compute": {"device": "cpu", "threads": 1},
         "reports": {"log_every": 1, "check_every": 100, "save_every": 100},
     }
     for name, value in changes.items():
-        both = isinstance(table.get(name), dict) and isinstance(value, dict)
-        table[name] = table[name] | value if both else value
+        merge = isinstance(table.get(name), dict) and isinstance(value, dict)
+        table[name] = table[name] | value if merge else value
     return table
 
 
@@ -67,7 +67,7 @@ def recipe_of(start: Path, **changes: Any) -> Recipe:
 
 
 def write_recipe(path: Path, table: Table) -> Path:
-    """A recipe's file; JSON, which is read as TOML is."""
+    """A recipe as a JSON file."""
     path.write_text(json.dumps(table))
     return path
 
@@ -75,7 +75,7 @@ def write_recipe(path: Path, table: Table) -> Path:
 def start_process(
     recipe: Path, out: Path, *options: str, rank: int = 0, count: int = 1, port: int = 0
 ) -> subprocess.Popen[str]:
-    """`git-model train` in a process of its own, as torchrun would start it where count > 1."""
+    """`git-model train` as a child process, started as torchrun would where count > 1."""
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     if count > 1:
         env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
@@ -90,7 +90,7 @@ def start_process(
 
 
 def start_processes(recipes: list[Path], out: Path, *options: str) -> list[subprocess.Popen[str]]:
-    """A process for each of the recipes, all of one run."""
+    """One run with a process for each recipe."""
     port = free_port()
     return [
         start_process(recipe, out, *options, rank=rank, count=len(recipes), port=port)
@@ -99,13 +99,13 @@ def start_processes(recipes: list[Path], out: Path, *options: str) -> list[subpr
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """The exit code and stderr of a process, once it ends."""
+    """The exit code and stderr of a process; waits for its end."""
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
 
 def run_together(table: Table, out: Path, *options: str, count: int) -> None:
-    """A whole run, on so many processes."""
+    """A complete run on `count` processes."""
     recipe = write_recipe(out.with_suffix(f".{count}.json"), table)
     for process in start_processes([recipe] * count, out, *options):
         code, errors = finished(process)
@@ -113,10 +113,10 @@ def run_together(table: Table, out: Path, *options: str, count: int) -> None:
 
 
 def free_port() -> int:
-    """Of this machine."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """A free TCP port of this machine."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def log_of(out: Path) -> list[Table]:
@@ -125,17 +125,17 @@ def log_of(out: Path) -> list[Table]:
 
 
 def losses_of(out: Path) -> list[float]:
-    """Step by step."""
+    """The logged losses, step by step."""
     return [line["loss"] for line in log_of(out) if "loss" in line]
 
 
 def weights_of(out: Path) -> dict[str, Tensor]:
-    """Of a run's checkpoint."""
+    """The tensors of a run's checkpoint."""
     return load_file(out / CHECKPOINT / "model.safetensors")
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    """Whether two runs ended with the very same bits."""
-    left, right = weights_of(one), weights_of(other)
-    assert left.keys() == right.keys()
-    return all(torch.equal(left[name], right[name]) for name in left)
+def same_weights(left: Path, right: Path) -> bool:
+    """Whether two runs ended with the same bits."""
+    tensors, others = weights_of(left), weights_of(right)
+    assert tensors.keys() == others.keys()
+    return all(torch.equal(tensors[name], others[name]) for name in tensors)

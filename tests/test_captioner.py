@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from git_model import Captioner, DecodingOptions
-from git_model import captioner as speaker
+from git_model import Captioner, DecodingOptions, Frames
 from git_model.captioner import ImageScene
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
@@ -30,7 +29,7 @@ def picture(seed: int, size: tuple[int, int] = (20, 30)) -> Image.Image:
 
 
 @pytest.fixture
-def git() -> Captioner:
+def captioner() -> Captioner:
     return Captioner(tiny_model().float(), Tokenizer.from_vocab(WORDS))
 
 
@@ -57,72 +56,99 @@ def exact_captioner() -> Captioner:
     return Captioner(model, Tokenizer.from_vocab(WORDS))
 
 
-def log_p(git: Captioner, pixels: torch.Tensor, prompt: list[int], text: list[int]) -> list[float]:
+def log_p(
+    captioner: Captioner, pixels: torch.Tensor, prompt: list[int], text: list[int]
+) -> list[float]:
     """By teacher forcing: one uncached pass over prompt and text."""
     tokens = torch.tensor([[*prompt, *text]])
     with torch.inference_mode():
-        logprobs = git.model(pixels, tokens)[0].log_softmax(-1)
+        logprobs = captioner.model(pixels, tokens)[0].log_softmax(-1)
     return [logprobs[len(prompt) - 1 + n, token].item() for n, token in enumerate(text)]
 
 
-def test_one_picture_gives_one_caption_and_a_list_gives_a_list(git: Captioner) -> None:
-    one = git.caption(picture(0))
+def test_one_picture_gives_one_caption_and_a_list_gives_a_list(captioner: Captioner) -> None:
+    one = captioner.caption(picture(0))
     assert one.text == " ".join(WORDS[token] for token in one.tokens if token > 3)
     assert one.logprob == pytest.approx(sum(one.token_logprobs))
-    several = git.caption([picture(0), picture(1)])
+    several = captioner.caption([picture(0), picture(1)])
     assert isinstance(several, list)
     assert several[0].tokens == one.tokens
 
 
-def test_a_path_and_its_picture_are_the_same(git: Captioner, tmp_path: Path) -> None:
+def test_a_path_and_its_picture_are_the_same(captioner: Captioner, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     picture(3).save(path)
     for name in (path, str(path)):
-        assert git.caption(name) == git.caption(picture(3))
-    one, two = git.caption([path, str(path)])
+        assert captioner.caption(name) == captioner.caption(picture(3))
+    one, two = captioner.caption([path, str(path)])
     assert one == two
-    assert one.tokens == git.caption(path).tokens
-    assert one.logprob == pytest.approx(git.caption(path).logprob, abs=ROUNDING)
+    assert one.tokens == captioner.caption(path).tokens
+    assert one.logprob == pytest.approx(captioner.caption(path).logprob, abs=ROUNDING)
 
 
-def test_a_scene_is_read_once_and_asked_often(git: Captioner) -> None:
-    scene = git.see(picture(0))
+def test_a_scene_is_encoded_once_for_all_its_texts(captioner: Captioner) -> None:
+    scene = captioner.see(picture(0))
     assert isinstance(scene, ImageScene)
-    first = git.caption(scene)
-    longer = git.caption(scene, DecodingOptions(max_new_tokens=23))
+    first = captioner.caption(scene)
+    longer = captioner.caption(scene, DecodingOptions(max_new_tokens=23))
     assert longer.tokens[: len(first.tokens)] == first.tokens
 
 
-def test_several_captions_come_best_first(git: Captioner) -> None:
-    (found,) = git.captions(
-        git.see(picture(0)), DecodingOptions(num_beams=3, num_return_sequences=3)
+def test_several_captions_come_best_first(captioner: Captioner) -> None:
+    options = DecodingOptions(num_beams=3, num_return_sequences=3)
+    [[captions]] = captioner.generate(captioner.see(picture(0)), [[None]], options)
+    assert len(captions) == 3
+    best = captioner.caption(picture(0), DecodingOptions(num_beams=3))
+    assert best.tokens == captions[0].tokens
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_a_list_is_a_batch_with_any_model(frames: int) -> None:
+    model = tiny_model(frames=frames).float()
+    captions = Captioner(model, Tokenizer.from_vocab(WORDS)).caption([picture(n) for n in range(3)])
+    assert isinstance(captions, list)
+    assert len(captions) == 3
+
+
+def test_frames_are_one_clip_and_a_list_of_them_a_batch(clips: Captioner) -> None:
+    clip = Frames([picture(n) for n in range(3)])
+    assert clips.see(clip).n_tokens == 15
+    one, other = clips.caption([clip, Frames(clip.images[::-1])])
+    assert one == clips.caption(clip)
+    assert other.tokens
+
+
+def test_frames_for_an_image_model_are_refused(captioner: Captioner) -> None:
+    with pytest.raises(GITError, match="a clip of 2 frames, but this model has 0 temporal"):
+        captioner.caption(Frames([picture(0), picture(1)]))
+
+
+def test_a_batch_of_mixed_shapes_gives_what_each_image_gives_alone(clips: Captioner) -> None:
+    images = [picture(0), Frames([picture(1), picture(2)]), picture(3), Frames([picture(0)])]
+    scene = clips.see(images)
+    assert [members for members, _ in scene.parts] == [[0, 2], [1], [3]]
+    for image, caption in zip(images, clips.caption(scene), strict=True):
+        assert caption.tokens == clips.caption(image).tokens
+    scores = clips.score(scene, ["word1", "word2"])
+    for image, row in zip(images, scores, strict=True):
+        expected = [text.logprob for text in clips.score(image, ["word1", "word2"])]
+        assert [text.logprob for text in row] == pytest.approx(expected, abs=ROUNDING)
+    part = scene.select([3, 0, 1])
+    assert [c.tokens for c in clips.caption(part)] == [
+        clips.caption(images[n]).tokens for n in (3, 0, 1)
+    ]
+
+
+def test_an_empty_list_of_images_is_an_error(captioner: Captioner) -> None:
+    with pytest.raises(GITError, match="no image was given"):
+        captioner.see([])
+
+
+def test_the_microsoft_style_searches_with_four_beams(captioner: Captioner) -> None:
+    model = GIT.from_state(
+        captioner.model.config.with_style("microsoft"), captioner.model.tensors(), "x"
     )
-    assert len(found) == 3
-    assert git.caption(picture(0), DecodingOptions(num_beams=3)).tokens == found[0].tokens
-
-
-def test_a_list_of_frames_is_one_clip_where_the_model_knows_clips(clips: Captioner) -> None:
-    frames = [picture(n) for n in range(3)]
-    assert not isinstance(clips.caption(frames), list)
-    assert clips.see(frames).n_tokens == 15
-    two = clips.caption([frames, frames[::-1]])
-    assert isinstance(two, list)
-    assert len(two) == 2
-
-
-def test_clips_of_different_length_do_not_form_a_batch(clips: Captioner) -> None:
-    with pytest.raises(GITError, match=r"come out as \(1, 3, 16, 16\) and as \(2, 3"):
-        clips.see([[picture(0)], [picture(1), picture(2)]])
-
-
-def test_nothing_to_see_is_an_error(git: Captioner) -> None:
-    with pytest.raises(GITError, match="no picture was given"):
-        git.see([])
-
-
-def test_the_microsoft_style_searches_with_four_beams(git: Captioner) -> None:
-    model = GIT.from_state(git.model.config.with_style("microsoft"), git.model.state_dict(), "x")
-    originals = Captioner(model, git.tokenizer)
+    originals = Captioner(model, captioner.tokenizer)
     assert model.decoder.embedding_norm.eps == 1e-8
     caption = originals.caption(picture(0))
     four = DecodingOptions(num_beams=4, length_penalty=0.6, style="microsoft", max_new_tokens=23)
@@ -136,15 +162,15 @@ def test_a_model_without_a_vocabulary_says_what_is_missing() -> None:
 
 def test_half_precision_gives_finite_captions() -> None:
     for dtype in (torch.bfloat16, torch.float16):
-        git = Captioner(tiny_model().to(dtype), Tokenizer.from_vocab(WORDS))
-        assert git.caption(picture(0)).logprob > -200
+        captioner = Captioner(tiny_model().to(dtype), Tokenizer.from_vocab(WORDS))
+        assert captioner.caption(picture(0)).logprob > -200
 
 
 def test_the_built_in_model_opens_by_its_name() -> None:
-    git = Captioner.from_pretrained("demo")
-    assert git.tokenizer.token_id("[CLS]") == git.model.config.bos_id
-    assert git.tokenizer.token_id("[SEP]") == git.model.config.eos_id
-    assert len(git.tokenizer) == git.model.config.decoder.vocab_size
+    captioner = Captioner.from_pretrained("demo")
+    assert captioner.tokenizer.token_id("[CLS]") == captioner.model.config.bos_id
+    assert captioner.tokenizer.token_id("[SEP]") == captioner.model.config.eos_id
+    assert len(captioner.tokenizer) == captioner.model.config.decoder.vocab_size
 
 
 @pytest.mark.parametrize(
@@ -169,11 +195,11 @@ def test_the_tiny_model_is_what_it_says() -> None:
     assert GIT(tiny_config()).config.decoder.vocab_size == len(WORDS)
 
 
-def test_one_question_gives_one_answer_and_a_list_gives_a_list(git: Captioner) -> None:
-    one = git.ask(picture(0), "word1 word2")
-    assert git.ask(picture(0), ["word1 word2"]) == [one]
-    assert git.ask([picture(0)], "word1 word2") == [one]
-    assert git.ask([picture(0)], ("word1 word2",)) == [[one]]
+def test_one_question_gives_one_answer_and_a_list_gives_a_list(captioner: Captioner) -> None:
+    one = captioner.ask(picture(0), "word1 word2")
+    assert captioner.ask(picture(0), ["word1 word2"]) == [one]
+    assert captioner.ask([picture(0)], "word1 word2") == [one]
+    assert captioner.ask([picture(0)], ("word1 word2",)) == [[one]]
 
 
 def test_answers_of_a_batch_are_those_of_each_picture_and_question(exact: Captioner) -> None:
@@ -190,8 +216,8 @@ def test_answers_of_a_batch_are_those_of_each_picture_and_question(exact: Captio
 
 def test_an_answer_is_what_the_model_says_behind_the_question(exact: Captioner) -> None:
     answer = exact.ask(picture(0), "word1 word2")
-    known = log_p(exact, exact.preprocess([picture(0)]).double(), [1, 5, 6], answer.tokens)
-    assert answer.token_logprobs == pytest.approx(known, abs=ROUNDING)
+    expected = log_p(exact, exact.preprocess([picture(0)]).double(), [1, 5, 6], answer.tokens)
+    assert answer.token_logprobs == pytest.approx(expected, abs=ROUNDING)
     assert answer.text == exact.tokenizer.decode(answer.tokens)
 
 
@@ -203,12 +229,12 @@ def test_many_questions_are_answered_a_few_at_a_time(
         [f"word{n}" for n in range(7)],
         DecodingOptions(num_beams=2, num_return_sequences=2),
     )
-    at_once = exact.answers(scene, questions, options)
+    at_once = exact.generate(scene, [questions] * 2, options)
     assert [[len(answers) for answers in row] for row in at_once] == [[2] * 7] * 2
-    monkeypatch.setattr(speaker, "ROWS", 12)
-    chunked = exact.answers(scene, questions, options)
+    monkeypatch.setattr("git_model.captioner.MAX_ROWS", 12)
+    chunked = exact.generate(scene, [questions] * 2, options)
     for one, other in zip(at_once, chunked, strict=True):
-        texts = [[[found.text for found in answers] for answers in row] for row in (one, other)]
+        texts = [[[result.text for result in answers] for answers in row] for row in (one, other)]
         assert texts[0] == texts[1]
 
 
@@ -235,9 +261,9 @@ def test_a_score_equals_teacher_forcing(exact: Captioner, question: str | None) 
         assert [one.text for one in row] == texts
         for one in row:
             assert one.tokens == [*exact.tokenizer.encode(one.text), 2]
-            known = log_p(exact, pixels, prompt, one.tokens)
-            assert one.token_logprobs == pytest.approx(known, abs=ROUNDING)
-            assert one.logprob == pytest.approx(sum(known), abs=ROUNDING)
+            expected = log_p(exact, pixels, prompt, one.tokens)
+            assert one.token_logprobs == pytest.approx(expected, abs=ROUNDING)
+            assert one.logprob == pytest.approx(sum(expected), abs=ROUNDING)
 
 
 def test_a_generated_caption_has_the_score_of_its_text(exact: Captioner) -> None:
@@ -254,27 +280,27 @@ def test_a_generated_caption_has_the_score_of_its_text(exact: Captioner) -> None
 
 def test_probabilities_of_labels_are_the_softmax_of_their_scores(exact: Captioner) -> None:
     labels = ["word1", "word2 word3", "word2", "word30"]
-    found = exact.classify(picture(0), labels, template="word5 {}", question="word6")
+    result = exact.classify(picture(0), labels, template="word5 {}", question="word6")
     texts = [f"word5 {label}" for label in labels]
     scores = [one.logprob for one in exact.score(picture(0), texts, question="word6")]
     shares = torch.tensor(scores, dtype=torch.float64).softmax(0).tolist()
-    assert {one.label: one.probability for one in found} == pytest.approx(
+    assert {one.label: one.probability for one in result} == pytest.approx(
         dict(zip(labels, shares, strict=True)), abs=1e-12
     )
-    assert sum(one.probability for one in found) == pytest.approx(1, abs=1e-12)
-    assert found == sorted(found, key=lambda one: -one.probability)
+    assert sum(one.probability for one in result) == pytest.approx(1, abs=1e-12)
+    assert result == sorted(result, key=lambda one: -one.probability)
 
 
 def greedy_under_a_trie(
-    git: Captioner, image: Image.Image, start: list[int], texts: list[list[int]]
+    captioner: Captioner, image: Image.Image, start: list[int], texts: list[list[int]]
 ) -> list[int]:
     """The best token that some text goes on with, until a text has ended; uncached."""
-    pixels, written = git.preprocess([image]).double(), []
+    pixels, written = captioner.preprocess([image]).double(), []
     while not written or written[-1] != 2:
         n = len(written)
         going = sorted({text[n] for text in texts if text[:n] == written and len(text) > n})
         with torch.inference_mode():
-            logits = git.model(pixels, torch.tensor([[*start, *written]]))[0, -1]
+            logits = captioner.model(pixels, torch.tensor([[*start, *written]]))[0, -1]
         written.append(max(going, key=lambda token: logits[token].item()))
     return written
 
@@ -284,19 +310,23 @@ def greedy_under_a_trie(
     words=st.sets(st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple), min_size=1),
     question=st.sampled_from([None, "word8"]),
 )
-def test_a_pick_is_the_label_that_greedy_search_among_them_finds(
+def test_a_generated_label_is_the_one_that_greedy_search_among_them_finds(
     words: set[tuple[int, ...]], question: str | None
 ) -> None:
-    git = exact_captioner()
+    captioner = exact_captioner()
     labels = [" ".join(f"word{n}" for n in label) for label in sorted(words)]
-    texts = [[*git.tokenizer.encode(label), 2] for label in labels]
+    texts = [[*captioner.tokenizer.encode(label), 2] for label in labels]
     pictures = [picture(0), picture(1)]
-    for image, found in zip(pictures, git.pick(pictures, labels, question=question), strict=True):
+    for image, result in zip(
+        pictures,
+        captioner.classify(pictures, labels, question=question, generate=True),
+        strict=True,
+    ):
         start = [1] if question is None else [1, 12]
-        assert found.tokens == greedy_under_a_trie(git, image, start, texts)
-        assert found.text == labels[texts.index(found.tokens)]
-        (scored,) = git.score(image, [found.text], question=question)
-        assert found.logprob == pytest.approx(scored.logprob, abs=ROUNDING)
+        assert result.tokens == greedy_under_a_trie(captioner, image, start, texts)
+        assert result.text == labels[texts.index(result.tokens)]
+        (scored,) = captioner.score(image, [result.text], question=question)
+        assert result.logprob == pytest.approx(scored.logprob, abs=ROUNDING)
 
 
 LONG = " ".join(["word1"] * 24)
@@ -305,51 +335,51 @@ LONG = " ".join(["word1"] * 24)
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        (lambda git: git.ask(picture(0), " "), r"question ' ' is empty, expected some words"),
-        (lambda git: git.ask(picture(0), []), r"the questions are \[\], expected a list"),
-        (lambda git: git.ask(picture(0), LONG), "has 24 tokens, expected at most 22"),
-        (lambda git: git.score(picture(0), []), r"the texts are \[\], expected a list"),
-        (lambda git: git.score(picture(0), "word1"), "the texts are 'word1', expected a list"),
-        (lambda git: git.score(picture(0), ["word1", ""]), "the text '' is empty"),
-        (lambda git: git.score(picture(0), ["word1 [SEP]"]), "holds the end token"),
-        (lambda git: git.score(picture(0), [LONG]), "more than this model's 24 positions"),
-        (lambda git: git.score(picture(0), ["word1"], question=""), "the question '' is empty"),
-        (lambda git: git.classify(picture(0), []), r"the labels are \[\], expected a list"),
-        (lambda git: git.classify(picture(0), "word1"), "the labels are 'word1', expected a list"),
-        (lambda git: git.classify(picture(0), ["word1", " "]), "label 2 is empty"),
-        (lambda git: git.classify(picture(0), ["word1", "WORD1"]), "'word1' and 'WORD1' are the"),
-        (lambda git: git.classify(picture(0), ["word1"], template="a"), "no place for the label"),
-        (lambda git: git.pick(picture(0), ["word1", "word1"]), "are the same in tokens"),
-        (lambda git: git.pick(picture(0), ["word1 [SEP] word2"]), "holds the end token"),
-        (lambda git: git.pick(picture(0), [LONG]), "25 tokens with its end, expected at most 23"),
+        (lambda c: c.ask(picture(0), " "), r"question ' ' is empty, expected some words"),
+        (lambda c: c.ask(picture(0), []), r"the questions are \[\], expected a list"),
+        (lambda c: c.ask(picture(0), LONG), "has 24 tokens, expected at most 22"),
+        (lambda c: c.score(picture(0), []), r"the texts are \[\], expected a list"),
+        (lambda c: c.score(picture(0), "word1"), "the texts are 'word1', expected a list"),
+        (lambda c: c.score(picture(0), ["word1", ""]), "the text '' is empty"),
+        (lambda c: c.score(picture(0), ["word1 [SEP]"]), "holds the end token"),
+        (lambda c: c.score(picture(0), [LONG]), "more than this model's 24 positions"),
+        (lambda c: c.score(picture(0), ["word1"], question=""), "the question '' is empty"),
+        (lambda c: c.classify(picture(0), []), r"the labels are \[\], expected a list"),
+        (lambda c: c.classify(picture(0), "word1"), "the labels are 'word1', expected a list"),
+        (lambda c: c.classify(picture(0), ["word1", " "]), "label 2 is empty"),
+        (lambda c: c.classify(picture(0), ["word1", "WORD1"]), "'word1' and 'WORD1' have the same"),
+        (lambda c: c.classify(picture(0), ["word1"], template="a"), "no place for the label"),
+        (lambda c: c.classify(picture(0), ["word1", "word1"], generate=True), "the same tokens"),
+        (lambda c: c.classify(picture(0), ["word1 [SEP] 2"], generate=True), "holds the end"),
+        (lambda c: c.classify(picture(0), [LONG], generate=True), "25 tokens with its end, exp"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_asked_is_one_line(
-    git: Captioner, work: Callable[[Captioner], object], message: str
+def test_wrong_input_is_one_line(
+    captioner: Captioner, work: Callable[[Captioner], object], message: str
 ) -> None:
     with pytest.raises(GITError, match=message) as error:
-        work(git)
+        work(captioner)
     assert "\n" not in str(error.value)
 
 
-def test_the_longest_texts_that_fit_are_answered_scored_and_picked(git: Captioner) -> None:
+def test_the_longest_texts_that_fit_are_answered_scored_and_generated(captioner: Captioner) -> None:
     words = ["word1"] * 23
-    assert len(git.ask(picture(0), " ".join(words[:22])).tokens) == 1
-    assert len(git.score(picture(0), [" ".join(words[:22])])[0].tokens) == 23
-    assert len(git.pick(picture(0), [" ".join(words[:22])]).tokens) == 23
+    assert len(captioner.ask(picture(0), " ".join(words[:22])).tokens) == 1
+    assert len(captioner.score(picture(0), [" ".join(words[:22])])[0].tokens) == 23
+    assert len(captioner.classify(picture(0), [" ".join(words[:22])], generate=True).tokens) == 23
 
 
 def test_an_animation_is_a_clip_where_the_model_knows_clips(
-    git: Captioner, clips: Captioner, tmp_path: Path
+    captioner: Captioner, clips: Captioner, tmp_path: Path
 ) -> None:
     path = tmp_path / "moving.gif"
     frames = [Image.new("RGB", (16, 16), (20 * n, 0, 0)) for n in range(9)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     scene = clips.see(path)
-    assert (scene.n_tokens, scene.frames) == (15, ([1, 4, 7],))
-    assert clips.see(path, "ends").frames == ([0, 4, 8],)
-    first = git.see(path)
-    assert (first.n_tokens, first.frames) == (5, (None,))
+    assert (scene.n_tokens, scene.frames) == (15, [1, 4, 7])
+    assert clips.see(path, "ends").frames == [0, 4, 8]
+    first = captioner.see(path)
+    assert (first.n_tokens, first.frames) == (5, None)
     assert len(clips.see([path, path])) == 2
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,9 @@ from tiny import tiny_config
 
 from git_model.config import (
     CLIP_MEAN,
+    Activation,
     DecoderConfig,
+    DecodingOptions,
     EncoderConfig,
     GITConfig,
     PreprocessConfig,
@@ -42,12 +44,21 @@ def test_a_width_that_the_heads_do_not_divide_is_refused_by_name() -> None:
         (lambda: EncoderConfig(image_size=8), "image_size 8 is smaller than patch_size 16"),
         (lambda: DecoderConfig(dropout=1.0), "decoder: dropout is 1.0"),
         (lambda: GITConfig(frames=-1), "frames is -1"),
-        (lambda: tiny_config(eos_id=40), "eos_id is 40, expected an id below vocab_size 40"),
+        (
+            lambda: tiny_config(eos_ids=(2, 40)),
+            "eos_ids has 40, expected an id below vocab_size 40",
+        ),
+        (lambda: tiny_config(eos_ids=()), r"eos_ids is \(\), expected distinct ids, at least one"),
+        (lambda: tiny_config(eos_ids=(2, 2)), r"eos_ids is \(2, 2\), expected distinct ids"),
         (lambda: PreprocessConfig(exact=(2, 2)), "either exact or short_side"),
         (lambda: PreprocessConfig(short_side=None, long_side_max=5), "needs short_side"),
         (lambda: PreprocessConfig(crop=(0, 5)), "a size is 0, expected from 1 to 4096"),
         (lambda: PreprocessConfig(std=(1.0, 0.0, 1.0)), "expected numbers above 0"),
         (lambda: PreprocessConfig(rescale=float("inf")), "rescale is .*expected finite numbers"),
+        (lambda: DecodingOptions(max_length=1), "decoding: max_length is 1, expected from 2"),
+        (lambda: DecodingOptions(min_length=9, max_length=9), "min_length is 9, expected .*less"),
+        (lambda: DecodingOptions(min_new_tokens=20), "min_new_tokens is 20, expected .*less than"),
+        (lambda: DecodingOptions(early_stopping="soon"), "early_stopping is soon, expected one of"),
         (lambda: EncoderConfig(norm_eps=float("nan")), "encoder: norm_eps is nan"),
         (lambda: DecoderConfig(embedding_norm_eps=-1.0), "decoder: embedding_norm_eps is -1.0"),
         (lambda: EncoderConfig(width=10**12), "encoder: width is 1000000000000, expected at most"),
@@ -65,24 +76,29 @@ def test_impossible_values_are_refused_with_field_and_value(build, message: str)
         ({"encoder": {"width": "wide"}}, "x: encoder: width is 'wide', expected int"),
         ({"encoder": {"width": True}}, "x: encoder: width is True, expected int"),
         ({"encoder": 5}, "x: encoder is 5, expected a table"),
-        ({"encoder": {"activation": "swish"}}, "'swish', expected one of gelu, quick_gelu"),
+        (
+            {"encoder": {"activation": "swish"}},
+            "'swish', expected one of gelu, gelu_tanh, quick",
+        ),
         ({"preprocess": {"mean": [1.0, 2.0]}}, "mean has 2 entries, expected 3"),
         ({"preprocess": {"mean": 0.5}}, "mean is 0.5, expected a list"),
         ({"encoder": {"heads": 7}}, "x: encoder: encoder: width 768 is not a multiple of heads 7"),
+        ({"decoding": {"early_stopping": 1}}, "early_stopping is 1, expected one of False, True"),
+        ({"eos_ids": 2}, "x: eos_ids is 2, expected a list"),
     ],
 )
-def test_a_wrong_entry_is_named_with_its_place(data: dict[str, object], message: str) -> None:
+def test_a_wrong_entry_is_named_with_its_path(data: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_dict(GITConfig, data, "x")
 
 
 def test_an_entry_without_a_default_must_be_given() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Needy:
-        here: int
+    class Required:
+        size: int
 
-    with pytest.raises(ConfigError, match="needy: here is missing"):
-        from_dict(Needy, {}, "needy")
+    with pytest.raises(ConfigError, match="table: size is missing"):
+        from_dict(Required, {}, "table")
 
 
 @given(
@@ -93,8 +109,16 @@ def test_an_entry_without_a_default_must_be_given() -> None:
             width=st.just(64),
             heads=st.sampled_from([1, 2, 4]),
             norm_eps=st.floats(1e-12, 1e-3),
-            activation=st.sampled_from(["gelu", "quick_gelu"]),
+            activation=st.sampled_from(get_args(Activation)),
         ),
+        decoding=st.builds(
+            DecodingOptions,
+            num_beams=st.integers(1, 9),
+            max_length=st.none() | st.integers(2, 99),
+            early_stopping=st.sampled_from([False, True, "never"]),
+            suppress_tokens=st.lists(st.integers(0, 9)).map(tuple),
+        ),
+        eos_ids=st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True).map(tuple),
         preprocess=st.builds(
             PreprocessConfig,
             short_side=st.none() | st.integers(1, 999),
@@ -125,7 +149,7 @@ def test_the_shipped_sizes_are_those_of_the_paper() -> None:
     assert named_config("git_large_vqa").encoder.image_size == 420
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_an_unknown_name_lists_the_names_that_exist() -> None:
     with pytest.raises(ConfigError, match=r"no configuration named 'git_huge'.*git_base"):
         named_config("git_huge")
 
@@ -185,19 +209,19 @@ def test_the_microsoft_style_changes_what_the_references_do_differently() -> Non
     assert config.with_style("huggingface") == named_config("git_base")
 
 
-@pytest.mark.parametrize(("size", "longest"), [(480, 640), (420, 560)])
+@pytest.mark.parametrize(("size", "long_side"), [(480, 640), (420, 560)])
 def test_question_checkpoints_keep_the_aspect_ratio_in_the_microsoft_style(
-    size: int, longest: int
+    size: int, long_side: int
 ) -> None:
     settings = style_preprocess("microsoft", image_size=size, video=False)
-    assert (settings.short_side, settings.long_side_max, settings.crop) == (size, longest, None)
+    assert (settings.short_side, settings.long_side_max, settings.crop) == (size, long_side, None)
 
 
 def test_only_the_huggingface_style_has_other_numbers_for_video() -> None:
-    theirs = style_preprocess("huggingface", image_size=224, video=True)
-    assert (theirs.mean, theirs.resample) == ((0.5, 0.5, 0.5), "bilinear")
-    originals = style_preprocess("microsoft", image_size=224, video=True)
-    assert (originals.mean, originals.resample) == (CLIP_MEAN, "bicubic")
+    huggingface = style_preprocess("huggingface", image_size=224, video=True)
+    assert (huggingface.mean, huggingface.resample) == ((0.5, 0.5, 0.5), "bilinear")
+    microsoft = style_preprocess("microsoft", image_size=224, video=True)
+    assert (microsoft.mean, microsoft.resample) == (CLIP_MEAN, "bicubic")
 
 
 def test_an_unknown_style_is_refused() -> None:
@@ -229,9 +253,9 @@ class Drawing:
 
 
 def test_a_table_says_by_its_kind_which_dataclass_it_is():
-    found = from_dict(Drawing, {"shape": {"kind": "circle", "radius": 2}, "frame": None})
-    assert found == Drawing(shape=Circle(radius=2.0))
-    assert from_dict(Drawing, to_dict(found)) == found
+    drawing = from_dict(Drawing, {"shape": {"kind": "circle", "radius": 2}, "frame": None})
+    assert drawing == Drawing(shape=Circle(radius=2.0))
+    assert from_dict(Drawing, to_dict(drawing)) == drawing
 
 
 @pytest.mark.parametrize(
@@ -243,6 +267,6 @@ def test_a_table_says_by_its_kind_which_dataclass_it_is():
         ({"kind": "square", "radius": 1}, "config: shape: unknown key 'radius'"),
     ],
 )
-def test_a_table_of_no_known_kind_is_refused(table, message):
+def test_a_table_of_an_unknown_kind_is_refused(table, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(Drawing, {"shape": table})

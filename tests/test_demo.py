@@ -1,4 +1,4 @@
-"""The model that ships with the package, on scenes that its training never showed."""
+"""The built-in model, on scenes that its training never showed."""
 
 import importlib.util
 import json
@@ -11,12 +11,12 @@ from git_model.captioner import Captioner
 from git_model.checkpoints.native import folder_of
 from git_model.config import named_config
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.shapes.source import Task
+from git_model.shapes.source import ShapesTask
 from git_model.shapes.texts import vocabulary
 from git_model.shapes.world import Split
 
 ROOT = Path(__file__).parent.parent
-LEAST: dict[tuple[Task, Split], float] = {  # per cent exactly right
+TARGETS: dict[tuple[ShapesTask, Split], float] = {  # per cent exactly right
     ("captions", "held_out"): 95,
     ("questions", "held_out"): 95,
     ("classes", "held_out"): 98,
@@ -43,34 +43,34 @@ def test_it_is_under_ten_megabytes() -> None:
     assert sum(path.stat().st_size for path in folder_of("demo").iterdir()) < 10e6
 
 
-def test_it_has_the_configuration_and_the_words_that_its_recipe_trains(demo: Captioner) -> None:
+def test_it_has_the_configuration_and_the_vocabulary_of_its_recipe(demo: Captioner) -> None:
     assert demo.model.config == named_config("demo")
     assert demo.tokenizer.to_json() == Tokenizer.from_vocab(vocabulary()).to_json()
 
 
-@pytest.mark.parametrize("case", LEAST)
+@pytest.mark.parametrize("case", TARGETS)
 def test_it_is_right_about_most_scenes_of_every_task(
-    demo: Captioner, case: tuple[Task, Split]
+    demo: Captioner, case: tuple[ShapesTask, Split]
 ) -> None:
     accuracy = script("benchmarks/demo_accuracy.py").accuracy
-    assert accuracy(demo, *case, 100) >= LEAST[case] - 10  # a hundred scenes are few
+    assert accuracy(demo, *case, 100) >= TARGETS[case] - 10  # a hundred scenes are few
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", LEAST)
+@pytest.mark.parametrize("case", TARGETS)
 def test_it_reaches_its_targets_on_two_thousand_scenes_of_every_task(
-    demo: Captioner, case: tuple[Task, Split]
+    demo: Captioner, case: tuple[ShapesTask, Split]
 ) -> None:
     accuracy = script("benchmarks/demo_accuracy.py").accuracy
-    assert accuracy(demo, *case, 2000) >= LEAST[case]
+    assert accuracy(demo, *case, 2000) >= TARGETS[case]
 
 
-def test_the_demonstration_says_what_is_true(
+def test_the_demonstration_prints_right_answers(
     demo: Captioner, capsys: pytest.CaptureFixture
 ) -> None:
     script("examples/five_tasks.py").main()
     truth = json.loads((ROOT / "examples/images/truth.json").read_text())
-    *_, last = capsys.readouterr().out.splitlines()
-    right, _, total, *_ = last.split()
-    assert int(total) == len(truth)
-    assert int(right) >= 0.9 * len(truth)
+    *_, last_line = capsys.readouterr().out.splitlines()
+    n_right, _, n_total, *_ = last_line.split()
+    assert int(n_total) == len(truth)
+    assert int(n_right) >= 0.9 * len(truth)

@@ -1,4 +1,4 @@
-"""The rooms and who may know whom."""
+"""The layers of the package: imports point from a lower folder of this list to a higher one."""
 
 import ast
 import subprocess
@@ -7,123 +7,146 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "git_model"
 
-
-def in_folder(folder: str, rooms: str) -> list[str]:
-    return [f"{folder}.{room}" for room in rooms.split()]
-
-
-# A room imports only from rooms that stand before it; a folder's rooms stand together.
-ROOMS = [
-    "settings", "config", "tokenizer", "constraints", "devices", "ranks",
-    "linear", "mlp", "attention", "preprocess", "video", "writing", "checkpoint",
-    "encoder", "decoder", "model",
-    "search", "beams", "decoding",
-    "opening", "speaker", "captioner",
-    *in_folder("explain", "beam_tree looks explanation heat"),
-    *in_folder("explain", "plotting picture_tables pictures svg report"),
-    "data", "loss",
-    *in_folder("shapes", "world clips texts questions source"),
-    *in_folder("datasets", "manifests coco folders tsv order shards sources augment readings feed"),
-    *in_folder("evaluate", "metrics vqa words coco_tools predictions scores files run"),
-    *in_folder("train", "recipe start learner optimize run_state reports loop"),
-    *in_folder("batch", "input_items input_paths input_lists input_tables input_archives inputs"),
-    *in_folder("batch", "pipeline wording records target_tables target_shards targets"),
-    *in_folder("batch", "journal author files loop run ray_engine"),
-    *in_folder("page", "actions html layout"),
-    *in_folder("commands", "options images evaluate train batch_options batch explain page"),
-    "cli", "__main__",
+# A module imports only from its own folder and from those that stand before it.
+LAYERS = [
+    "utils", "config", "model", "generation", "preprocessing", "checkpoints", "captioner",
+    "data", "shapes", "evaluation", "training", "explain", "batch", "page", "cli", "__main__",
 ]  # fmt: skip
-# Only these two may use the converters, and only inside a function.
-USE_CONVERTERS = {"opening", "cli"}
-CONVERTERS_MAY_USE = {
-    "settings",
-    "config",
-    "tokenizer",
-    "devices",
-    "preprocess",
-    "checkpoint",
-    "attention",
-    "model",
-    "decoding",
+# Within these two, which are read in one sitting, the order of the files is held, too.
+ORDER = {
+    "model": ["layers", "attention", "encoder", "decoder", "git"],
+    "generation": [
+        "logits_processors", "trie", "session", "sampling", "beam_search", "scoring", "generate",
+    ],
+}  # fmt: skip
+# Imports against the order, each inside a function: data sets by name include the built-in world,
+# and the model's own loading and saving know the checkpoint format.
+EXCEPTIONS = {
+    ("model.git", "checkpoints.native"),
+    ("data.sources", "shapes.source"),
 }
+CONVERTERS_MAY_USE = {
+    "utils", "config", "model", "generation", "preprocessing", "checkpoints", "cli",
+}  # fmt: skip
+IMPORTS_CONVERTERS = "checkpoints.loading"
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+CONVERTERS = sorted((ROOT / "weights_convert").glob("*.py"))
 
 
-def room_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT / "git_model").with_suffix("").parts)
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def layer_of(module: str) -> str:
+    return module.split(".", maxsplit=1)[0]
 
 
 def imports_of(path: Path) -> list[tuple[str, bool]]:
     """(module, whether it stands at the top of the file) of every import in a file."""
     tree = ast.parse(path.read_text())
     top = {id(node) for node in tree.body}
-    found = []
+    modules = {module_of(file) for file in FILES}
+    imports = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in top) for alias in node.names]
+            imports += [(alias.name, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are written out"
-            whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            rooms = [name for name in whole if name.removeprefix("git_model.") in ROOMS]
-            found += [(name, id(node) in top) for name in rooms or [node.module or ""]]
-    return found
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            inner = [name for name in names if name.removeprefix("git_model.") in modules]
+            imports += [(name, id(node) in top) for name in inner or [node.module or ""]]
+    return imports
 
 
-FILES = sorted(path for path in (ROOT / "git_model").rglob("*.py") if path.name != "__init__.py")
-CONVERTERS = sorted((ROOT / "weights_convert").glob("*.py"))
+def own_imports(path: Path) -> list[tuple[str, bool]]:
+    return [
+        (module.removeprefix("git_model."), at_top)
+        for module, at_top in imports_of(path)
+        if module.startswith("git_model.")
+    ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=room_of)
-def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
-    before = ROOMS[: ROOMS.index(room_of(path))]
-    for module, _ in imports_of(path):
-        if module.startswith("git_model."):
-            assert module.removeprefix("git_model.") in before, f"{path.name} imports {module}"
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_module_imports_only_from_its_folder_and_those_before_it(path: Path) -> None:
+    module = module_of(path)
+    before = LAYERS[: LAYERS.index(layer_of(module)) + 1]
+    for other, at_top in own_imports(path):
+        if (module, other) in EXCEPTIONS:
+            assert not at_top or module != "model.git", f"{module} imports {other} at its top"
+        else:
+            assert layer_of(other) in before, f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=room_of)
-def test_converters_are_used_in_two_rooms_and_inside_functions(path: Path) -> None:
+@pytest.mark.parametrize("folder", ORDER)
+def test_the_files_of_the_network_and_of_generation_stand_in_their_order(folder: str) -> None:
+    assert {path.stem for path in FILES if path.parent.name == folder} == set(ORDER[folder])
+    for number, name in enumerate(ORDER[folder]):
+        for other, _ in own_imports(PACKAGE / folder / f"{name}.py"):
+            if layer_of(other) == folder:
+                assert other.split(".")[1] in ORDER[folder][:number], f"{name} imports {other}"
+
+
+def test_the_network_imports_only_torch_config_and_utils() -> None:
+    allowed = ("torch", "git_model.config", "git_model.utils.", "git_model.model.")
+    for path in (PACKAGE / "model").glob("*.py"):
+        for module, at_top in imports_of(path):
+            is_library = module.split(".")[0] in sys.stdlib_module_names
+            assert not at_top or is_library or module.startswith(allowed), f"{path.name}: {module}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module_of(path): {name for name, top in own_imports(path) if top} for path in FILES}
+    while leaves := [name for name, targets in graph.items() if not targets & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert graph == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_converters_are_imported_in_one_place_and_inside_a_function(path: Path) -> None:
     for module, at_top in imports_of(path):
         if module.startswith("weights_convert"):
-            assert room_of(path) in USE_CONVERTERS
+            assert module_of(path) == IMPORTS_CONVERTERS
             assert not at_top
 
 
-@pytest.mark.parametrize("path", FILES, ids=room_of)
-def test_the_model_never_imports_transformers(path: Path) -> None:
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_the_package_never_imports_a_reference(path: Path) -> None:
     for module, _ in imports_of(path):
         assert module.split(".")[0] not in {"transformers", "torchvision", "open_clip"}
 
 
 @pytest.mark.parametrize("path", CONVERTERS, ids=lambda path: path.stem)
-def test_converters_use_only_the_rooms_that_they_need(path: Path) -> None:
-    for module, _ in imports_of(path):
-        if module.startswith("git_model."):
-            assert module.split(".")[1] in CONVERTERS_MAY_USE, f"{path.name} imports {module}"
+def test_converters_use_only_the_folders_that_they_need(path: Path) -> None:
+    for module, _ in own_imports(path):
+        assert layer_of(module) in CONVERTERS_MAY_USE, f"{path.name} imports {module}"
+        assert layer_of(module) != "cli" or path.name == "__main__.py"
 
 
-def test_every_room_is_in_the_list_and_in_the_readme() -> None:
-    assert {room_of(path) for path in FILES} == set(ROOMS)
+def test_every_folder_has_one_row_in_the_readmes_table() -> None:
     rows = (ROOT / "README.md").read_text().splitlines()
-    for room in ROOMS[:-1]:
-        folder, _, name = room.rpartition(".")
-        start = f"| `{folder}/` |" if folder else "| "
-        listed = [row for row in rows if row.startswith(start) and f"`{name}.py`" in row]
-        assert len(listed) == 1, f"{room}: {listed}"
+    for name in LAYERS[:-1]:
+        shown = f"`{name}/`" if (PACKAGE / name).is_dir() else f"`{name}.py`"
+        listed = [row for row in rows if row.startswith("| ") and shown in row]
+        assert len(listed) == 1, f"{shown}: {listed}"
 
 
-def test_a_folder_of_rooms_says_what_it_is_for_and_nothing_else() -> None:
-    for folder in {path.parent for path in FILES} - {ROOT / "git_model"}:
+def test_every_folder_is_in_the_list_and_says_what_it_is_for() -> None:
+    assert {layer_of(module_of(path)) for path in FILES} == set(LAYERS)
+    for folder in {path.parent for path in FILES} - {PACKAGE}:
         (only,) = ast.parse((folder / "__init__.py").read_text()).body
         assert isinstance(only, ast.Expr), folder
 
 
 @pytest.mark.parametrize("code", ["import git_model", "from git_model import Captioner, GIT"])
 def test_importing_the_package_loads_no_reference(code: str) -> None:
-    wanted = "[m for m in ('transformers', 'torchvision', 'open_clip') if m in sys.modules]"
+    loaded = "[m for m in ('transformers', 'torchvision', 'open_clip') if m in sys.modules]"
     run = subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}; print({wanted})"],
+        [sys.executable, "-c", f"import sys; {code}; print({loaded})"],
         capture_output=True,
         text=True,
         check=True,
@@ -149,3 +172,19 @@ def functions_of(path: Path) -> list[tuple[str, int]]:
 def test_no_function_is_longer_than_sixty_lines() -> None:
     lengths = [item for path in FILES + CONVERTERS for item in functions_of(path)]
     assert [name for name, length in lengths if length > 60] == []
+
+
+# Names that stand for a thing whose noun is better (see CONTRIBUTING.md).
+PLACEHOLDERS = {
+    "found", "one", "each", "known", "going", "some", "place", "luck", "most", "told", "wanted",
+    "given", "said",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["model", "generation", "training"])
+def test_variables_are_named_by_nouns(folder: str) -> None:
+    for path in (PACKAGE / folder).glob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        assert names & PLACEHOLDERS == set(), path.name

@@ -24,7 +24,7 @@ def tiny_config(**changes: Any) -> GITConfig:
         ),
         preprocess=PreprocessConfig(short_side=16, crop=(16, 16)),
         bos_id=1,
-        eos_id=2,
+        eos_ids=(2,),
     )
     return dataclasses.replace(config, **changes)
 
@@ -36,8 +36,8 @@ def tiny_model(seed: int = 0, **changes: Any) -> GIT:
 
 
 def tiny_checkpoint(folder: Path, words: Iterable[str], **changes: Any) -> str:
-    """The tiny model in float32, in our form, with a vocabulary."""
+    """The tiny model in float32, in our format, with a vocabulary."""
     model = tiny_model(**changes).float()
     files = {TOKENIZER: Tokenizer.from_vocab(words).to_json()}
-    write_checkpoint(folder, model.config, model.state_dict(), files)
+    write_checkpoint(folder, model.config, model.tensors(), files)
     return str(folder)

@@ -2,22 +2,24 @@
 
 import sys
 
-import click
+from git_model.cli.convert import FORMATS
 
-from git_model.cli.convert import FORMATS, convert
-from git_model.utils.errors import GITError
+
+def command_line(arguments: list[str]) -> list[str]:
+    """The arguments of `git-model` that do the same; without a format, the files tell it.
+
+    >>> command_line(["microsoft", "SRC", "DST"])
+    ['convert', '--from', 'microsoft', 'SRC', 'DST']
+    """
+    has_format = bool(arguments) and arguments[0] in FORMATS
+    return ["convert", *(["--from"] if has_format else []), *arguments]
 
 
 def main() -> None:
-    """Run the command; without a format it is told by the files."""
-    arguments = sys.argv[1:]
-    if arguments and arguments[0] in FORMATS:
-        arguments = ["--from", *arguments]
-    try:
-        convert.main(arguments, prog_name="python -m weights_convert")
-    except GITError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+    """Run the command."""
+    from git_model.cli.main import main as git_model
+
+    git_model(command_line(sys.argv[1:]), prog_name="git-model")
 
 
 if __name__ == "__main__":

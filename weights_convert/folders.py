@@ -1,4 +1,4 @@
-"""Folders of any format: read one, write one, or convert one to another format."""
+"""Checkpoint folders of any format: read, write and convert them."""
 
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,34 +8,38 @@ import torch
 from git_model.checkpoints.native import (
     CONFIG,
     TOKENIZER,
+    digests_of,
     folder_of,
     is_checkpoint,
     read_checkpoint,
+    read_digests,
+    require_format,
     write_checkpoint,
 )
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.devices import dtype_of
+from git_model.utils.serialize import read_mapping
 from weights_convert import huggingface, microsoft, open_clip
 from weights_convert.files import Checkpoint, open_tokenizer
 from weights_convert.hub import find_folder
 from weights_convert.rules import ConversionError
 
-Form = Literal["native", "hf"]
+Format = Literal["native", "hf"]
 Origin = Literal["hf", "microsoft", "open_clip"]
 
 
 def read_foreign(
     source: str, *, dtype: torch.dtype | None = torch.float32, revision: str | None = None
 ) -> Checkpoint:
-    """The checkpoint in a folder of Hugging Face's or of the original's format, or of a hub id.
+    """The checkpoint in a folder of Hugging Face's or the original's format, or of a hub id.
 
     Args:
         dtype: of the tensors; None keeps the files'.
         revision: of a hub id: a branch, tag or commit.
 
     Raises:
-        GITError: there is none, it is damaged, or its model is none that this project has.
+        GITError: it does not exist or is damaged, or this project does not have such a model.
     """
     folder = find_folder(source, revision)
     if (folder / CONFIG).is_file():
@@ -48,14 +52,14 @@ def read_foreign(
 
 
 def read_native(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder of our own format, its tensors as they are stored."""
+    """The checkpoint in a folder of our own format, with the tensors' stored dtype."""
     config, state = read_checkpoint(folder, dtype=None)
     GIT.from_state(config, state, str(folder))
     return Checkpoint(config, state, open_tokenizer(folder))
 
 
 def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
-    """The same checkpoint with the vocabulary of this folder, if one is named."""
+    """The same checkpoint with the vocabulary of a folder; None: with its own."""
     if folder is None:
         return checkpoint
     tokenizer = Tokenizer.from_folder(folder)
@@ -64,10 +68,10 @@ def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
 
 
 def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
-    """The same checkpoint with its numbers in this format, such as "float16"; None: as they are.
+    """The same checkpoint with tensors of this dtype, such as "float16"; None: as they are.
 
     Raises:
-        GITError: there is no such format, or a number is too large for it.
+        GITError: there is no such dtype, or a number is too large for it.
     """
     if dtype is None:
         return checkpoint
@@ -79,19 +83,23 @@ def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
     return checkpoint._replace(state=state)
 
 
-def write(checkpoint: Checkpoint, folder: Path, to: Form = "native") -> str:
-    """Write a new folder, whole or not at all; returns a line that says what was written.
+def write(checkpoint: Checkpoint, folder: Path, to: Format = "native") -> str:
+    """Write a new folder, whole or not at all.
 
-    A folder in Hugging Face's format runs as Hugging Face runs it, so its style is that, too.
+    A folder in Hugging Face's format runs as Hugging Face runs it, so it gets that style.
+
+    Returns:
+        A line that says what was written, and a line for each file with its sha256; our own format
+        stores these in SHA256SUMS.
 
     Raises:
-        GITError: the folder is in the way, or the format lacks a setting.
+        GITError: the folder exists, or the format lacks a setting.
     """
     config, state, tokenizer = checkpoint
     if tokenizer is not None:
         tokenizer.check_fit(config)
-    if to not in get_args(Form):
-        raise ConversionError(f"no format {to!r}, expected {' or '.join(get_args(Form))}")
+    if to not in get_args(Format):
+        raise ConversionError(f"no format {to!r}, expected {' or '.join(get_args(Format))}")
     if to == "hf":
         if config.style != "huggingface":
             config = config.with_style("huggingface")
@@ -99,12 +107,14 @@ def write(checkpoint: Checkpoint, folder: Path, to: Form = "native") -> str:
     else:
         texts = {} if tokenizer is None else {TOKENIZER: tokenizer.to_json()}
         write_checkpoint(folder, config, state, texts)
-    numbers = sum(tensor.numel() for tensor in state.values())
-    words = "with" if tokenizer else "without"
-    return (
-        f"{folder}: {len(state)} tensors, {numbers:,} parameters, {config.style} style, "
-        f"{words} a vocabulary"
+    n_parameters = sum(tensor.numel() for tensor in state.values())
+    vocabulary = "with a vocabulary" if tokenizer else "without a vocabulary"
+    summary = (
+        f"{folder}: {len(state)} tensors, {n_parameters:,} parameters, {config.style} style, "
+        f"{vocabulary}"
     )
+    digests = read_digests(folder) if to == "native" else digests_of(folder)
+    return "\n".join([summary, *(f"{digest}  {name}" for name, digest in digests.items())])
 
 
 def convert(
@@ -112,25 +122,25 @@ def convert(
     destination: Path,
     *,
     origin: Origin | None = None,
-    to: Form = "native",
+    to: Format = "native",
     tokenizer: Path | None = None,
     dtype: str | None = None,
     **options: Any,
 ) -> str:
-    """Convert a checkpoint of any format to ours or Hugging Face's.
+    """Convert a checkpoint of any format to our format or Hugging Face's.
 
     Args:
         source: a folder, a file of open_clip's, or a hub id such as "microsoft/git-base-coco".
         destination: the new folder.
-        origin: the format of the source; None: ours, Hugging Face's or the original's, as its
-            files tell.
+        origin: the format of the source; None: ours, Hugging Face's or the original's, by its
+            files.
         tokenizer: a folder whose vocabulary replaces the source's.
-        dtype: number format to store, such as "float16"; None: as it is.
+        dtype: number format to store, such as "float16"; None: the source's.
         options: of the reader: `revision` of a hub id; for "microsoft" as in
             `microsoft.read_folder`; for "open_clip" as in `open_clip.read`.
 
     Returns:
-        A line that says what was written.
+        As `write`.
 
     Raises:
         GITError: the source cannot be read, or the destination not written.
@@ -140,13 +150,16 @@ def convert(
 
 
 def _read(source: str, origin: Origin | None, options: dict[str, Any]) -> Checkpoint:
-    """The checkpoint at a source of this format, its tensors as they are stored."""
+    """The checkpoint of a source in this format, with the tensors' stored dtype."""
+    folder = folder_of(source)
+    if is_checkpoint(folder):
+        require_format(folder, read_mapping(folder / CONFIG).get("format"))
     if origin == "open_clip":
         return open_clip.read(source, **options)
     if origin == "microsoft":
         return microsoft.read_folder(Path(source), dtype=None, **options)
     if origin == "hf":
         return huggingface.read_folder(find_folder(source, **options), dtype=None)
-    if not options and is_checkpoint(folder_of(source)):
-        return read_native(folder_of(source))
+    if not options and is_checkpoint(folder):
+        return read_native(folder)
     return read_foreign(source, dtype=None, **options)

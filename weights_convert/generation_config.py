@@ -1,16 +1,20 @@
-"""Hugging Face's generation_config.json <-> our decoding options and end tokens.
+"""Hugging Face's generation_config.json <-> our decoding options and special ids.
 
-Source: transformers/generation/configuration_utils.py, version 5.24. What this project does not
-have is refused by name, because ignoring it would change the texts.
+Source: transformers/generation/configuration_utils.py and utils.py, version 5.24. An option that
+changes texts and that this project does not have is refused by name. Options that change only the
+speed (caches, assistants, compilation) are passed over, as are keys that Transformers does not use.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from git_model.checkpoints.native import CONFIG
 from git_model.config import DecodingOptions, GITConfig
-from git_model.utils.serialize import from_dict, is_file, read_mapping, shown
+from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr
 from weights_convert.rules import ConversionError
+from weights_convert.towers import decoding_of
 
 FILE = "generation_config.json"
 
@@ -20,13 +24,16 @@ SAME = (
     "early_stopping", "num_return_sequences", "do_sample", "temperature", "top_k", "top_p",
     "repetition_penalty", "no_repeat_ngram_size", "suppress_tokens",
 )  # fmt: skip
-# Options that change texts and that this project does not have, with the values that change nothing.
+SAMPLING = ("temperature", "top_k", "top_p")  # options that count with do_sample only
+# Options that change texts and that this project does not have -> their values without effect.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "bad_words_ids": (),
     "begin_suppress_tokens": (),
     "constraints": (),
     "diversity_penalty": (0.0,),
     "dola_layers": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1.0,),
     "epsilon_cutoff": (0.0,),
     "eta_cutoff": (0.0,),
     "exponential_decay_length_penalty": (),
@@ -49,76 +56,132 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 DEFAULT_TOP_K = 50  # of `generate` when it samples
 
 
-def read_generation(folder: Path, config: GITConfig) -> GITConfig:
-    """The configuration with what a folder's generation_config.json says, if it has one.
+def find_generation(folder: Path, model_settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The generation settings of a folder, and the name of their file: generation_config.json, or
+    without it config.json, where Transformers 4 kept them once and Transformers 5 still finds them.
+
+    Args:
+        model_settings: the content of config.json.
+    """
+    if is_file(folder / FILE):
+        return read_mapping(folder / FILE), FILE
+    return dict(model_settings), CONFIG
+
+
+def read_generation(settings: Mapping[str, Any], where: str, config: GITConfig) -> GITConfig:
+    """The configuration with the decoding options and the special ids of these settings.
+
+    Without an end token in generation_config.json the one of config.json ends a text (Transformers
+    generates up to the maximum length then).
+
+    Args:
+        where: the name of the file, for errors.
+        config: from config.json.
 
     Raises:
         ConversionError: an option that this project does not have, or a wrong value.
     """
-    path = folder / FILE
-    if not is_file(path):
-        return config
-    settings = {key: value for key, value in read_mapping(path).items() if value is not None}
-    for key, neutral in UNSUPPORTED.items():
-        if key in settings and settings[key] not in (*neutral, [], {}):
-            raise ConversionError(
-                f"{FILE}: {key} is {shown(settings[key])}, which git-model does not have: remove it "
-                "to decode without"
-            )
+    settings = {key: value for key, value in settings.items() if value is not None}
+    _refuse_unsupported(settings, where)
     options = {key: settings[key] for key in SAME if key in settings}
     if options.get("do_sample"):
         options.setdefault("top_k", DEFAULT_TOP_K)
-    else:  # without sampling Transformers ignores these, whatever their values
-        options = {k: v for k, v in options.items() if k not in ("temperature", "top_k", "top_p")}
+    else:
+        options = {key: value for key, value in options.items() if key not in SAMPLING}
     if "max_new_tokens" in options:
-        options.pop("max_length", None)  # the former takes precedence there
+        options.pop("max_length", None)  # max_new_tokens takes precedence there
     elif "max_length" in options:
         options["max_new_tokens"] = config.decoder.positions
-    if "suppress_tokens" not in options:
-        options["suppress_tokens"] = list(config.decoding.suppress_tokens)
-    decoding = from_dict(DecodingOptions, options, FILE)
-    changes: dict[str, Any] = {"decoding": decoding}
-    if "eos_token_id" in settings:
-        changes["eos_ids"] = end_tokens(settings["eos_token_id"], FILE)
-    for key, name in (("bos_token_id", "bos_id"), ("pad_token_id", "pad_id")):
-        if type(settings.get(key)) is int:
-            changes[name] = settings[key]
-    return dataclasses.replace(config, **changes)
+    if "min_new_tokens" in options:
+        options.pop("min_length", None)  # likewise
+    options.setdefault("suppress_tokens", list(config.decoding.suppress_tokens))
+    decoding = from_dict(DecodingOptions, options, where)
+    return dataclasses.replace(config, decoding=decoding, **_special_ids(settings, config, where))
 
 
 def write_generation(config: GITConfig) -> dict[str, Any]:
     """The generation_config.json that makes `generate` decode as our options do.
 
     Raises:
-        ConversionError: it has no such option.
+        ConversionError: Transformers has no such option.
     """
     decoding, default = config.decoding, DecodingOptions()
-    for name in ("no_repeat_token",):
-        if getattr(decoding, name) != getattr(default, name):
-            raise ConversionError(f"decoding: {name} is set, which Hugging Face does not have")
+    for name in ("no_repeat_token", "style"):
+        value = getattr(decoding, name)
+        if value != getattr(default, name):
+            raise ConversionError(
+                f"decoding: {name} is {value!r}, which Hugging Face does not have"
+            )
     options = {
         key: getattr(decoding, key)
         for key in SAME
         if getattr(decoding, key) != getattr(default, key)
     }
-    if "max_length" not in options:
-        options["max_new_tokens"] = decoding.max_new_tokens
-    else:
-        options.pop("max_new_tokens", None)
     if decoding.do_sample:
         options["top_k"] = decoding.top_k
+    else:
+        options = {key: value for key, value in options.items() if key not in SAMPLING}
+    options |= _lengths(decoding)
+    without = decoding_of("huggingface", config.encoder, config.decoder.vocab_size).suppress_tokens
+    if decoding.suppress_tokens != without:
+        options["suppress_tokens"] = decoding.suppress_tokens
     ids = {"bos_token_id": config.bos_id, "pad_token_id": config.pad_id}
+    options = {key: value for key, value in options.items() if value is not None}
     return ids | {"eos_token_id": as_setting(config.eos_ids)} | options
 
 
 def end_tokens(value: Any, where: str) -> tuple[int, ...]:
-    """`eos_token_id` as our `eos_ids`: a number there, or a list of them."""
+    """`eos_token_id` as our `eos_ids`: a number there, or a list of numbers."""
     ids = value if isinstance(value, list) else [value]
     if not ids or not all(type(item) is int for item in ids):
-        raise ConversionError(f"{where}: eos_token_id is {shown(value)}, expected one id or a list")
+        raise ConversionError(
+            f"{where}: eos_token_id is {short_repr(value)}, expected one id or a list"
+        )
     return tuple(ids)
 
 
 def as_setting(ids: tuple[int, ...]) -> int | list[int]:
     """Our `eos_ids` as `eos_token_id`."""
     return ids[0] if len(ids) == 1 else list(ids)
+
+
+def _refuse_unsupported(settings: Mapping[str, Any], where: str) -> None:
+    for key, neutral in UNSUPPORTED.items():
+        if key in settings and settings[key] not in (*neutral, [], {}):
+            raise ConversionError(
+                f"{where}: {key} is {short_repr(settings[key])}, which git-model does not have: "
+                "remove it to decode without"
+            )
+
+
+def _special_ids(settings: Mapping[str, Any], config: GITConfig, where: str) -> dict[str, Any]:
+    """The ids that replace those of config.json. The end token of config.json stays the first: it
+    ends training texts."""
+    ids: dict[str, Any] = {
+        name: settings[key]
+        for key, name in (("bos_token_id", "bos_id"), ("pad_token_id", "pad_id"))
+        if type(settings.get(key)) is int
+    }
+    if "eos_token_id" in settings:
+        eos_ids = end_tokens(settings["eos_token_id"], where)
+        ids["eos_ids"] = tuple(sorted(eos_ids, key=lambda index: index != config.eos_id))
+    return ids
+
+
+def _lengths(decoding: DecodingOptions) -> dict[str, int | None]:
+    """The limits of the length: of two, Transformers obeys the one for new tokens, we obey both."""
+    if decoding.max_length is None:
+        limits: dict[str, int | None] = {"max_new_tokens": decoding.max_new_tokens}
+    elif decoding.max_new_tokens < decoding.max_length - 1:  # a prompt has at least one token
+        raise ConversionError(
+            "decoding: max_length and max_new_tokens are both set, but Hugging Face obeys only one"
+        )
+    else:
+        limits = {"max_new_tokens": None, "max_length": decoding.max_length}
+    if decoding.min_length <= decoding.min_new_tokens + 1:
+        return limits | {"min_length": None}
+    if decoding.min_new_tokens:
+        raise ConversionError(
+            "decoding: min_length and min_new_tokens are both set, but Hugging Face obeys only one"
+        )
+    return limits

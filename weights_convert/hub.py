@@ -1,13 +1,16 @@
-"""Where a checkpoint lies: a folder on this machine, or one downloaded by its hub id."""
+"""The folder of a checkpoint: on this machine, or downloaded by its hub id."""
 
 import re
 from pathlib import Path
 
 from weights_convert.rules import ConversionError
 
-TEXTS = ["config.json", "tokenizer*.json", "vocab.txt", "*processor_config.json"]
-SAFE = ["model*.safetensors", "model*.safetensors.index.json"]
-PICKLED = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]  # where nothing safer is offered
+SETTINGS = [
+    "config.json", "generation_config.json", "*processor_config.json",
+    "tokenizer*.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json",
+]  # fmt: skip
+SAFETENSORS = ["model*.safetensors", "model*.safetensors.index.json"]
+PICKLES = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]  # only without safetensors
 
 
 def find_folder(source: str, revision: str | None = None) -> Path:
@@ -17,7 +20,7 @@ def find_folder(source: str, revision: str | None = None) -> Path:
         revision: a branch, tag or commit of the repository.
 
     Raises:
-        ConversionError: neither is there, or the hub cannot be asked.
+        ConversionError: neither exists, or the hub cannot be reached.
     """
     folder = Path(source)
     try:
@@ -30,9 +33,9 @@ def find_folder(source: str, revision: str | None = None) -> Path:
         return folder
     if exists or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
         raise ConversionError(f"{source}: no such folder, and not a hub id such as org/name")
-    folder = _download(source, revision, TEXTS + SAFE)
+    folder = _download(source, revision, SETTINGS + SAFETENSORS)
     if not list(folder.glob("*.safetensors")):
-        folder = _download(source, revision, TEXTS + PICKLED)
+        folder = _download(source, revision, SETTINGS + PICKLES)
     return folder
 
 
@@ -47,6 +50,6 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
         reason = f"the hub's repository has no revision {revision}"
     except errors.LocalEntryNotFoundError:
         reason = "the hub cannot be reached, and it is not in the cache"
-    except Exception as error:  # a network fails in as many ways as its libraries have names for
+    except Exception as error:  # networks fail in many ways
         reason = f"it cannot be downloaded: {' '.join(str(error).split())}"
     raise ConversionError(f"{name}: no such folder, and {reason}")

@@ -1,6 +1,6 @@
 """A `GitForCausalLM` of Transformers <-> this project: tensors, configuration, vocabulary.
 
-Source: transformers/models/git, version 5.23; older versions spell one name differently.
+Source: transformers/models/git, version 5.24; older versions spell one name differently.
 """
 
 import dataclasses
@@ -15,16 +15,18 @@ from torch import Tensor
 
 from git_model.checkpoints.native import CONFIG, WEIGHTS, is_checkpoint
 from git_model.config import Activation, GITConfig, style_preprocess
-from git_model.preprocessing.tokenizer import JSON, SETTINGS, UNK, Tokenizer
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.preprocessing.tokenizer_files import JSON, SETTINGS, UNK
 from git_model.utils.atomic import new_folder
 from git_model.utils.errors import GITError
-from git_model.utils.serialize import from_dict, is_file, read_mapping, shown
+from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr
 from weights_convert import processor
 from weights_convert.files import INDEX, Checkpoint, open_tensors, open_tokenizer
 from weights_convert.generation_config import FILE as GENERATION
 from weights_convert.generation_config import (
     as_setting,
     end_tokens,
+    find_generation,
     read_generation,
     write_generation,
 )
@@ -32,7 +34,7 @@ from weights_convert.rules import ConversionError, Rule, Tensors, apply, cat, ne
 from weights_convert.towers import BERT_LAYERS, decoding_of, empty_tensors
 
 PICKLE = "pytorch_model.bin"
-WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, PICKLE, PICKLE + INDEX)  # the first that is there
+WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, PICKLE, PICKLE + INDEX)  # in order of preference
 
 VISION = (
     Rule("embeddings.class_embedding", "class_token"),
@@ -74,7 +76,7 @@ TABLE = (
 )
 OUTPUT, WORDS = "output.weight", "git.embeddings.word_embeddings.weight"
 
-# Their name -> our field, and the default that a configuration file leaves out.
+# Transformers' name -> our field, and the default of a key that a config.json leaves out.
 VISION_FIELDS: dict[str, tuple[str, Any]] = {
     "image_size": ("image_size", 224),
     "patch_size": ("patch_size", 16),
@@ -105,7 +107,7 @@ ID_FIELDS: dict[str, tuple[str, Any]] = {
     "pad_token_id": ("pad_id", 0),
 }
 
-# Settings with another value than this would change the computation in a way we do not have.
+# Settings whose other values change the computation in a way that this project does not have.
 FIXED: dict[str, Any] = {
     "model_type": "git",
     "position_embedding_type": "absolute",
@@ -114,7 +116,7 @@ FIXED: dict[str, Any] = {
 VISION_FIXED: dict[str, Any] = {"num_channels": 3}
 
 
-# Their name of an activation -> ours.
+# Transformers' name of an activation -> ours.
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -128,21 +130,21 @@ TO_HF_ACTIVATION = {"gelu_tanh": "gelu_pytorch_tanh"}
 
 
 def rules(tied: bool) -> tuple[Rule, ...]:
-    """The whole table; the output layer of a tied model is its token embeddings once more."""
+    """The whole table; a tied model's output weight is its token embedding, so it is dropped."""
     return (*TABLE, Rule(OUTPUT, None if tied else "decoder.lm_head.weight"))
 
 
 def read_config(settings: Mapping[str, Any]) -> GITConfig:
-    """Our configuration for a config.json of theirs, which may be sparse.
+    """Our configuration for a config.json of Transformers, which may leave out defaults.
 
-    Unknown keys are passed over, as they are by Transformers.
+    Unknown keys are passed over, as Transformers does.
 
     Raises:
         ConversionError: a setting that this project does not have.
     """
     vision = settings.get("vision_config") or {}
     if not isinstance(vision, Mapping):
-        raise ConversionError(f"{CONFIG}: vision_config is {shown(vision)}, expected a table")
+        raise ConversionError(f"{CONFIG}: vision_config is {short_repr(vision)}, expected a table")
     _require(FIXED, settings)
     _require(VISION_FIXED, vision)
     encoder = _fields(VISION_FIELDS, vision)
@@ -174,10 +176,10 @@ def read_config(settings: Mapping[str, Any]) -> GITConfig:
 
 
 def write_config(config: GITConfig) -> dict[str, Any]:
-    """The config.json of theirs for a configuration of ours.
+    """The config.json of Transformers for a configuration of ours.
 
     Raises:
-        ConversionError: their model has no such setting.
+        ConversionError: Transformers' model has no such setting.
     """
     decoder = config.decoder
     if decoder.embedding_norm_eps != decoder.norm_eps:
@@ -192,11 +194,11 @@ def write_config(config: GITConfig) -> dict[str, Any]:
         "bos_token_id": config.bos_id,
         "eos_token_id": as_setting(config.eos_ids),
         "pad_token_id": config.pad_id,
-        **{key: getattr(decoder, ours) for key, (ours, _) in TEXT_FIELDS.items()},
+        **{key: getattr(decoder, name) for key, (name, _) in TEXT_FIELDS.items()},
         "hidden_act": TO_HF_ACTIVATION.get(decoder.activation, decoder.activation),
         "vision_config": {
             "model_type": "git_vision_model",
-            **{key: getattr(config.encoder, ours) for key, (ours, _) in VISION_FIELDS.items()},
+            **{key: getattr(config.encoder, name) for key, (name, _) in VISION_FIELDS.items()},
             "hidden_act": TO_HF_ACTIVATION.get(
                 config.encoder.activation, config.encoder.activation
             ),
@@ -207,7 +209,7 @@ def write_config(config: GITConfig) -> dict[str, Any]:
 def read_state(
     source: Tensors, config: GITConfig, *, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """Their tensors under our names, for a model of this configuration.
+    """Transformers' tensors under our names, for a model of this configuration.
 
     Raises:
         ConversionError: a tensor is missing, unexpected or misshapen; it is named.
@@ -216,7 +218,7 @@ def read_state(
 
 
 def write_state(state: Tensors, config: GITConfig) -> dict[str, Tensor]:
-    """Our tensors under their names."""
+    """Our tensors under Transformers' names."""
     return dict(undo(rules(config.decoder.tied), state))
 
 
@@ -227,12 +229,12 @@ def read_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> C
         dtype: of the tensors; None keeps the files'.
 
     Raises:
-        GITError: a file is missing or damaged, or the model is none that this project has.
+        GITError: a file is missing or damaged, or this project does not have such a model.
     """
+    settings = read_mapping(folder / CONFIG)
     if is_checkpoint(folder):
         raise ConversionError(f"{folder}: in this project's format already")
-    settings = read_mapping(folder / CONFIG)
-    weights = next((folder / n for n in WEIGHT_FILES if is_file(folder / n)), None)
+    weights = next((folder / name for name in WEIGHT_FILES if is_file(folder / name)), None)
     if weights is None:
         raise ConversionError(f"{folder}: no weights, expected one of {', '.join(WEIGHT_FILES)}")
     source = open_tensors(weights)
@@ -242,7 +244,7 @@ def read_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> C
         if images is not None:
             preprocess = processor.read_preprocess(images)
             config = dataclasses.replace(config, preprocess=preprocess)
-        config = read_generation(folder, config)
+        config = read_generation(*find_generation(folder, settings), config)
         state = read_state(source, config, dtype=dtype)
     except GITError as error:
         raise ConversionError(f"{folder}: {error}") from None
@@ -253,7 +255,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint) -> None:
     """A folder that `GitForCausalLM.from_pretrained` and `AutoProcessor.from_pretrained` load.
 
     Raises:
-        GITError: the folder is in the way, or their model has no such setting.
+        GITError: the folder exists, or Transformers' model has no such setting.
     """
     config, state, tokenizer = checkpoint
     texts = {
@@ -267,14 +269,14 @@ def write_folder(folder: Path, checkpoint: Checkpoint) -> None:
         texts[JSON] = tokenizer.to_json()
         texts[SETTINGS] = _json(_tokenizer_settings(config, tokenizer))
     tensors = {name: part.contiguous() for name, part in write_state(state, config).items()}
-    with new_folder(folder) as beside:
+    with new_folder(folder) as temporary:
         for name, text in texts.items():
-            (beside / name).write_text(text, encoding="utf-8")
-        save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
+            (temporary / name).write_text(text, encoding="utf-8")
+        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
 
 
 def _as_stored(config: GITConfig, source: Tensors) -> GITConfig:
-    """Transformers ties what a configuration calls tied unless the file holds two weights."""
+    """Untie the output layer where the file holds two different weights, as Transformers does."""
     if not config.decoder.tied or OUTPUT not in source or WORDS not in source:
         return config
     tied = torch.equal(source[OUTPUT], source[WORDS])
@@ -282,13 +284,13 @@ def _as_stored(config: GITConfig, source: Tensors) -> GITConfig:
 
 
 def _fields(fields: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {ours: settings.get(key, default) for key, (ours, default) in fields.items()}
+    return {name: settings.get(key, default) for key, (name, default) in fields.items()}
 
 
 def _activation(name: Any) -> Activation:
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ConversionError(
-            f"{CONFIG}: hidden_act is {shown(name)}, expected one of {', '.join(ACTIVATIONS)}"
+            f"{CONFIG}: hidden_act is {short_repr(name)}, expected one of {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
 
@@ -296,15 +298,17 @@ def _activation(name: Any) -> Activation:
 def _require(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key, value in fixed.items():
         if settings.get(key, value) != value:
-            raise ConversionError(f"{CONFIG}: {key} is {shown(settings[key])}, expected {value!r}")
+            raise ConversionError(
+                f"{CONFIG}: {key} is {short_repr(settings[key])}, expected {value!r}"
+            )
 
 
 def _one_side(size: Any, name: str) -> Any:
-    """A size that may be given as a list of two sides, which then have to be equal."""
+    """A size, which may be a list of two sides, which must be equal then."""
     if not isinstance(size, list | tuple):
         return size
     if len(size) != 2 or size[0] != size[1]:
-        raise ConversionError(f"{CONFIG}: {name} is {shown(size)}, expected a square")
+        raise ConversionError(f"{CONFIG}: {name} is {short_repr(size)}, expected a square")
     return size[0]
 
 
@@ -312,7 +316,7 @@ def _tokenizer_settings(config: GITConfig, tokenizer: Tokenizer) -> dict[str, An
     ids = [config.bos_id, config.eos_id, config.pad_id]
     cls, sep, pad = tokenizer.tokens(ids)
     return {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is
+        "tokenizer_class": "PreTrainedTokenizerFast",  # reads tokenizer.json as it is
         "model_max_length": config.decoder.positions,
         "cls_token": cls,
         "sep_token": sep,

@@ -1,7 +1,7 @@
 """The original's checkpoints: `snapshot/model.pt` and `parameter.yaml` -> this project.
 
 Source: microsoft/GenerativeImage2Text, model.py (`get_git_model`) and inference.py. Its files hold
-neither a vocabulary nor special ids, and say little of sizes: those are read off the tensors.
+neither a vocabulary nor special ids, and few sizes: the others follow from the tensors' shapes.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from git_model.config import (
     style_preprocess,
 )
 from git_model.utils.errors import GITError
-from git_model.utils.serialize import is_file, read_text, shown
+from git_model.utils.serialize import is_file, read_text, short_repr
 from weights_convert.files import Checkpoint, open_tensors
 from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested, stack
 from weights_convert.towers import (
@@ -67,7 +67,7 @@ def rules(tied: bool) -> tuple[Rule, ...]:
 
 
 def find_weights(folder: Path) -> Path | None:
-    """The original's weight file in a folder, if it has one."""
+    """The original's weight file in a folder, or None."""
     return next((folder / name for name in WEIGHT_FILES if is_file(folder / name)), None)
 
 
@@ -83,11 +83,11 @@ def read_folder(
 
     Args:
         dtype: of the tensors; None keeps the file's.
-        bos_id, eos_id, pad_id: the special tokens of the vocabulary that it was trained with, by
-            default [CLS], [SEP] and [PAD] of bert-base-uncased.
+        bos_id, eos_id, pad_id: the special tokens of its vocabulary, by default [CLS], [SEP] and
+            [PAD] of bert-base-uncased.
 
     Raises:
-        GITError: a file is missing or damaged, or the model is none that this project has.
+        GITError: a file is missing or damaged, or this project does not have such a model.
     """
     weights = find_weights(folder)
     if weights is None:
@@ -105,8 +105,8 @@ def read_folder(
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Plain values only. An alias says what has been said before, and a few lines of aliases of
-    aliases say it a billion times; no parameter.yaml has one."""
+    """Plain values only, no aliases: a few lines of aliases of aliases expand to a billion values,
+    and no parameter.yaml has one."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -115,10 +115,10 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def read_parameters(path: Path) -> dict[str, Any] | None:
-    """What a parameter.yaml says; None without one.
+    """The parameters in a parameter.yaml; None without the file.
 
     Raises:
-        ConversionError: it cannot be read, or says something that is not known.
+        ConversionError: it cannot be read, or has an unknown key or a wrong value.
     """
     if not is_file(path):
         return None
@@ -133,14 +133,14 @@ def read_parameters(path: Path) -> dict[str, Any] | None:
         if key == "image_encoder_type":
             if value not in tuple(ENCODERS):
                 raise ConversionError(
-                    f"{path}: {key} is {shown(value)}, expected {' or '.join(ENCODERS)}"
+                    f"{path}: {key} is {short_repr(value)}, expected {' or '.join(ENCODERS)}"
                 )
         elif key not in NUMBERS:
-            known = ", ".join((*NUMBERS, "image_encoder_type"))
-            raise ConversionError(f"{path}: unknown key {shown(key)}, expected one of {known}")
+            keys = ", ".join((*NUMBERS, "image_encoder_type"))
+            raise ConversionError(f"{path}: unknown key {short_repr(key)}, expected one of {keys}")
         elif type(value) is not int or not 1 <= value <= MAX_SIZE:
             raise ConversionError(
-                f"{path}: {key} is {shown(value)}, expected a number from 1 to {MAX_SIZE}"
+                f"{path}: {key} is {short_repr(value)}, expected a number from 1 to {MAX_SIZE}"
             )
     return parameters
 
@@ -148,10 +148,10 @@ def read_parameters(path: Path) -> dict[str, Any] | None:
 def read_config(
     source: Tensors, parameters: Mapping[str, Any] | None, ids: Mapping[str, int]
 ) -> GITConfig:
-    """The configuration that the tensors show.
+    """The configuration that follows from the tensors' shapes.
 
     Raises:
-        ConversionError: parameter.yaml says otherwise, or a tensor that shows a size is missing.
+        ConversionError: parameter.yaml contradicts it, or a tensor is missing.
     """
     encoder = clip_config(source, "image_encoder")
     frames = sum(name.startswith("img_temperal_embedding.") for name in source)
@@ -162,7 +162,7 @@ def read_config(
         if not 0 <= value < decoder.vocab_size:
             raise ConversionError(
                 f"{name} is {value}, but the vocabulary has {decoder.vocab_size} tokens: give the "
-                "ids that it was trained with (--bos-id, --eos-id, --pad-id)"
+                "ids that the model was trained with (--bos-id, --eos-id, --pad-id)"
             )
     return GITConfig(
         encoder=dataclasses.replace(encoder, image_size=image_size),
@@ -193,32 +193,32 @@ def _decoder_config(source: Tensors) -> DecoderConfig:
 
 
 def _agree(parameters: Mapping[str, Any], encoder: EncoderConfig, frames: int) -> None:
-    """The tensors say what the model is; a parameter.yaml that says otherwise is of another."""
-    shown: dict[str, Any] = {
+    """Refuse a parameter.yaml that contradicts the tensors: it belongs to another model."""
+    sizes: dict[str, Any] = {
         "num_image_with_embedding": frames,
         "visual_feature_size": encoder.width,
         "test_crop_size": encoder.image_size,
         "image_encoder_type": (encoder.width, encoder.layers, encoder.patch_size),
     }
-    for key in parameters.keys() & shown.keys():
-        said = value = parameters[key]
+    for key in parameters.keys() & sizes.keys():
+        size = value = parameters[key]
         if key == "image_encoder_type":
-            said = ENCODERS[value]
+            size = ENCODERS[value]
         elif key == "test_crop_size":
-            said = value // encoder.patch_size * encoder.patch_size  # in whole patches
-        if said != shown[key]:
+            size = value // encoder.patch_size * encoder.patch_size  # in whole patches
+        if size != sizes[key]:
             raise ConversionError(
-                f"{PARAMETERS}: {key} is {value}, but the tensors show {shown[key]}"
+                f"{PARAMETERS}: {key} is {value}, but the tensors show {sizes[key]}"
             )
 
 
 def _preprocess(
     parameters: Mapping[str, Any] | None, image_size: int, *, video: bool
 ) -> PreprocessConfig:
-    """As parameter.yaml says; without one, as the released checkpoint of this size has it."""
-    usual = style_preprocess("microsoft", image_size=image_size, video=video)
+    """The preprocessing by parameter.yaml; without it, of the released checkpoint of this size."""
+    default = style_preprocess("microsoft", image_size=image_size, video=video)
     if parameters is None:
-        return usual
-    longest = parameters.get("test_respect_ratio_max")
-    crop = None if longest else (image_size, image_size)
-    return dataclasses.replace(usual, long_side_max=longest, crop=crop)
+        return default
+    long_side_max = parameters.get("test_respect_ratio_max")
+    crop = None if long_side_max else (image_size, image_size)
+    return dataclasses.replace(default, long_side_max=long_side_max, crop=crop)

@@ -1,8 +1,8 @@
-"""A look into a pickle of tensors before torch opens it: what it calls, and how much it claims.
+"""Inspect a pickle of tensors before torch opens it: which names it calls, how much it claims.
 
-`torch.load(weights_only=True)` calls nothing that could run code, but does what it is told with
-little: make a bytearray of 100 GB, unpack a record of a thousandth of its size, hash a tuple that
-holds a tuple twice that holds a tuple twice. A state dict needs none of this.
+`torch.load(weights_only=True)` calls nothing that could run code, but a small file can still make
+it allocate a bytearray of 100 GB, unpack a compressed record of a thousand times its size, or hash
+a tuple that holds a tuple twice that holds a tuple twice. A state dict needs none of this.
 """
 
 import io
@@ -18,31 +18,30 @@ from torch import Tensor
 from git_model.utils.serialize import MAX_FILE_BYTES
 from weights_convert.rules import ConversionError
 
-# What a pickle of tensors, as torch writes it, may look up: "module name".
-KNOWN = re.compile(
+# The globals that a pickle of tensors, as torch writes it, may import: "module name".
+ALLOWED_GLOBALS = re.compile(
     r"collections OrderedDict|_codecs encode|(__builtin__|builtins) set"
     r"|torch (\w+Storage|Size|device|b?float\w*|u?int\w*|bool|strided)"
     r"|torch\.storage UntypedStorage|torch\.serialization _get_layout"
     r"|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch\.nn\.parameter Parameter"
 )
 MARK = -1  # on a stack of sizes
-LARGEST_TUPLE = 1000  # values, those of the tuples in it counted
-OLD_PICKLES = (
-    5  # torch.serialization, `_legacy_save`: a number, a version, the machine, the tensors
-)
-# and their names stand in a row; what follows is numbers
+MAX_TUPLE_SIZE = 1000  # values, those of nested tuples included
+# In torch's older format (torch.serialization, `_legacy_save`) the file begins with five pickles:
+# a magic number, a version, the machine, the tensors and their names; raw numbers follow.
+N_LEGACY_PICKLES = 5
 
 
-def look_into(path: Path) -> None:
-    """Refuse a file, zip or of the older form, that is not what torch makes of tensors.
+def inspect_pickles(path: Path) -> None:
+    """Refuse a file, zip or of the older format, that is not what torch writes for tensors.
 
     Raises:
-        ConversionError: it says what was found.
+        ConversionError: it says what the file holds instead.
         Exception: the file is damaged.
     """
     for pickle in _pickles(path):
         try:
-            _follow(pickle)
+            _inspect(pickle)
         except _NotPlainError as error:
             raise ConversionError(
                 f"{path}: not a plain file of tensors, so it is not opened: {error}; save its "
@@ -50,9 +49,9 @@ def look_into(path: Path) -> None:
             ) from None
 
 
-def require_claims(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors that claim more numbers than the file can hold, as those do that show one
-    number a billion times, or that have none, as on the meta device.
+def require_sizes(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that claim more numbers than the file can hold, such as an expanded tensor
+    that repeats one number a billion times, and tensors without numbers, as on the meta device.
 
     Raises:
         ConversionError: it names the tensor.
@@ -62,7 +61,7 @@ def require_claims(tensors: Mapping[str, Tensor], path: Path) -> None:
         if tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
             raise ConversionError(f"{path}: tensor {name} is not of plain numbers")
         claimed += tensor.numel() * tensor.element_size()
-        if claimed > 2 * size:  # tied weights are there once, and claimed twice
+        if claimed > 2 * size:  # tied weights are stored once, and claimed twice
             raise ConversionError(
                 f"{path}: up to {name} the tensors claim {claimed:,} bytes, expected at most twice "
                 f"the file's {size:,}"
@@ -70,7 +69,7 @@ def require_claims(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 class _NotPlainError(ValueError):
-    """What a state dict does not need."""
+    """The pickle holds something that a state dict does not need."""
 
 
 def _pickles(path: Path) -> Iterator[BinaryIO]:
@@ -78,12 +77,14 @@ def _pickles(path: Path) -> Iterator[BinaryIO]:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             start = io.BytesIO(file.read(MAX_FILE_BYTES))
-        yield from [start] * OLD_PICKLES
+        yield from [start] * N_LEGACY_PICKLES
         return
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             if record.compress_type != zipfile.ZIP_STORED:  # torch never compresses
-                raise ConversionError(f"{path}: {record.filename} is compressed, expected as it is")
+                raise ConversionError(
+                    f"{path}: {record.filename} is compressed, expected stored as it is"
+                )
             if record.orig_filename.lower().endswith(".pkl"):  # torch looks in any case
                 if record.file_size > MAX_FILE_BYTES:
                     raise ConversionError(
@@ -93,12 +94,14 @@ def _pickles(path: Path) -> Iterator[BinaryIO]:
                 yield io.BytesIO(archive.read(record))
 
 
-def _follow(pickle: BinaryIO) -> None:
-    """Read a pickle to its end, without doing what it says."""
+def _inspect(pickle: BinaryIO) -> None:
+    """Read the opcodes of a pickle to its end, without executing them."""
     sizes: list[int] = []  # of the values on the stack; MARK stands for a mark
     memo: dict[int, int] = {}
     for code, argument, _ in pickletools.genops(pickle):
-        if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not KNOWN.fullmatch(str(argument)):
+        if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not ALLOWED_GLOBALS.fullmatch(
+            str(argument)
+        ):
             name = str(argument).replace(" ", ".")
             raise _NotPlainError(
                 f"it asks for {name}, an object or TorchScript that could run code"
@@ -112,8 +115,8 @@ def _follow(pickle: BinaryIO) -> None:
         else:
             popped = _popped(code, sizes)
             size = 1 + sum(popped) if code.name.startswith("TUPLE") else 1
-            if size > LARGEST_TUPLE:
-                raise _NotPlainError("it holds tuples within tuples, too many to look through")
+            if size > MAX_TUPLE_SIZE:
+                raise _NotPlainError("it holds tuples within tuples, too many to read")
             sizes += [size] * len(code.stack_after)
 
 

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 from git_model.config import PreprocessConfig, Resample, style_preprocess
-from git_model.utils.serialize import from_dict, is_file, read_mapping, shown, to_dict
+from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr, to_dict
 from weights_convert.rules import ConversionError
 
 FILE = "preprocessor_config.json"
 NESTED_FILE = "processor_config.json"  # since Transformers 5, under "image_processor"
 RESAMPLES = get_args(Resample)  # in the order of Pillow's numbers 0 to 5
 
-# A processor's kind, as its name begins -> whether its defaults are those for video.
-KINDS = {"CLIP": False, "VideoMAE": True}
+# The beginning of a processor's class name -> whether its defaults are those for video.
+PROCESSORS = {"CLIP": False, "VideoMAE": True}
 
-# What a step's flag, set to false, leaves of it.
-OFF: dict[str, dict[str, Any]] = {
+# What a step's flag, set to false, changes.
+TURNED_OFF: dict[str, dict[str, Any]] = {
     "do_resize": {"short_side": None, "exact": None},
     "do_center_crop": {"crop": None},
     "do_rescale": {"rescale": 1.0},
@@ -24,12 +24,12 @@ OFF: dict[str, dict[str, Any]] = {
 }
 UNSUPPORTED = ("do_pad", "use_square_size")
 
-# What an image processor has no word for has to be as Transformers does it.
-ONLY_OURS = ("long_side_max", "transparency", "crop_offset", "upright", "scale_16_bit")
+# Fields without a setting in an image processor: they must have the values of Transformers.
+WITHOUT_SETTING = ("long_side_max", "transparency", "crop_offset", "upright", "scale_16_bit")
 
 
 def find_settings(folder: Path) -> dict[str, Any] | None:
-    """The image processor's settings in a folder, if it has any; the nested ones come first."""
+    """The image processor's settings in a folder, or None; processor_config.json comes first."""
     if is_file(folder / NESTED_FILE):
         nested = read_mapping(folder / NESTED_FILE).get("image_processor")
         if isinstance(nested, dict):
@@ -38,20 +38,20 @@ def find_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def read_preprocess(settings: Mapping[str, Any]) -> PreprocessConfig:
-    """The preprocessing that these settings of an image processor ask for.
+    """The preprocessing that an image processor with these settings does.
 
     Raises:
-        ConversionError: a kind of processor, or a setting, that this project does not have.
+        ConversionError: a class of processor, or a setting, that this project does not have.
     """
     settings = {key: value for key, value in settings.items() if value is not None}
-    kind = settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP"))
-    is_video = next((video for name, video in KINDS.items() if _begins(kind, name)), None)
+    name = settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP"))
+    is_video = next((video for start, video in PROCESSORS.items() if _begins(name, start)), None)
     if is_video is None:
-        expected = " or ".join(KINDS)
-        raise ConversionError(f"image_processor_type is {shown(kind)}, expected {expected}…")
+        names = " or ".join(PROCESSORS)
+        raise ConversionError(f"image_processor_type is {short_repr(name)}, expected {names}…")
     for key in UNSUPPORTED:
         if settings.get(key):
-            raise ConversionError(f"{key} is {shown(settings[key])}, which is not supported")
+            raise ConversionError(f"{key} is {short_repr(settings[key])}, which is not supported")
     default = to_dict(style_preprocess("huggingface", image_size=224, video=is_video))
     changes = {
         "resample": _resample(settings.get("resample", RESAMPLES.index(default["resample"]))),
@@ -61,9 +61,9 @@ def read_preprocess(settings: Mapping[str, Any]) -> PreprocessConfig:
         "crop": _height_width(settings.get("crop_size", 224), "crop_size"),
         **_resize(settings.get("size", 224)),
     }
-    for flag, off in OFF.items():
+    for flag, values in TURNED_OFF.items():
         if not settings.get(flag, True):
-            changes |= off
+            changes |= values
     return from_dict(PreprocessConfig, changes, "image processor")
 
 
@@ -71,24 +71,24 @@ def write_preprocess(config: PreprocessConfig, *, video: bool) -> dict[str, Any]
     """The settings of an image processor that does this.
 
     Args:
-        video: it shall take several pictures for the frames of a clip.
+        video: whether it takes several images as the frames of a clip.
 
     Raises:
-        ConversionError: it cannot; the message names the field.
+        ConversionError: no processor does this; the message names the field.
     """
-    usual = style_preprocess("huggingface", image_size=224, video=video)
-    kind = next(name for name, is_video in KINDS.items() if is_video == video)
-    for name in ONLY_OURS:
+    default = style_preprocess("huggingface", image_size=224, video=video)
+    processor = next(name for name, is_video in PROCESSORS.items() if is_video == video)
+    for name in WITHOUT_SETTING:
         value = getattr(config, name)
-        if value != getattr(usual, name):
+        if value != getattr(default, name):
             raise ConversionError(
                 f"preprocess: {name} is {value!r}, for which Hugging Face's processor has no "
-                f"setting, expected {getattr(usual, name)!r}"
+                f"setting, expected {getattr(default, name)!r}"
             )
     size = {"shortest_edge": config.short_side} if config.short_side else _sides(config.exact)
     crop = _sides(config.crop)
     return {
-        "image_processor_type": f"{kind}ImageProcessor",
+        "image_processor_type": f"{processor}ImageProcessor",
         "processor_class": "GitProcessor",
         "do_convert_rgb": True,
         "do_resize": size is not None,
@@ -104,32 +104,34 @@ def write_preprocess(config: PreprocessConfig, *, video: bool) -> dict[str, Any]
     }
 
 
-def _begins(kind: Any, name: str) -> bool:
-    return isinstance(kind, str) and kind.startswith(name)
+def _begins(name: Any, start: str) -> bool:
+    return isinstance(name, str) and name.startswith(start)
 
 
 def _resample(number: Any) -> str:
     if type(number) is not int or not 0 <= number < len(RESAMPLES):
-        raise ConversionError(f"resample is {shown(number)}, expected a number from 0 to 5")
+        raise ConversionError(f"resample is {short_repr(number)}, expected a number from 0 to 5")
     return str(RESAMPLES[number])
 
 
 def _resize(size: Any) -> dict[str, Any]:
-    """`size` is a short side, or says by its keys what it is."""
-    keys = _given(size) if isinstance(size, dict) else {"shortest_edge": size}
-    if keys.keys() == {"shortest_edge"}:
-        return {"short_side": keys["shortest_edge"], "exact": None}
-    return {"short_side": None, "exact": _height_width(keys, "size")}
+    """`size` is the short side, or a table that says by its keys what it is."""
+    sides = _without_nulls(size) if isinstance(size, dict) else {"shortest_edge": size}
+    if sides.keys() == {"shortest_edge"}:
+        return {"short_side": sides["shortest_edge"], "exact": None}
+    return {"short_side": None, "exact": _height_width(sides, "size")}
 
 
 def _height_width(size: Any, name: str) -> tuple[Any, Any]:
-    keys = _given(size) if isinstance(size, dict) else {"height": size, "width": size}
-    if keys.keys() != {"height", "width"}:
-        raise ConversionError(f"{name} is {shown(size)}, expected a number, or height and width")
-    return keys["height"], keys["width"]
+    sides = _without_nulls(size) if isinstance(size, dict) else {"height": size, "width": size}
+    if sides.keys() != {"height", "width"}:
+        raise ConversionError(
+            f"{name} is {short_repr(size)}, expected a number, or height and width"
+        )
+    return sides["height"], sides["width"]
 
 
-def _given(size: Mapping[str, Any]) -> dict[str, Any]:
+def _without_nulls(size: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in size.items() if value is not None}
 
 

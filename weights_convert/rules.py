@@ -1,12 +1,12 @@
-"""A table of rules turns one naming of tensors into another, and back; the engine that runs it.
+"""The engine that renames tensors by a table of rules, in both directions.
 
 The engine is strict. Each source tensor matches exactly one rule, each target is written once and
-from all of its parts, and nothing is left over on either side. It pulls the tensors of one target
+from all of its parts, and nothing is left over on either side. It reads the tensors of one target
 at a time, so a source that reads from disk is never in memory as a whole.
 
-In a pattern, `*` stands for a piece of a name without a dot (a layer's number; weight or bias),
-`**` for a piece of any kind, and `#` for the numbers 0, 1, 2, … of tensors that become one. A star
-in the target is what the same star in the source was.
+In a pattern, `*` matches a part of a name without a dot (a layer's number; weight or bias), `**`
+any part, and `#` the numbers 0, 1, 2, … of tensors that become one. A star in the target stands
+for what the same star in the source matched.
 """
 
 import re
@@ -24,11 +24,11 @@ Tensors = Mapping[str, Tensor]
 
 
 class ConversionError(GITError):
-    """A checkpoint of another project that cannot be taken over; the message names the tensor."""
+    """A checkpoint of another project that cannot be converted; the message names the tensor."""
 
 
 class Layout(NamedTuple):
-    """How a tensor is put together from its parts, and how it falls into `n` of them again."""
+    """How a tensor is joined from its parts, and how it is split into `n` parts again."""
 
     join: Callable[[list[Tensor]], Tensor]
     split: Callable[[Tensor, int], Sequence[Tensor]]
@@ -44,12 +44,12 @@ stack = Layout(  # n of (1, 1, D) <-> (n, D)
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a table: these tensors there are that tensor here.
+    """One line of a table: these source tensors make that target tensor.
 
     Args:
-        source: a pattern, or several whose tensors become one.
+        source: a pattern, or several patterns whose tensors become one.
         target: a pattern with as many stars; None drops the tensors on purpose.
-        layout: what happens to the numbers on the way.
+        layout: how several tensors become one.
     """
 
     source: str | tuple[str, ...]
@@ -69,7 +69,7 @@ class Rule:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The source patterns, also where there is but one."""
+        """The source patterns, as a tuple even if there is one."""
         return (self.source,) if isinstance(self.source, str) else self.source
 
     @property
@@ -78,13 +78,13 @@ class Rule:
         return any("#" in pattern for pattern in self.sources)
 
     def matches(self, name: str) -> bool:
-        """Whether this source tensor falls under the rule."""
+        """Whether the rule covers this source tensor."""
         return any(_stars(pattern, name) is not None for pattern in self.sources)
 
     def target_of(self, name: str) -> str | None:
-        """Where this source tensor goes; None if it is dropped."""
-        found = (_stars(pattern, name) for pattern in self.sources)
-        stars = next(stars for stars in found if stars is not None)
+        """The target of this source tensor; None if it is dropped."""
+        matches = (_stars(pattern, name) for pattern in self.sources)
+        stars = next(stars for stars in matches if stars is not None)
         return None if self.target is None else _fill(self.target, stars)
 
     def writes(self, target: str) -> bool:
@@ -101,7 +101,7 @@ class Rule:
 
 
 def nested(source: str, target: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The same rules for names that begin with `source.` there and with `target.` here."""
+    """The same rules with the prefix `source.` on their patterns and `target.` on their targets."""
     return tuple(
         Rule(
             tuple(f"{source}.{pattern}" for pattern in rule.sources),
@@ -118,7 +118,7 @@ def apply(
     """The source's tensors under this project's names.
 
     Args:
-        source: tensors by name; each is asked for once, when its target's turn comes.
+        source: tensors by name; each is read once, when its target is made.
         model: tensors with the names and shapes to fill, such as those of a model on meta.
         dtype: of the results; None keeps the source's.
 
@@ -130,17 +130,17 @@ def apply(
     for target, whole in model.items():
         rule = claims[target][0] if target in claims else _writer(rules, target)
         plan[target] = rule, rule.split(target, whole)
-    expected = {name for _, parts in plan.values() for name in parts}
-    found = {name for _, names in claims.values() for name in names}
-    _refuse(expected - found, "is missing")
-    _refuse(found - expected, "is not part of a model of this configuration")
+    model_names = {name for _, parts in plan.values() for name in parts}
+    source_names = {name for _, names in claims.values() for name in names}
+    _refuse(model_names - source_names, "is missing")
+    _refuse(source_names - model_names, "is not part of a model of this configuration")
     for target, (rule, parts) in plan.items():
-        pulled = [_pull(source, name, like.shape) for name, like in parts.items()]
-        yield target, rule.layout.join(pulled).to(dtype)
+        tensors = [_read(source, name, part.shape) for name, part in parts.items()]
+        yield target, rule.layout.join(tensors).to(dtype)
 
 
 def undo(rules: Sequence[Rule], state: Tensors) -> Iterator[tuple[str, Tensor]]:
-    """The way back: this project's tensors under the source's names.
+    """The inverse of `apply`: this project's tensors under the source's names.
 
     Where two rules write a tensor (two spellings of a name), the first of them is used.
     """
@@ -149,7 +149,7 @@ def undo(rules: Sequence[Rule], state: Tensors) -> Iterator[tuple[str, Tensor]]:
 
 
 def _claims(rules: Sequence[Rule], source: Tensors) -> dict[str, tuple[Rule, list[str]]]:
-    """For each target, the one rule that writes it and the source tensors it has found."""
+    """For each target, the rule that writes it and the source tensors that match."""
     claims: dict[str, tuple[Rule, list[str]]] = {}
     for name in source:
         rule = _only_rule(rules, name)
@@ -164,28 +164,28 @@ def _claims(rules: Sequence[Rule], source: Tensors) -> dict[str, tuple[Rule, lis
 
 
 def _only_rule(rules: Sequence[Rule], name: str) -> Rule:
-    found = [rule for rule in rules if rule.matches(name)]
-    if not found:
+    matches = [rule for rule in rules if rule.matches(name)]
+    if not matches:
         raise ConversionError(f"unexpected tensor {name}")
-    if len(found) > 1:
-        raise ConversionError(f"tensor {name} matches two rules: {found[0]}; {found[1]}")
-    return found[0]
+    if len(matches) > 1:
+        raise ConversionError(f"tensor {name} matches two rules: {matches[0]}; {matches[1]}")
+    return matches[0]
 
 
 def _writer(rules: Sequence[Rule], target: str) -> Rule:
-    found = next((rule for rule in rules if rule.writes(target)), None)
-    if found is None:
+    rule = next((rule for rule in rules if rule.writes(target)), None)
+    if rule is None:
         raise ConversionError(f"no rule writes tensor {target}")
-    return found
+    return rule
 
 
-def _refuse(names: set[str], what: str) -> None:
+def _refuse(names: set[str], problem: str) -> None:
     if names:
-        others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-        raise ConversionError(f"tensor {min(names)} {what}{others}")
+        rest = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        raise ConversionError(f"tensor {min(names)} {problem}{rest}")
 
 
-def _pull(source: Tensors, name: str, shape: torch.Size) -> Tensor:
+def _read(source: Tensors, name: str, shape: torch.Size) -> Tensor:
     tensor = source[name]
     if tensor.shape != shape:
         raise ConversionError(
@@ -208,11 +208,11 @@ def _regex(pattern: str) -> re.Pattern[str]:
 
 
 def _stars(pattern: str, name: str) -> tuple[str, ...] | None:
-    """What each star of the pattern stands for in this name; None if it does not match."""
+    """What each star of the pattern matches in this name; None if the pattern does not match."""
     match = _regex(pattern).fullmatch(name)
     return None if match is None else match.groups()
 
 
 def _fill(pattern: str, stars: Sequence[str]) -> str:
-    rest = iter(stars)
-    return _STAR.sub(lambda _: next(rest), pattern)
+    remaining = iter(stars)
+    return _STAR.sub(lambda _: next(remaining), pattern)

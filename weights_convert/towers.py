@@ -1,5 +1,5 @@
-"""Tables for what several checkpoints have in common: CLIP's names for a vision transformer and
-BERT's for a layer of text; and the sizes that such a transformer's tensors tell."""
+"""What several formats share: CLIP's names for a vision transformer, BERT's names for a text
+layer, and a transformer's sizes read from the shapes of its tensors."""
 
 import dataclasses
 from math import isqrt
@@ -17,7 +17,7 @@ from git_model.config import (
 from git_model.model.git import GIT
 from weights_convert.rules import ConversionError, Rule, Tensors, cat
 
-HEAD_WIDTH = 64  # of every released CLIP and GIT; a checkpoint's tensors do not tell it
+HEAD_WIDTH = 64  # of every released CLIP and GIT; the shapes of the tensors do not show it
 
 CLIP = (
     Rule("conv1.weight", "patch_embedding.weight"),
@@ -31,7 +31,7 @@ CLIP = (
     Rule("transformer.resblocks.*.mlp.c_fc.*", "blocks.*.mlp.up.*"),
     Rule("transformer.resblocks.*.mlp.c_proj.*", "blocks.*.mlp.down.*"),
     Rule("ln_post.*", "post_norm.*"),
-    Rule("proj", None),  # the way from CLIP's class token to the space it shares with text
+    Rule("proj", None),  # CLIP's projection of the class token to the space shared with text
 )
 
 UNUSED = 1  # [unused0] of bert-base-uncased
@@ -52,26 +52,28 @@ BERT_LAYERS = (
 
 
 def empty_tensors(config: GITConfig) -> Tensors:
-    """The tensors of a model of this configuration: names and shapes, no numbers."""
+    """The tensors of a model of this configuration on the meta device: names and shapes only."""
     with torch.device("meta"):
         return GIT(config).tensors()
 
 
 def decoding_of(style: Style, encoder: EncoderConfig, vocab_size: int) -> DecodingOptions:
-    """The style's way of decoding; the released large models, whose captions would contain
-    [unused0], leave it out."""
+    """The style's decoding options. The released large models suppress [unused0], which their
+    captions would contain otherwise."""
     is_large = (encoder.width, encoder.layers, vocab_size) == (1024, 24, 30522)
     return dataclasses.replace(style_decoding(style), suppress_tokens=(UNUSED,) if is_large else ())
 
 
 def shape_of(source: Tensors, name: str, dims: int) -> tuple[int, ...]:
-    """The shape of a tensor that has to have so many dimensions.
+    """The shape of a tensor, which must have so many dimensions.
 
     Raises:
-        ConversionError: it is missing, or has not.
+        ConversionError: it is missing, or has another number of dimensions.
     """
     if name not in source:
-        raise ConversionError(f"tensor {name} is missing")
+        similar = next((key for key in source if key.endswith(f".{name}")), None)
+        hint = f"; {similar} is there, so take off its prefix" if similar else ""
+        raise ConversionError(f"tensor {name} is missing{hint}")
     shape = tuple(source[name].shape)
     if len(shape) != dims:
         raise ConversionError(f"tensor {name} has shape {shape}, expected {dims} dimensions")
@@ -79,13 +81,13 @@ def shape_of(source: Tensors, name: str, dims: int) -> tuple[int, ...]:
 
 
 def count_layers(source: Tensors, prefix: str) -> int:
-    """How many layers stand under `prefix.0`, `prefix.1`, …"""
+    """The number of layers named `prefix.0`, `prefix.1`, …"""
     dots = prefix.count(".") + 1
     return len({name.split(".")[dots] for name in source if name.startswith(f"{prefix}.")})
 
 
 def heads_of(width: int, tower: str) -> int:
-    """The heads of a tower of this width, each 64 wide."""
+    """The number of heads of a transformer of this width, each 64 wide."""
     if width % HEAD_WIDTH:
         raise ConversionError(f"{tower}: width {width} is not a multiple of {HEAD_WIDTH}")
     return width // HEAD_WIDTH
@@ -97,7 +99,7 @@ def clip_config(
     """The sizes of the vision transformer whose tensors begin with `prefix.`.
 
     Args:
-        heads: by default one for each 64 of the width.
+        heads: by default one per 64 of the width.
     """
     width, _, patch, _ = shape_of(source, f"{prefix}.conv1.weight", 4)
     positions, _ = shape_of(source, f"{prefix}.positional_embedding", 2)

@@ -1,14 +1,18 @@
-"""How far a checkpoint, run by this project, is from its references, stage by stage.
+"""Checks of a checkpoint: its files, its weights, its vocabulary, and this project's computation
+against its references, stage by stage.
 
-Three references: Transformers' `GitForCausalLM` on the same weights, where it is installed; the
-first logits that were published for the released checkpoints; and this model itself, its text fed
-token by token through the cache.
+The references are Transformers' `GitForCausalLM` on the same weights, where it is installed; the
+first logits that were published for the released checkpoints; and this model's own definition, one
+pass over image and text without a cache. A comparison loads the same file on both sides, so it
+finds mistakes of an implementation, not of a file: a flipped weight or swapped layers pass. The
+sha256 of each file protects from those.
 """
 
+import dataclasses
 import json
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +22,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from git_model.checkpoints.native import CONFIG, folder_of, is_checkpoint
-from git_model.config import PreprocessConfig
+from git_model.checkpoints.native import (
+    CONFIG,
+    DIGESTS,
+    digests_of,
+    folder_of,
+    is_checkpoint,
+    read_digests,
+)
+from git_model.config import DecodingOptions, GITConfig, PreprocessConfig, style_preprocess
 from git_model.generation.session import Session
 from git_model.model.git import GIT
 from git_model.preprocessing.image import decode_image, open_image, preprocess
+from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import GITError
-from weights_convert import huggingface
+from git_model.utils.serialize import is_file
+from weights_convert import huggingface, microsoft
 from weights_convert.files import Checkpoint
 from weights_convert.hub import find_folder
 from weights_convert.rules import ConversionError
@@ -34,11 +47,19 @@ PUBLISHED_TOLERANCE = 1e-4  # absolute and relative, as in Transformers' own tes
 
 COCO_CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
 BUS = ("nielsr/textvqa-sample", "bus.png")  # a dataset on the hub, and a file of it
+# Source: Transformers' convert_git_to_pytorch.py, `prepare_video`. The indices follow from the
+# seed and the number of frames, but the logits also need that video and decord's RGB values, and
+# neither can be had without a network.
+VIDEO_NOTE = (
+    "they belong to six random frames (NumPy seed 0) of nielsr/video-demo's eating_spaghetti.mp4, "
+    "decoded by the library decord, which cannot be rebuilt exactly offline"
+)
+UNCACHED = "one uncached pass"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison.
+    """A comparison with a reference.
 
     distance: relative, the largest difference over the largest number; None if not measured.
     note: why it was not measured, or what else to know.
@@ -52,16 +73,42 @@ class Check:
 
     @property
     def failed(self) -> bool:
-        """Whether the two are further apart than they may be; not a number counts as far."""
+        """Whether the distance is above the tolerance; NaN counts as above."""
         return self.distance is not None and not self.distance <= self.tolerance
 
     def __str__(self) -> str:
         if self.distance is None:
             return f"{self.against:22} {self.stage:18} not compared: {self.note}"
         verdict = "TOO FAR" if self.failed else "ok"
-        more = f"  ({self.note})" if self.note else ""
+        note = f"  ({self.note})" if self.note else ""
         limit = f"(at most {self.tolerance:.0e})"
-        return f"{self.against:22} {self.stage:18} {self.distance:8.1e} {limit} {verdict}{more}"
+        return f"{self.against:22} {self.stage:18} {self.distance:8.1e} {limit} {verdict}{note}"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A check of the checkpoint itself, without a reference.
+
+    result: what was measured.
+    problem: what is wrong; empty if nothing is.
+    skipped: why nothing could be checked; empty if it could.
+    """
+
+    subject: str
+    stage: str
+    result: str
+    problem: str = ""
+    skipped: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong."""
+        return bool(self.problem)
+
+    def __str__(self) -> str:
+        verdict = f"not compared: {self.skipped}" if self.skipped else "ok"
+        verdict = f"WRONG: {self.problem}" if self.failed else verdict
+        return f"{self.subject:22} {self.stage:24} {self.result} {verdict}"
 
 
 @torch.inference_mode()
@@ -69,47 +116,128 @@ def verify(
     model: GIT,
     source: str,
     *,
+    tokenizer: Tokenizer | None = None,
     revision: str | None = None,
     released: str | None = None,
     image: Path | None = None,
-) -> Iterator[Check]:
-    """Every comparison that can be made, as it is made.
+) -> Iterator[Check | Inspection]:
+    """Every check that can be made of a checkpoint, each as soon as it is done.
 
     Args:
         model: the checkpoint, opened by this project, in float32 or float64 on the CPU.
         source: where it came from: a folder or a hub id.
-        released: the released checkpoint it is, such as "git-base-coco"; by default told by the
+        tokenizer: the checkpoint's vocabulary, if it has one.
+        released: the name of the released checkpoint, such as "git-base-coco"; by default from the
             hub id.
-        image: the picture that the published logits belong to; fetched if not given.
+        image: the image that the published logits belong to; downloaded if not given.
+
+    Raises:
+        GITError: no checkpoint named `released` was released, or a file cannot be read.
     """
     if released is None and source.startswith("microsoft/"):
         released = source.removeprefix("microsoft/")
-    expected = None if released is None else published_logits(released)
-    draw = torch.Generator().manual_seed(0)
-    config, dtype = model.config, model.dtype
+    logits = None if released is None else published_logits(released)
+    yield from inspect_files(source, revision)
+    yield inspect_weights(model)
+    if tokenizer is not None:
+        yield inspect_vocabulary(tokenizer, model.config)
+    pixels, tokens = random_inputs(model)
+    yield from against_one_pass(model, pixels, tokens)
+    yield from against_transformers(model, source, revision, pixels, tokens)
+    if logits is not None:
+        yield against_published(model, str(released), logits, image)
+
+
+def distance(result: Tensor, reference: Tensor) -> float:
+    """The largest difference over the largest number of the reference."""
+    return ((result - reference).abs().max() / reference.abs().max()).item()
+
+
+def random_inputs(model: GIT) -> tuple[Tensor, Tensor]:
+    """Pixels of two images, or of two clips for a video model, and 8 tokens for each."""
+    rng = torch.Generator().manual_seed(0)
+    config = model.config
     size = config.encoder.image_size
     shape = (2, config.frames, 3, size, size) if config.frames else (2, 3, size, size)
-    pixels = torch.randn(shape, generator=draw, dtype=dtype)
+    pixels = torch.randn(shape, generator=rng, dtype=model.dtype)
     length = min(8, config.decoder.positions)
-    tokens = torch.randint(config.decoder.vocab_size, (2, length), generator=draw)
-    yield cached_against_uncached(model, pixels, tokens)
-    yield from against_transformers(model, source, revision, pixels, tokens)
-    if expected is not None:
-        yield against_published(model, str(released), expected, image)
+    return pixels, torch.randint(config.decoder.vocab_size, (2, length), generator=rng)
 
 
-def distance(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference over the largest number."""
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+# The checkpoint itself
 
 
-def cached_against_uncached(model: GIT, pixels: Tensor, tokens: Tensor) -> Check:
-    """Logits of a text fed token by token against those of one pass."""
-    scene = model.see(pixels)
-    session = Session(model, scene)
+def inspect_files(source: str, revision: str | None = None) -> Iterator[Inspection]:
+    """The sha256 of every file, compared with SHA256SUMS where the folder has one.
+
+    Raises:
+        GITError: SHA256SUMS is damaged, or a file cannot be read.
+    """
+    folder = _folder(source, revision)
+    digests = digests_of(folder)
+    weights = microsoft.find_weights(folder)
+    if weights is not None and weights.parent != folder:
+        inner = digests_of(weights.parent)
+        digests |= {f"{weights.parent.name}/{name}": digest for name, digest in inner.items()}
+    stored = read_digests(folder) if is_file(folder / DIGESTS) else None
+    skipped = f"no {DIGESTS}" if stored is None else ""
+    for name, digest in digests.items():
+        yield Inspection("sha256", name, digest, _difference(name, digest, stored), skipped)
+    for name in sorted((stored or {}).keys() - digests.keys()):
+        yield Inspection("sha256", name, "missing", f"{DIGESTS} lists it")
+
+
+def _difference(name: str, digest: str, stored: Mapping[str, str] | None) -> str:
+    if stored is None or stored.get(name) == digest:
+        return ""
+    return f"{DIGESTS} has {stored[name]}" if name in stored else f"{DIGESTS} does not list it"
+
+
+def inspect_weights(model: GIT) -> Inspection:
+    """Whether every weight is a finite number; the first tensor with another is named."""
+    tensors = model.tensors()
+    for name, tensor in tensors.items():
+        n_wrong = int((~tensor.isfinite()).sum())
+        if n_wrong:
+            problem = f"tensor {name} has {n_wrong:,} weights that are NaN or infinite"
+            return Inspection("weights", "finite", f"{len(tensors)} tensors", problem)
+    return Inspection("weights", "finite", f"{len(tensors)} tensors")
+
+
+def inspect_vocabulary(tokenizer: Tokenizer, config: GITConfig) -> Inspection:
+    """Whether the model has a row for every token, and a token for each of its special ids."""
+    size, vocabulary = config.decoder.vocab_size, tokenizer.vocabulary()
+    result = f"{len(vocabulary)} tokens, vocab_size {size}"
+    unreachable = sorted(index for index in vocabulary.values() if index >= size)
+    if unreachable:
+        problem = f"{len(unreachable)} ids are not below vocab_size, such as {unreachable[0]}"
+        return Inspection("vocabulary", "ids", result, problem)
+    token_of = {index: token for token, index in vocabulary.items()}
+    special = {"bos_id": config.bos_id, "pad_id": config.pad_id}
+    special |= {f"eos_ids[{n}]": index for n, index in enumerate(config.eos_ids)}
+    for name, index in special.items():
+        if index not in token_of:
+            problem = f"{name} is {index}, which is no token of the vocabulary"
+            return Inspection("vocabulary", "ids", result, problem)
+    unnamed = sorted(set(range(size)) - token_of.keys() - set(config.decoding.suppress_tokens))
+    if unnamed:
+        result += f", {len(unnamed)} ids without a token, such as {unnamed[0]}"
+    names = ", ".join(f"{name} {token_of[index]}" for name, index in special.items())
+    return Inspection("vocabulary", "ids", f"{result}; {names}")
+
+
+# Against references
+
+
+def against_one_pass(model: GIT, pixels: Tensor, tokens: Tensor) -> Iterator[Check]:
+    """Logits with a cache, of the session's steps and of `forward`, against those of one pass over
+    image and text together, in which no key or value is reused."""
+    reference = model.one_pass(pixels, tokens)
+    session = Session(model, model.see(pixels))
     steps = [session.step(tokens[:, n : n + 1]) for n in range(tokens.shape[1])]
-    apart = distance(torch.stack(steps, dim=1), model(scene, tokens))
-    return Check("one uncached pass", "cached logits", apart, _tolerance(model))
+    results = {"cached logits": torch.stack(steps, dim=1), "forward logits": model(pixels, tokens)}
+    for stage, logits in results.items():
+        yield Check(UNCACHED, stage, distance(logits, reference), _tolerance(model))
 
 
 def against_transformers(
@@ -122,12 +250,12 @@ def against_transformers(
         yield Check("Transformers", "every stage", None, 0, "pip install transformers")
         return
     name = f"Transformers {transformers.__version__}"
-    if model.config.style != "huggingface":  # theirs runs in one style only, so ours does, too
+    if model.config.style != "huggingface":  # Transformers runs in this style only
         config = model.config.with_style("huggingface")
         model = GIT.from_state(config, model.tensors(), source)
-    theirs, note = _load_theirs(model, source, revision)
-    apart = _stage_by_stage(model, theirs, pixels, tokens)
-    for stage, value in apart.items():
+    reference, note = _load_reference(model, source, revision)
+    distances = _stage_by_stage(model, reference, pixels, tokens)
+    for stage, value in distances.items():
         yield Check(name, stage, value, _tolerance(model), note if stage == "encoder" else "")
 
 
@@ -139,63 +267,75 @@ def published_logits(name: str) -> list[float]:
     Raises:
         ConversionError: no checkpoint of this name was released.
     """
-    published = json.loads(Path(__file__).with_name("released.json").read_text(encoding="utf-8"))
+    text = Path(__file__).with_name("released.json").read_text(encoding="utf-8")
+    published: dict[str, list[float]] = json.loads(text)
     if name not in published:
         raise ConversionError(f"{name} was not released, expected one of {', '.join(published)}")
-    found: list[float] = published[name]
-    return found
+    return published[name]
 
 
 def against_published(model: GIT, name: str, logits: list[float], image: Path | None) -> Check:
-    """The first logits on the picture that they were published for.
+    """The first logits on the image that they were published for.
 
     Raises:
-        ImageError: the picture that was given cannot be read.
+        ImageError: the image that was given cannot be read.
     """
-    against = f"published {name}"
+    reference = f"published {name}"
     if model.config.frames:
-        note = "they belong to six frames of a video that is read with another library"
-        return Check(against, "first logits", None, PUBLISHED_TOLERANCE, note)
+        return Check(reference, "first logits", None, PUBLISHED_TOLERANCE, VIDEO_NOTE)
     try:
-        picture = open_image(image) if image else _fetch(name)
+        picture = open_image(image) if image else _download_image(name)
     except (OSError, GITError) as error:
         if image:
             raise
-        note = f"give its picture with --image ({' '.join(str(error).split())})"
-        return Check(against, "first logits", None, PUBLISHED_TOLERANCE, note)
+        note = f"give its image with --image ({' '.join(str(error).split())})"
+        return Check(reference, "first logits", None, PUBLISHED_TOLERANCE, note)
     size = model.config.encoder.image_size
     pixels = preprocess(picture, PreprocessConfig(short_side=size, crop=(size, size)))
     start = torch.tensor([[model.config.bos_id]])
-    weight = model.decoder.lm_head.bias
-    found = model(pixels[None].to(weight.dtype), start)[0, -1, :3]
-    expected = torch.tensor(logits, dtype=weight.dtype)
-    allowed = PUBLISHED_TOLERANCE * (1 + expected.abs().max()) / expected.abs().max()
-    return Check(against, "first logits", distance(found, expected), allowed.item())
+    result = model(pixels[None].to(model.dtype), start)[0, -1, :3]
+    published = torch.tensor(logits, dtype=model.dtype)
+    tolerance = PUBLISHED_TOLERANCE * (1 + published.abs().max()) / published.abs().max()
+    return Check(reference, "first logits", distance(result, published), tolerance.item())
 
 
 def _tolerance(model: GIT) -> float:
     return TOLERANCE[model.dtype]
 
 
-def _load_theirs(model: GIT, source: str, revision: str | None) -> tuple[Any, str]:
-    """Transformers' model of the same checkpoint, loaded by Transformers where it can be; and what
-    it left unset there, which is filled in from ours."""
+def _folder(source: str, revision: str | None) -> Path:
     folder = folder_of(source)
-    if not is_checkpoint(folder):
-        folder = find_folder(source, revision)
+    return folder if is_checkpoint(folder) else find_folder(source, revision)
+
+
+def _load_reference(model: GIT, source: str, revision: str | None) -> tuple[Any, str]:
+    """Transformers' model of the same checkpoint, which Transformers loads itself if it can, and a
+    note on the tensors that it left unset; those get this model's values."""
+    folder = _folder(source, revision)
     with tempfile.TemporaryDirectory() as temporary:
         if is_checkpoint(folder) or not (folder / CONFIG).is_file():
             folder = Path(temporary) / "hf"
-            huggingface.write_folder(folder, Checkpoint(model.config, model.tensors(), None))
-        theirs, info = _from_pretrained(folder)
-    theirs = theirs.to(model.dtype).eval()
-    # The eager attention of their encoder rounds to float32 in between; this one does not.
-    theirs.config.vision_config._attn_implementation = "sdpa"
+            config = _without_texts(model.config)
+            huggingface.write_folder(folder, Checkpoint(config, model.tensors(), None))
+        reference, info = _from_pretrained(folder)
+    reference = reference.to(model.dtype).eval()
+    # The eager attention of its encoder rounds to float32 in between; this one does not.
+    reference.config.vision_config._attn_implementation = "sdpa"
     unset = sorted(info["missing_keys"])
     state = huggingface.write_state(model.tensors(), model.config)
-    theirs.load_state_dict({name: state[name] for name in unset if name in state}, strict=False)
+    state = {name: state[name] for name in unset if name in state}
+    reference.load_state_dict(state, strict=False)
     note = f"Transformers left {len(unset)} tensors unset, such as {unset[0]}" if unset else ""
-    return theirs, note
+    return reference, note
+
+
+def _without_texts(config: GITConfig) -> GITConfig:
+    """The configuration of the network alone: logits need neither preprocessing nor decoding, and
+    Transformers may lack a setting of those."""
+    images = style_preprocess(
+        "huggingface", image_size=config.encoder.image_size, video=config.frames > 0
+    )
+    return dataclasses.replace(config, preprocess=images, decoding=DecodingOptions())
 
 
 def _from_pretrained(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -203,59 +343,57 @@ def _from_pretrained(folder: Path) -> tuple[Any, dict[str, Any]]:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    found: tuple[Any, dict[str, Any]] = GitForCausalLM.from_pretrained(
+    loaded: tuple[Any, dict[str, Any]] = GitForCausalLM.from_pretrained(
         folder, output_loading_info=True, attn_implementation="eager"
     )
-    return found
+    return loaded
 
 
-def _stage_by_stage(model: GIT, theirs: Any, pixels: Tensor, tokens: Tensor) -> dict[str, float]:
+def _stage_by_stage(model: GIT, reference: Any, pixels: Tensor, tokens: Tensor) -> dict[str, float]:
     """The distance at each stage, in the order of the computation."""
     length = tokens.shape[1]
-    layers = list(theirs.git.encoder.layer)
-    with (
-        _recorded(model.projector, *model.decoder.blocks) as ours,
-        _recorded(theirs.git.visual_projection, *layers) as their_outputs,
-    ):
-        our_logits = model(pixels, tokens)
-        out = theirs(input_ids=tokens, pixel_values=pixels, use_cache=False)
-    (encoded, projected), *_ = ours
-    (their_encoded, their_projected), *_ = their_outputs
-    found = {
-        "encoder": distance(encoded, their_encoded),
-        "projector": distance(projected, their_projected),
+    modules = [model.projector, *model.decoder.blocks]
+    reference_modules = [reference.git.visual_projection, *reference.git.encoder.layer]
+    with _recorded(modules) as calls, _recorded(reference_modules) as reference_calls:
+        logits = model(pixels, tokens)
+        output = reference(input_ids=tokens, pixel_values=pixels, use_cache=False)
+    pairs = list(zip(calls, reference_calls, strict=True))
+    (encoded, projected), (reference_encoded, reference_projected) = pairs[0]
+    distances = {
+        "encoder": distance(encoded, reference_encoded),
+        "projector": distance(projected, reference_projected),
     }
-    for number, ((_, mine), (_, other)) in enumerate(zip(ours[1:], their_outputs[1:], strict=True)):
-        found[f"decoder layer {number}"] = distance(mine, other[:, -length:])
-    return found | {"logits": distance(our_logits, out.logits[:, -length:])}
+    for number, ((_, hidden), (_, reference_hidden)) in enumerate(pairs[1:]):
+        distances[f"decoder layer {number}"] = distance(hidden, reference_hidden[:, -length:])
+    return distances | {"logits": distance(logits, output.logits[:, -length:])}
 
 
 @contextmanager
-def _recorded(*modules: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What each of these modules was given and gave when it ran last."""
-    seen: list[Any] = [None] * len(modules)
+def _recorded(modules: list[nn.Module]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The input and the output of the last call of each of these modules."""
+    calls: list[Any] = [None] * len(modules)
 
-    def hook_for(place: int) -> Any:
+    def hook_for(number: int) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-            seen[place] = inputs[0], output if isinstance(output, Tensor) else output[0]
+            calls[number] = inputs[0], output if isinstance(output, Tensor) else output[0]
 
         return hook
 
     handles = [
-        module.register_forward_hook(hook_for(place)) for place, module in enumerate(modules)
+        module.register_forward_hook(hook_for(number)) for number, module in enumerate(modules)
     ]
     try:
-        yield seen
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _fetch(name: str) -> Image.Image:
-    """The picture on which the logits of a released checkpoint were published."""
+def _download_image(name: str) -> Image.Image:
+    """The image that the logits of a released checkpoint were published for."""
     if name.endswith("-textvqa"):
         from huggingface_hub import hf_hub_download
 
         return open_image(hf_hub_download(*BUS, repo_type="dataset"))
-    with urllib.request.urlopen(COCO_CATS, timeout=20) as answer:
-        return decode_image(answer.read(), COCO_CATS)
+    with urllib.request.urlopen(COCO_CATS, timeout=20) as response:
+        return decode_image(response.read(), COCO_CATS)

@@ -1,1 +1,1 @@
-"""What docs/figures.py draws, by subject."""
+"""The figures that docs/figures.py draws, by subject."""

@@ -1,10 +1,11 @@
-"""Do image tokens need to look at the image tokens after them?
+"""Do image tokens need to attend to the image tokens after them?
 
     python examples/experiments/causal_image.py
 
-In GIT they look at each other freely, in the encoder and in the decoder. Here the decoder's half of
-that is taken away: each image token looks only at those before it, as text tokens do. The encoder
-may have mixed them well enough before; so both ways are tried without its layers, too.
+In GIT image tokens attend to all image tokens, in the encoder and in the decoder. Here the mask of
+the decoder is causal for them, too: an image token attends only to itself and those before it. The
+encoder may have mixed the tokens well enough before; so both masks are also tried without its
+layers.
 """
 
 import torch
@@ -15,16 +16,16 @@ from git_model import GIT
 from git_model.model.attention import KeyValue
 from git_model.model.decoder import TextDecoder
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.training.initialization import start_of
-from git_model.training.loop import Start
+from git_model.training.initialization import initial_model
+from git_model.training.loop import Initializer
 from git_model.training.recipe import Recipe
 
 
-class CausalReader(TextDecoder):
-    """A decoder whose image tokens look only at those before them, and at themselves."""
+class CausalPrefillDecoder(TextDecoder):
+    """A decoder whose image tokens attend only to themselves and to those before them."""
 
-    def read(self, visual: Tensor) -> tuple[KeyValue, ...]:
-        """As `TextDecoder.read`, under a causal mask."""
+    def prefill(self, visual: Tensor) -> tuple[KeyValue, ...]:
+        """As `TextDecoder.prefill`, under a causal mask."""
         n_image = visual.shape[1]
         mask = torch.ones(n_image, n_image, dtype=torch.bool, device=visual.device).tril()
         layers = []
@@ -34,27 +35,27 @@ class CausalReader(TextDecoder):
         return tuple(layers)
 
 
-def start(*, causal: bool, mixed: bool) -> Start:
-    """The same random weights for all variants, of which some parts are left out."""
+def variant(*, causal: bool, encoder_layers: bool) -> Initializer:
+    """The same random weights for all variants; some lack the encoder's layers."""
 
-    def made(recipe: Recipe) -> tuple[GIT, Tokenizer]:
-        model, words = start_of(recipe)
+    def initializer(recipe: Recipe) -> tuple[GIT, Tokenizer]:
+        model, tokenizer = initial_model(recipe)
         if causal:
-            reader = CausalReader(model.config.decoder)
-            reader.load_state_dict(model.decoder.state_dict())
-            model.decoder = reader
-        if not mixed:
+            decoder = CausalPrefillDecoder(model.config.decoder)
+            decoder.load_state_dict(model.decoder.state_dict())
+            model.decoder = decoder
+        if not encoder_layers:
             model.encoder.blocks = nn.ModuleList()
-        return model, words
+        return model, tokenizer
 
-    return made
+    return initializer
 
 
 VARIANTS = [
-    Variant("bidirectional", start(causal=False, mixed=True)),
-    Variant("causal", start(causal=True, mixed=True)),
-    Variant("bidirectional, no encoder layers", start(causal=False, mixed=False)),
-    Variant("causal, no encoder layers", start(causal=True, mixed=False)),
+    Variant("bidirectional", variant(causal=False, encoder_layers=True)),
+    Variant("causal", variant(causal=True, encoder_layers=True)),
+    Variant("bidirectional, no encoder layers", variant(causal=False, encoder_layers=False)),
+    Variant("causal, no encoder layers", variant(causal=True, encoder_layers=False)),
 ]
 main = experiment(__file__, VARIANTS)
 

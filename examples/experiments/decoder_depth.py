@@ -2,29 +2,29 @@
 
     python examples/experiments/decoder_depth.py
 
-In each layer text tokens look at the image, and image tokens at each other, once more.
+In each layer text tokens attend to the image, and image tokens to each other, once more.
 """
 
 from dataclasses import replace
 
-from lab import Variant, experiment, sized
+from lab import Variant, experiment, resized_model
 
 from git_model.config import GITConfig
-from git_model.training.loop import Start
+from git_model.training.loop import Initializer
 
 
-def deep(layers: int) -> Start:
-    """A decoder of so many layers; all else as in the recipe's model."""
+def with_layers(layers: int) -> Initializer:
+    """A decoder of this many layers; all else as in the recipe's model."""
 
     def change(config: GITConfig) -> GITConfig:
         return replace(config, decoder=replace(config.decoder, layers=layers))
 
-    return sized(change)
+    return resized_model(change)
 
 
 VARIANTS = [
-    Variant("1 layer", deep(1)),
-    *(Variant(f"{layers} layers", deep(layers)) for layers in (2, 6)),
+    Variant("1 layer", with_layers(1)),
+    *(Variant(f"{layers} layers", with_layers(layers)) for layers in (2, 6)),
 ]
 main = experiment(__file__, VARIANTS)
 

@@ -1,13 +1,13 @@
-"""Does a model need to be told which frame of a clip is which?
+"""Does a model need temporal embeddings?
 
     python examples/experiments/temporal_embeddings.py
 
-Attention does not know in which order its keys stand. Without temporal embeddings a clip is a bag
-of frames: "moves left" and "moves right" are the same pictures. The encoder is the built-in
-model's, frozen, so that the run is about how frames are read together.
+Attention ignores the order of its keys. Without temporal embeddings a clip is a bag of frames:
+"moves left" and "moves right" have the same frames. The encoder is the built-in model's, frozen, so
+that only the part that combines frames is trained.
 """
 
-from encoder_start import learned
+from encoder_start import pretrained_encoder
 from lab import Variant, experiment
 from torch import nn
 
@@ -16,16 +16,16 @@ from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.recipe import Recipe
 
 
-def untold(recipe: Recipe) -> tuple[GIT, Tokenizer]:
-    """Temporal embeddings that say nothing."""
-    model, words = learned(recipe)
+def zero_temporal(recipe: Recipe) -> tuple[GIT, Tokenizer]:
+    """Temporal embeddings of 0."""
+    model, tokenizer = pretrained_encoder(recipe)
     nn.init.zeros_(model.temporal_embedding)
-    return model, words
+    return model, tokenizer
 
 
 VARIANTS = [
-    Variant("none", untold, {"frozen": ("encoder", "temporal_embedding")}),
-    Variant("learned", learned),
+    Variant("none", zero_temporal, {"frozen": ("encoder", "temporal_embedding")}),
+    Variant("learned", pretrained_encoder),
 ]
 main = experiment(__file__, VARIANTS)
 

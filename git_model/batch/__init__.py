@@ -1,1 +1,1 @@
-"""Texts for a whole data set: what to write about, the run, and where its records go."""
+"""Texts for a whole data set: the inputs, the run over them, and where its records are written."""

@@ -1,12 +1,18 @@
-"""What is done to a caption before it is written: phrases taken out, words put around it."""
+"""From the model's captions to the record that is written: phrases removed, words put around them,
+and texts rejected that are too short, too long or too improbable."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import exp
+from typing import Literal
 
+from git_model.batch.items import Input, OutputRecord
+from git_model.captioner import Caption
 from git_model.utils.errors import ConfigError
 
-# What a model trained on TextCaps says of writing in a picture, mostly invented: kohya's
-# make_captions_by_git.py takes it out with --remove_words. These patterns are our own.
+# What a model trained on TextCaps says of writing in an image, mostly invented: kohya's
+# make_captions_by_git.py removes it with --remove_words. These patterns are our own.
 WRITING = r"(?:words?|letters?|names?|numbers?|text|phrase|slogan|title|initials)(?!\s+of\b)"
 BEARER = r"(?:sign|label|banner|sticker|tag|badge|logo|poster|board|caption|plaque|patch)"
 QUOTED = r"""(?:"[^"]*(?:"|$)|“[^”]*(?:”|$)|'(?:[^']|(?<=\w)'(?=\w))*(?:'|$))"""
@@ -15,27 +21,29 @@ PLACE = (
     r"(?:\s+(?:(?:is|are)\s+)?(?:(?:written|printed)\s+)?(?:on|in|at|across)\s+"
     r"(?:(?:the|its|his|her|their|a)\s+)?\w+(?:\s+of\s+(?:it|(?:the|a)\s+\w+))?)?"
 )
-SAID = rf"\s+(?:{QUOTED}|{PLAIN}){PLACE}"
-SAYINGS = tuple(
+CONTENT = rf"\s+(?:{QUOTED}|{PLAIN}){PLACE}"
+PHRASES_ON_WRITING = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"\b(?:(?:and|that)\s+)?(?:with|has|have|and|featuring|showing)\s+the\s+{WRITING}{SAID}",
+        rf"\b(?:(?:and|that)\s+)?(?:with|has|have|and|featuring|showing)\s+the\s+{WRITING}{CONTENT}",
         rf"\b(?:(?:and|with|has)\s+(?:the|a|an)\s+(?:\w+\s+)?{BEARER}\s+)?"
-        rf"(?:that|which)\s+(?:says?|reads?)(?:\s+the\s+{WRITING})?{SAID}",
+        rf"(?:that|which)\s+(?:says?|reads?)(?:\s+the\s+{WRITING})?{CONTENT}",
         rf"\bsaying\s+{QUOTED}{PLACE}",
     )
 )
 DANGLING = re.compile(r"(?:\s+(?:with|and|that|has|which)|[\s,;])+$", re.IGNORECASE)
 
+Mode = Literal["skip", "overwrite", "append", "prepend"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Wording:
-    """How captions are to read.
+class CaptionFilters:
+    """What is removed from captions and put around them, and their length.
 
     trigger: a word that stands before each, and a comma.
     prefix, postfix: put around each as they are, spaces and all.
-    remove: phrases to take out, in small or capital letters.
-    remove_words: take out what is said of writing in the picture, such as "with the words …".
+    remove: phrases to remove, in small or capital letters.
+    remove_words: remove phrases on writing in the image, such as "with the words …".
     min_words, max_words: how long the model's own part may be.
     """
 
@@ -55,16 +63,16 @@ class Wording:
         if not all(phrase.strip() for phrase in self.remove):
             raise ConfigError("a phrase to remove is empty, expected some words")
 
-    def cleaned(self, text: str) -> str:
-        """A text without the phrases that are to go, and without what dangles where they were."""
+    def clean(self, text: str) -> str:
+        """A text without the phrases to remove, and without what dangles where they were."""
         before = None
-        while text != before:  # what is gone may bring a phrase together
-            before, text = text, self._once(text)
+        while text != before:  # a removal may bring the words of a phrase together
+            before, text = text, self._remove_once(text)
         return text
 
-    def _once(self, text: str) -> str:
+    def _remove_once(self, text: str) -> str:
         shorter = text
-        for pattern in SAYINGS if self.remove_words else ():
+        for pattern in PHRASES_ON_WRITING if self.remove_words else ():
             shorter = pattern.sub(" ", shorter)
         for phrase in self.remove:
             shorter = re.sub(rf"(?<!\w){re.escape(phrase.strip())}(?!\w)", " ", shorter, flags=re.I)
@@ -74,20 +82,92 @@ class Wording:
             " ,;"
         )
 
-    def fault(self, cleaned: str) -> str | None:
-        """Why a cleaned text is not good enough, if so."""
-        n = len(cleaned.split())
+    def fault(self, text: str) -> str | None:
+        """Why a cleaned text is rejected, if so."""
+        n = len(text.split())
         if n < self.min_words:
-            return f"{_words(n)}, expected at least {self.min_words}"
+            return f"{_n_words(n)}, expected at least {self.min_words}"
         if self.max_words is not None and n > self.max_words:
-            return f"{_words(n)}, expected at most {self.max_words}"
+            return f"{_n_words(n)}, expected at most {self.max_words}"
         return None
 
-    def framed(self, cleaned: str) -> str:
-        """A cleaned text with what is put around it."""
-        text = f"{self.prefix}{cleaned}{self.postfix}"
+    def frame(self, text: str) -> str:
+        """A cleaned text with the words around it."""
+        text = f"{self.prefix}{text}{self.postfix}"
         return f"{self.trigger}, {text}" if self.trigger else text
 
 
-def _words(n: int) -> str:
+def _n_words(n: int) -> str:
     return "1 word" if n == 1 else f"{n} words"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordEditor:
+    """Makes an input's record from the model's captions.
+
+    min_confidence: a text below it is rejected.
+    mode: what becomes of a text that is there already.
+    multiple: a record has a list of texts.
+    stamp: what every record carries, such as the model's name.
+    """
+
+    filters: CaptionFilters = field(default_factory=CaptionFilters)
+    min_confidence: float = 0.0
+    mode: Mode = "skip"
+    multiple: bool = False
+    stamp: OutputRecord = field(default_factory=dict)
+
+    def record(
+        self,
+        item: Input,
+        frames: list[int] | None,
+        captions: Sequence[Caption],
+        old_text: str | None,
+    ) -> OutputRecord:
+        """The record of an input.
+
+        Args:
+            frames: the indices of a clip's frames in its file.
+            captions: the model's texts, best first.
+            old_text: the text that is there already.
+
+        Returns:
+            `file_name`; `text`, or `question` and `answer`; `logprob` of the caption and its
+            `confidence`, the geometric mean of its tokens' probabilities; `frames` of a clip;
+            `rejected` with the reason if no text is good enough; and the stamp.
+        """
+        # of captions that are equal once they are cleaned the best
+        cleaned = {self.filters.clean(caption.text): caption for caption in reversed(captions)}
+        cleaned = dict(reversed(cleaned.items()))
+        faults = {text: self._fault(text, caption) for text, caption in cleaned.items()}
+        good = {text: caption for text, caption in cleaned.items() if faults[text] is None}
+        rejected = {} if good else {"rejected": next(iter(faults.values()))}
+        texts = good or cleaned
+        name = "text" if item.question is None else "answer"
+        values: OutputRecord = {
+            name: [self._joined(text, None if rejected else old_text) for text in texts],
+            "logprob": [round(caption.logprob, 6) for caption in texts.values()],
+            "confidence": [round(confidence(caption), 6) for caption in texts.values()],
+        }
+        if not self.multiple:
+            values = {name: rows[0] for name, rows in values.items()}
+        clip = {} if frames is None else {"frames": frames}
+        return item.fields | values | clip | rejected | self.stamp
+
+    def _fault(self, text: str, caption: Caption) -> str | None:
+        """Why a text is rejected, if so."""
+        fault = self.filters.fault(text)
+        if fault is None and confidence(caption) < self.min_confidence:
+            fault = f"confidence {confidence(caption):.3f} is below {self.min_confidence:g}"
+        return fault
+
+    def _joined(self, text: str, old_text: str | None) -> str:
+        text = self.filters.frame(text)
+        if not old_text or self.mode not in ("append", "prepend"):
+            return text
+        return ", ".join((old_text, text) if self.mode == "append" else (text, old_text))
+
+
+def confidence(caption: Caption) -> float:
+    """The geometric mean of the tokens' probabilities: 0 to 1, whatever the length."""
+    return exp(caption.logprob / len(caption.tokens)) if caption.tokens else 0.0

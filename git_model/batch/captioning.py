@@ -1,84 +1,233 @@
-"""From pictures to outcomes: the model is asked about a batch, and its words become records."""
+"""From inputs to outcomes: worker processes load images ahead of the model, which captions them in
+batches of one shape."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 
-from git_model.batch.inputs import Input, Refused
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from git_model.batch.caption_filters import RecordEditor
+from git_model.batch.items import AnyInput, Input, RefusedInput
 from git_model.batch.journal import Outcome
-from git_model.batch.pipeline import Look, stacked
-from git_model.batch.records import Editor, Record, identity
-from git_model.captioner import BatchScene, Captioner
-from git_model.config import DecodingOptions
+from git_model.captioner import MAX_ROWS, Captioner
+from git_model.config import DecodingOptions, GITConfig
+from git_model.data.loader import leave_signals_to_parent
+from git_model.preprocessing.image import group_by_shape, reason_of
+from git_model.preprocessing.inputs import Frames, LoadedImage, load
+from git_model.preprocessing.video import Clip, Sampling
 from git_model.utils.errors import GITError
 
-Found = tuple[Input | Refused, Outcome]
-Before = Callable[[Input], str | None]
+MAX_WAITING = 4  # batches of images that wait for others of their shape
+
+InputGroup = tuple[AnyInput, ...]  # all about one image
+InputOutcome = tuple[AnyInput, Outcome]
 
 
-def nothing(_: Input) -> None:
-    """The text that an input has already: none."""
+@dataclass(frozen=True)
+class LoadedInput:
+    """An image as the model's input, or the reason why it cannot be loaded.
+
+    inputs: what is asked about it.
+    """
+
+    inputs: InputGroup
+    image: LoadedImage | None = None
+    failure: str | None = None
+
+
+class InputDataset(Dataset[LoadedInput]):
+    """From files to pixels: the work of the worker processes."""
+
+    def __init__(self, config: GITConfig, sampling: Sampling = "uniform") -> None:
+        self._config, self._sampling = config, sampling
+
+    def __getitem__(self, inputs: InputGroup) -> LoadedInput:
+        """Load an image; nothing is raised, because one image must not end a run."""
+        first = inputs[0]
+        if isinstance(first, RefusedInput):
+            return LoadedInput(inputs, failure=first.reason)
+        try:
+            return LoadedInput(inputs, self._load(first))
+        except Exception as error:
+            reason, name = reason_of(error), first.name
+            return LoadedInput(inputs, failure=reason if name in reason else f"{name}: {reason}")
+
+    def _load(self, item: Input) -> LoadedImage:
+        media = item.open(self._config.frames, self._sampling)
+        if isinstance(media, Clip):
+            return replace(load(Frames(media.frames), self._config), frames=media.indices)
+        return load(media, self._config)
+
+
+def group_by_image(inputs: Iterable[AnyInput]) -> Iterator[InputGroup]:
+    """Inputs that follow one another and are about one image, together, so that it is loaded once;
+    at most as many as a model answers at a time."""
+    for _, group in groupby(inputs, key=_image_of):
+        while part := tuple(islice(group, MAX_ROWS)):
+            yield part
+
+
+def _image_of(item: AnyInput) -> object:
+    """Equal for inputs about the same image."""
+    return item.location if isinstance(item, Input) else item
+
+
+def load_inputs(
+    groups: Iterable[InputGroup], dataset: InputDataset, *, workers: int = 0, ahead: int = 1
+) -> Iterator[LoadedInput]:
+    """Load the image of each group, in their order.
+
+    Args:
+        workers: processes that load ahead; 0: this one loads. One that dies, as when memory is
+            short, costs the image that kills it, not the run.
+        ahead: images that they load together before they wait for the model.
+    """
+    if workers == 0:
+        yield from map(dataset.__getitem__, groups)
+        return
+    groups, sent = iter(groups), deque[InputGroup]()
+    while True:
+        try:
+            for loaded in _loader(_recorded(groups, sent), dataset, workers, ahead):
+                sent.popleft()
+                yield loaded
+            return
+        except RuntimeError as error:
+            if not _is_death(error):
+                raise
+        while sent:
+            yield _load_alone(sent.popleft(), dataset)
+
+
+def _recorded(groups: Iterator[InputGroup], sent: deque[InputGroup]) -> Iterator[InputGroup]:
+    """Groups on their way to the workers; `sent` has those that are not back."""
+    for group in groups:
+        sent.append(group)
+        yield group
+
+
+def _loader(
+    groups: Iterable[InputGroup], dataset: InputDataset, workers: int, ahead: int
+) -> DataLoader[LoadedInput]:
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=groups,
+        num_workers=workers,
+        prefetch_factor=-(-ahead // workers),  # of each
+        worker_init_fn=leave_signals_to_parent,
+        generator=torch.Generator(),  # or else it takes a number that sampling would get
+    )
+
+
+def _load_alone(group: InputGroup, dataset: InputDataset) -> LoadedInput:
+    """Load an image that may have killed the worker that loaded it."""
+    try:
+        return next(iter(_loader([group], dataset, workers=1, ahead=1)))
+    except RuntimeError as error:
+        if not _is_death(error):
+            raise
+        reason = reason_of(error).rstrip(".")
+        failure = f"{group[0].name}: the process that loaded it was ended: {reason}"
+        return LoadedInput(group, failure=failure)
+
+
+def _is_death(error: RuntimeError) -> bool:
+    return str(error).startswith("DataLoader worker")
+
+
+def one_shape_batches(stream: Iterable[LoadedInput], size: int) -> Iterator[list[LoadedInput]]:
+    """Batches of at most `size` images of one shape, each with the failures that came meanwhile."""
+    waiting: list[LoadedInput] = []
+    failed: list[LoadedInput] = []
+    for loaded in stream:
+        (failed if loaded.image is None else waiting).append(loaded)
+        groups = _shape_groups(waiting)
+        full = next((group for group in groups if len(group) == size), None)
+        if full is None and len(waiting) >= MAX_WAITING * size:
+            full = groups[0]  # not full, but its first image has waited longest
+        if full is not None or len(failed) >= size:
+            batch, waiting = _split(waiting, full or [])
+            yield failed + batch
+            failed = []
+    while waiting or failed:
+        groups = _shape_groups(waiting)
+        batch, waiting = _split(waiting, groups[0] if groups else [])
+        yield failed + batch
+        failed = []
+
+
+def _shape_groups(loaded: Sequence[LoadedInput]) -> list[list[int]]:
+    return group_by_shape([item.image.pixels for item in loaded if item.image is not None])
+
+
+def _split(
+    loaded: Sequence[LoadedInput], positions: Sequence[int]
+) -> tuple[list[LoadedInput], list[LoadedInput]]:
+    """Those at these positions, and the others."""
+    others = [item for position, item in enumerate(loaded) if position not in positions]
+    return [loaded[position] for position in positions], others
+
+
+def no_text(_: Input) -> None:
+    """The old text of an input: none."""
 
 
 @dataclass
-class Author:
-    """A model, what it is asked, and who edits what it says.
+class BatchCaptioner:
+    """Captions batches of images, or answers questions about them.
 
-    Args:
-        before: the text that an input has already.
-
-    Attributes:
-        busy: seconds in which the model worked.
+    editor: makes the records.
+    old_text: the text that an input has already, if any.
+    busy_seconds: how long the model worked.
     """
 
-    git: Captioner
+    captioner: Captioner
     decoding: DecodingOptions
-    editor: Editor
-    before: Before = nothing
-    busy: float = field(default=0.0, init=False)
+    editor: RecordEditor
+    old_text: Callable[[Input], str | None] = no_text
+    busy_seconds: float = field(default=0.0, init=False)
 
-    def outcomes(self, batch: Sequence[Look]) -> list[Found]:
-        """What becomes of the inputs of a batch, whose pictures have one shape."""
+    def outcomes(self, batch: Sequence[LoadedInput]) -> list[InputOutcome]:
+        """The outcomes of the inputs of a batch, whose images have one shape."""
         failures = {
-            item: look.failure or self._fault(item) for look in batch for item in look.asked
+            item: loaded.failure or self._fault(item) for loaded in batch for item in loaded.inputs
         }
-        found: list[Found] = [
-            (item, Outcome(identity(item), failure=failure))
+        outcomes: list[InputOutcome] = [
+            (item, Outcome(item.identity, failure=failure))
             for item, failure in failures.items()
             if failure is not None
         ]
-        seen = [look for look in batch if look.pixels is not None]
-        asked = [
-            [one for one in look.asked if isinstance(one, Input) and failures[one] is None]
-            for look in seen
-        ]
-        if any(asked):
-            records = self._records(seen, asked)
-            found += [(item, Outcome(identity(item), record)) for item, record in records]
-        return found
+        rows: list[tuple[LoadedImage, list[Input]]] = []
+        for loaded in batch:
+            items = [item for item in loaded.inputs if failures[item] is None]
+            answerable = [item for item in items if isinstance(item, Input)]
+            if loaded.image is not None and answerable:
+                rows.append((loaded.image, answerable))
+        return outcomes + (self._captioned(rows) if rows else [])
 
-    def _fault(self, item: Input | Refused) -> str | None:
-        """Why the model cannot be asked this, if so."""
+    def _fault(self, item: AnyInput) -> str | None:
+        """Why the model cannot answer this, if so."""
         try:
-            self.git.prompt(item.question if isinstance(item, Input) else None)
+            self.captioner.prompt(item.question if isinstance(item, Input) else None)
             return None
         except GITError as error:
             return f"{item.name}: {error}"
 
-    def _records(
-        self, seen: Sequence[Look], asked: Sequence[Sequence[Input]]
-    ) -> list[tuple[Input, Record]]:
-        """What the model says about pictures, each of which it reads once."""
+    def _captioned(self, rows: Sequence[tuple[LoadedImage, Sequence[Input]]]) -> list[InputOutcome]:
+        """The outcomes of images with their inputs; each image is encoded once."""
         start = time.monotonic()
-        pixels = stacked(seen, self.git.model.device)
-        questions = [[item.question for item in row] for row in asked]
-        scene = BatchScene(
-            ((list(range(len(pixels))), self.git.see_pixels(pixels)),), (None,) * len(pixels)
-        )
-        replies = self.git.generate(scene, questions, self.decoding)
-        self.busy += time.monotonic() - start
-        return [
-            (item, self.editor.record(item, look.frames, texts, self.before(item)))
-            for look, items, row in zip(seen, asked, replies, strict=True)
-            for item, texts in zip(items, row, strict=True)
-        ]
+        scene = self.captioner.see_batch([image for image, _ in rows])
+        questions = [[item.question for item in items] for _, items in rows]
+        captions = self.captioner.generate(scene, questions, self.decoding)
+        self.busy_seconds += time.monotonic() - start
+        outcomes: list[InputOutcome] = []
+        for (image, items), texts_of_items in zip(rows, captions, strict=True):
+            for item, texts in zip(items, texts_of_items, strict=True):
+                record = self.editor.record(item, image.frames, texts, self.old_text(item))
+                outcomes.append((item, Outcome(item.identity, record)))
+        return outcomes

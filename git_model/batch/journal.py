@@ -1,8 +1,8 @@
-"""What a run over a data set has done so far: for each input a record or a failure, kept on disk.
+"""The journal of a run: for each input a record or a failure, kept on disk.
 
 Every process of a run writes an SQLite file of its own into the run's folder, a transaction for
-each batch: a process may be killed at any moment, and a batch is noted whole or not at all. Whoever
-goes on reads all the files, whatever the number of processes that wrote them.
+each batch: a process may be killed at any moment, and a batch is noted whole or not at all. A run
+that continues reads all the files, whatever the number of processes that wrote them.
 """
 
 import json
@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from git_model.batch.records import Record
+from filelock import FileLock, Timeout
+
+from git_model.batch.items import OutputRecord
 from git_model.utils.errors import GITError
 
-PATIENCE = 60.0  # seconds, for another process to end its transaction
+LOCK_TIMEOUT = 60.0  # seconds, for another process to end its transaction
 TABLE = """CREATE TABLE IF NOT EXISTS outcome
     (number INTEGER PRIMARY KEY, key BLOB UNIQUE, record TEXT, failure TEXT, settled INTEGER)"""
-NOTE = """INSERT INTO outcome (key, record, failure, settled) VALUES (?, ?, ?, ?)
+INSERT = """INSERT INTO outcome (key, record, failure, settled) VALUES (?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE
     SET record = excluded.record, failure = excluded.failure, settled = excluded.settled"""
-COLUMNS = "SELECT key, record, failure, settled FROM outcome"
+SELECT = "SELECT key, record, failure, settled FROM outcome"
 
 
 class JournalError(GITError):
@@ -31,58 +33,58 @@ class JournalError(GITError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an input: a record, or a failure in one line.
+    """The outcome of an input: a record, or a failure in one line.
 
-    settled: whether what is written at once, such as a text beside the picture, is written.
+    is_settled: whether a text that is to be written at once, as one beside its image, is written.
     """
 
     key: bytes
-    record: Record | None = None
+    record: OutputRecord | None = None
     failure: str | None = None
-    settled: bool = True
+    is_settled: bool = True
 
 
 class Journal:
-    """The outcomes in some SQLite files; the first is the one that is written.
+    """The outcomes in some SQLite files, of which the first is written.
 
-    It may be asked in one thread while another notes.
+    One thread may ask while another notes.
     """
 
-    def __init__(self, files: list[sqlite3.Connection], where: str) -> None:
-        self._files, self._where = files, where
+    def __init__(self, files: list[sqlite3.Connection], name: str) -> None:
+        self._files, self._name = files, name
         self._lock = Lock()
 
     def find(self, key: bytes) -> Outcome | None:
-        """What became of an input, if anything did: in the end, if a process has settled what
+        """The outcome of an input, if it has one: a settled one, if a process has settled what
         another left."""
-        found = None
+        outcome = None
         with self._guarded():
             for file in self._files:
-                row = file.execute(f"{COLUMNS} WHERE key = ?", (key,)).fetchone()
-                if row is not None and (found is None or not found.settled):
-                    found = _outcome(*row)
-        return found
+                row = file.execute(f"{SELECT} WHERE key = ?", (key,)).fetchone()
+                if row is not None and (outcome is None or not outcome.is_settled):
+                    outcome = _outcome(*row)
+        return outcome
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
-        """Note what became of some inputs: all of it, or nothing if that fails."""
+        """Note the outcomes of some inputs: all of them, or none if that fails."""
         rows = (
             (
-                one.key,
-                None if one.record is None else json.dumps(one.record, allow_nan=False),
-                one.failure,
-                one.settled,
+                outcome.key,
+                None if outcome.record is None else json.dumps(outcome.record, allow_nan=False),
+                outcome.failure,
+                outcome.is_settled,
             )
-            for one in outcomes
+            for outcome in outcomes
         )
         with self._guarded(), self._files[0] as transaction:
-            transaction.executemany(NOTE, rows)
+            transaction.executemany(INSERT, rows)
 
     def __iter__(self) -> Iterator[Outcome]:
         """All outcomes: file by file, in the order in which they were noted. Not while another
         thread notes."""
         for file in self._files:
             with self._guarded():
-                rows = file.execute(f"{COLUMNS} ORDER BY number")
+                rows = file.execute(f"{SELECT} ORDER BY number")
             yield from (_outcome(*row) for row in rows)
 
     @contextmanager
@@ -91,7 +93,7 @@ class Journal:
             try:
                 yield
             except sqlite3.Error as error:
-                raise JournalError(f"{self._where}: {error}") from None
+                raise JournalError(f"{self._name}: {error}") from None
 
 
 @contextmanager
@@ -102,19 +104,19 @@ def open_journal(file: Path) -> Iterator[Journal]:
         JournalError: a file is damaged, or the disk refuses.
     """
     others = sorted(path for path in file.parent.glob("*.sqlite") if path != file)
-    opened: list[sqlite3.Connection] = []
+    connections: list[sqlite3.Connection] = []
     try:
         for path in (file, *others):
-            opened.append(_connect(path))
-        yield Journal(opened, str(file.parent))
+            connections.append(_connect(path))
+        yield Journal(connections, str(file.parent))
     finally:
-        for connection in opened:
+        for connection in connections:
             connection.close()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, check_same_thread=False)
         connection.execute(TABLE)
     except sqlite3.Error as error:
         raise JournalError(f"{path}: {error}: expected the journal of a run") from None
@@ -125,25 +127,82 @@ def _outcome(key: bytes, record: str | None, failure: str | None, settled: int) 
     return Outcome(key, None if record is None else json.loads(record), failure, bool(settled))
 
 
-class Seen:
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, as one process has it open.
+
+    path: it lies beside the sink until that is complete.
+    rank: of the process.
+    journal: the outcomes so far, of all processes; this process adds its own.
+    old: the records that the sink had before the run.
+    """
+
+    path: Path
+    rank: int
+    journal: Journal
+    old: Journal
+
+    @property
+    def journal_path(self) -> Path:
+        """The file that this process writes."""
+        return journal_path(self.path, self.rank)
+
+
+@contextmanager
+def open_run(folder: Path, rank: int) -> Iterator[RunFolder]:
+    """Open a prepared run's folder for one process.
+
+    Raises:
+        GITError: another process has it open already.
+    """
+    with (
+        _locked(folder / f"{rank}.lock"),
+        open_journal(journal_path(folder, rank)) as journal,
+        open_journal(old_records_path(folder)) as old,
+    ):
+        yield RunFolder(folder, rank, journal, old)
+
+
+def journal_path(folder: Path, rank: int) -> Path:
+    """The file of a process."""
+    return folder / f"{rank}.sqlite"
+
+
+def old_records_path(folder: Path) -> Path:
+    """The file of the records that the sink had before the run."""
+    return folder / "old" / "records.sqlite"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise GITError(
+            f"{path.parent}: another run writes here, expected to be the only one"
+        ) from None
+
+
+class DiskSet:
     """A set of keys in a temporary file, however many there are."""
 
     def __init__(self, file: sqlite3.Connection) -> None:
         self._file = file
 
     def add(self, key: bytes) -> bool:
-        """Whether a key is new to the set; from now on it is not."""
+        """Add a key; whether it is new."""
         try:
-            query = "INSERT OR IGNORE INTO seen VALUES (?)"
+            query = "INSERT OR IGNORE INTO keys VALUES (?)"
             return self._file.execute(query, (key,)).rowcount == 1
         except sqlite3.Error as error:
             raise JournalError(f"the folder of temporary files: {error}") from None
 
 
 @contextmanager
-def seen() -> Iterator[Seen]:
+def disk_set() -> Iterator[DiskSet]:
     """An empty set."""
     with closing(sqlite3.connect("", isolation_level=None)) as file:  # "": a file without a name
-        file.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        file.execute("BEGIN")  # one transaction, for nothing of it is to last
-        yield Seen(file)
+        file.execute("CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        file.execute("BEGIN")  # one transaction, because nothing of it is to last
+        yield DiskSet(file)

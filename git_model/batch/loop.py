@@ -1,9 +1,9 @@
 """Captions, or answers, for a whole data set, of which no line may be lost.
 
-A run walks over the inputs. Those without an outcome are read, in batches of pictures of one shape,
-and what became of a batch is noted in the journal while the model works on the next one. A run that
-is killed goes on where its journal ends, on any number of processes. `files.py` has what
-comes before and after.
+A run walks over the inputs. Those without an outcome are loaded, in batches of images of one shape,
+and the outcomes of a batch are noted in the journal while the model works on the next one. A run
+that is killed continues where its journal ends, on any number of processes. `run.py` has what comes
+before and after.
 """
 
 import time
@@ -15,14 +15,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from git_model.batch.caption_filters import Wording
-from git_model.batch.captioning import Author, Found
-from git_model.batch.files import Run
-from git_model.batch.inputs import Input, Refused
-from git_model.batch.journal import Outcome, Seen, seen
-from git_model.batch.pipeline import Look, Reader, batches, by_picture, looks
-from git_model.batch.records import Editor, Mode, identity, text_in
-from git_model.batch.sinks import Target
+from git_model.batch.caption_filters import CaptionFilters, Mode, RecordEditor
+from git_model.batch.captioning import (
+    BatchCaptioner,
+    InputDataset,
+    InputOutcome,
+    LoadedInput,
+    group_by_image,
+    load_inputs,
+    one_shape_batches,
+)
+from git_model.batch.items import AnyInput, Input, RefusedInput, record_text
+from git_model.batch.journal import DiskSet, Outcome, RunFolder, disk_set
+from git_model.batch.sinks import Sink
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
 from git_model.preprocessing.video import Sampling
@@ -33,155 +38,159 @@ from git_model.utils.errors import GITError
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """How a data set is read and written about."""
+    """How a data set is read and captioned."""
 
     decoding: DecodingOptions
-    wording: Wording = field(default_factory=Wording)
+    filters: CaptionFilters = field(default_factory=CaptionFilters)
     min_confidence: float = 0.0  # a text below it is rejected
-    mode: Mode = "skip"  # what to do where there is a text already
-    batch_size: int = 8  # pictures that are read together
-    workers: int = 1  # processes that read ahead
-    sampling: Sampling = "uniform"  # which frames of a clip
+    mode: Mode = "skip"  # what becomes of a text that is there already
+    batch_size: int = 8  # images that are encoded together
+    workers: int = 1  # processes that load images ahead
+    sampling: Sampling = "uniform"  # the frames of a clip
 
 
 @dataclass
 class Tally:
-    """What a run did with its inputs."""
+    """How many inputs came to which end, and how long it took."""
 
     written: int = 0  # got a text
-    rejected: int = 0  # got one that is not good enough
+    rejected: int = 0  # got a text that is not good enough
     failed: int = 0
     kept: int = 0  # had a text before the run
-    done: int = 0  # were dealt with before the run was interrupted
-    busy: float = 0.0  # seconds in which the model worked
+    done_before: int = 0  # had an outcome when the run continued
+    busy_seconds: float = 0.0  # in which the model worked
     seconds: float = 0.0  # from first to last
 
     def add(self, other: "Tally") -> None:
-        """Count what another did, too."""
+        """Add another's counts to these."""
         for item in fields(self):
             setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
 
 
 @dataclass
-class Batch:
+class BatchJob:
     """One process's part of a run.
 
-    Args:
-        editor: makes the records.
-        run: what is done; what is done now is noted there.
-        stop: once it is asked, the run ends after the batch at hand.
+    editor: makes the records.
+    run: the outcomes so far; this job notes its own there.
+    stop: once it is received, the run ends after the batch at hand.
     """
 
-    git: Captioner
+    captioner: Captioner
     options: BatchOptions
-    editor: Editor
-    target: Target
-    run: Run
+    editor: RecordEditor
+    sink: Sink
+    run: RunFolder
     group: ProcessGroup
     stop: StopRequest
     tally: Tally = field(default_factory=Tally, init=False)
 
-    def write(self, inputs: Iterable[Input | Refused], *, progress: bool = False) -> None:
-        """Give an outcome to each input that falls to this process; `tally` counts them.
+    def execute(self, inputs: Iterable[AnyInput], *, progress: bool = False) -> None:
+        """Give an outcome to each input of this process's part; `tally` counts them.
 
         Args:
             inputs: walked twice, first to count them.
             progress: draw a bar on stderr, if it is a terminal.
 
         Raises:
-            GITError: it was asked to stop, or the disk is full. What is done is noted.
+            GITError: the run is asked to stop, or the disk is full. What is done is noted.
         """
         start = time.monotonic()
-        author = Author(self.git, self.options.decoding, self.editor, self._before)
-        total = sum(1 for _ in self._mine(inputs))
+        model = BatchCaptioner(self.captioner, self.options.decoding, self.editor, self._old_text)
+        total = sum(1 for _ in self._part(inputs))
         bar = tqdm(total=total, unit="input", disable=None if progress else True)
-        with bar, seen() as met, ThreadPoolExecutor(1) as writer:
+        with bar, disk_set() as keys, ThreadPoolExecutor(1) as writer:
             writing = writer.submit(Tally)
-            for batch in self._batches(self._todo(inputs, met, bar)):
-                found = author.outcomes(batch)
+            for batch in self._batches(self._pending(inputs, keys, bar)):
+                outcomes = model.outcomes(batch)
                 self.tally.add(writing.result())  # of the batch before
-                writing = writer.submit(self._keep, found)
-                bar.update(len(found))
+                writing = writer.submit(self._note, outcomes)
+                bar.update(len(outcomes))
                 if self.stop.received:
-                    raise GITError("stopped, as it was asked; the same command goes on from here")
+                    raise GITError("stopped, as it was asked; the same command continues the run")
             self.tally.add(writing.result())
-        self.tally.add(Tally(busy=author.busy, seconds=time.monotonic() - start))
+        seconds = time.monotonic() - start
+        self.tally.add(Tally(busy_seconds=model.busy_seconds, seconds=seconds))
 
-    def _batches(self, todo: Iterable[Input | Refused]) -> Iterator[list[Look]]:
-        reader = Reader(self.git.model.config, self.options.sampling)
+    def _batches(self, pending: Iterable[AnyInput]) -> Iterator[list[LoadedInput]]:
+        dataset = InputDataset(self.captioner.model.config, self.options.sampling)
         size, workers = self.options.batch_size, self.options.workers
-        return batches(looks(by_picture(todo), reader, workers=workers, ahead=2 * size), size)
+        loaded = load_inputs(group_by_image(pending), dataset, workers=workers, ahead=2 * size)
+        return one_shape_batches(loaded, size)
 
-    def _mine(self, inputs: Iterable[Input | Refused]) -> Iterator[Input | Refused]:
-        """This process's part: all or nothing of what is about a picture, in any order of them."""
+    def _part(self, inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
+        """This process's part: all or no inputs about an image, in whatever order they come."""
         for item in inputs:
             number = zlib.crc32(item.key.encode("utf-8", "surrogateescape"))
             if number % self.group.size == self.group.rank:
                 yield item
 
-    def _todo(
-        self, inputs: Iterable[Input | Refused], met: Seen, bar: "tqdm[Any]"
-    ) -> Iterator[Input | Refused]:
+    def _pending(
+        self, inputs: Iterable[AnyInput], keys: DiskSet, bar: "tqdm[Any]"
+    ) -> Iterator[AnyInput]:
         """The inputs without an outcome, each once."""
-        for item in self._mine(inputs):
-            key = identity(item)
-            known = self.run.journal.find(key)
-            if known is None and met.add(key) and not self._is_kept(item):
+        for item in self._part(inputs):
+            outcome = self.run.journal.find(item.identity)
+            if outcome is None and keys.add(item.identity) and not self._keeps_text(item):
                 yield item
                 continue
-            if known is not None:
-                self.tally.done += 1
-                if not known.settled:  # killed before the text was written beside the picture
-                    self._settle([(item, known)])
+            if outcome is not None:
+                self.tally.done_before += 1
+                if not outcome.is_settled:  # killed before the text was written beside the image
+                    self._settle([(item, outcome)])
             bar.update()
 
-    def _is_kept(self, item: Input | Refused) -> bool:
+    def _keeps_text(self, item: AnyInput) -> bool:
         """Whether an input has a text already, which is to stay."""
-        kept = (
+        keeps = (
             self.options.mode == "skip"
             and isinstance(item, Input)
-            and self._before(item) is not None
+            and self._old_text(item) is not None
         )
-        self.tally.kept += kept
-        return kept
+        self.tally.kept += keeps
+        return keeps
 
-    def _before(self, item: Input) -> str | None:
+    def _old_text(self, item: Input) -> str | None:
         """The text that an input had before the run."""
-        old = self.run.old.find(identity(item))
+        old = self.run.old.find(item.identity)
         if old is None or old.record is None:
-            return self.target.known(item)
-        return text_in(old.record)
+            return self.sink.old_text(item)
+        return record_text(old.record)
 
-    def _keep(self, found: Sequence[Found]) -> Tally:
-        """Note what became of a batch; write what is to be written at once."""
-        unsettled = self.target.at_once
-        found = [(item, replace(outcome, settled=not unsettled)) for item, outcome in found]
-        self.run.journal.note(outcome for _, outcome in found)
-        return _counted(self._settle(found))
+    def _note(self, outcomes: Sequence[InputOutcome]) -> Tally:
+        """Note the outcomes of a batch; write what is to be written at once."""
+        outcomes = [
+            (item, replace(outcome, is_settled=not self.sink.writes_at_once))
+            for item, outcome in outcomes
+        ]
+        self.run.journal.note(outcome for _, outcome in outcomes)
+        return _count(self._settle(outcomes))
 
-    def _settle(self, found: Sequence[Found]) -> list[Outcome]:
+    def _settle(self, outcomes: Sequence[InputOutcome]) -> list[Outcome]:
         """Write the texts that have not been written yet, and note that they are."""
         settled = [
-            outcome if outcome.settled else self._written(item, outcome) for item, outcome in found
+            outcome if outcome.is_settled else self._write(item, outcome)
+            for item, outcome in outcomes
         ]
-        if any(not outcome.settled for _, outcome in found):
+        if any(not outcome.is_settled for _, outcome in outcomes):
             self.run.journal.note(settled)
         return settled
 
-    def _written(self, item: Input | Refused, outcome: Outcome) -> Outcome:
-        """An outcome whose text has been written, or the failure to do so."""
-        if isinstance(item, Refused) or outcome.record is None or "rejected" in outcome.record:
-            return replace(outcome, settled=True)
+    def _write(self, item: AnyInput, outcome: Outcome) -> Outcome:
+        """The outcome once its text is written, or the failure to do so."""
+        record = outcome.record
+        if isinstance(item, RefusedInput) or record is None or "rejected" in record:
+            return replace(outcome, is_settled=True)
         try:
-            self.target.write(item, outcome.record)
-            return replace(outcome, settled=True)
+            self.sink.write(item, record)
+            return replace(outcome, is_settled=True)
         except DiskFullError:
             raise
         except GITError as error:
             return Outcome(outcome.key, failure=str(error))
 
 
-def _counted(outcomes: Iterable[Outcome]) -> Tally:
+def _count(outcomes: Iterable[Outcome]) -> Tally:
     tally = Tally()
     for outcome in outcomes:
         if outcome.record is None:

@@ -1,8 +1,8 @@
 """The same captions on a cluster: a pipeline of Ray Data from files to Parquet.
 
-Ray spreads the reading of pictures over processes, and the captions over a pool of actors that have
-a model each; what a lost machine had is done again. Unlike a run of `run.py` it does not go
-on where it was ended. Needs the extra `ray`.
+Ray spreads the loading of images over processes, and the captioning over a pool of actors that have
+a model each; it repeats the work of a lost machine. Unlike a run of `run.py` it does not continue
+where it was ended. Needs the extra `ray`.
 """
 
 import logging
@@ -11,11 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from git_model.batch.captioning import Author
-from git_model.batch.inputs import Input, Refused
+from git_model.batch.caption_filters import RecordEditor
+from git_model.batch.captioning import (
+    BatchCaptioner,
+    InputDataset,
+    group_by_image,
+    one_shape_batches,
+)
+from git_model.batch.items import AnyInput, OutputRecord
+from git_model.batch.journal import Outcome
 from git_model.batch.loop import BatchOptions
-from git_model.batch.pipeline import Reader, batches, by_picture
-from git_model.batch.records import Editor, Record, about
 from git_model.batch.sink_tables import arrow_table, read_parquet
 from git_model.captioner import Captioner
 from git_model.config import GITConfig
@@ -25,50 +30,50 @@ from git_model.utils.errors import GITError
 Columns = dict[str, Any]  # a batch in Ray: a list of values under each name
 
 
-class Looking:
+class LoadStep:
     """The first step: from files to pixels."""
 
     def __init__(self, config: GITConfig, options: BatchOptions) -> None:
-        self._reader = Reader(config, options.sampling)
+        self._dataset = InputDataset(config, options.sampling)
 
-    def __call__(self, batch: Columns) -> Columns:
-        """{"asked": …} -> {"look": …}"""
-        return {"look": [self._reader[asked] for asked in batch["asked"]]}
+    def __call__(self, columns: Columns) -> Columns:
+        """{"group": …} -> {"loaded": …}"""
+        return {"loaded": [self._dataset[group] for group in columns["group"]]}
 
 
-class Writing:
+class CaptionStep:
     """The second step: an actor with a model, made by Ray in a process of its own."""
 
     def __init__(
-        self, open_model: Callable[[], Captioner], options: BatchOptions, editor: Editor
+        self, open_model: Callable[[], Captioner], options: BatchOptions, editor: RecordEditor
     ) -> None:
-        self._author = Author(open_model(), options.decoding, editor)
-        self._size = options.batch_size
+        self._captioner = BatchCaptioner(open_model(), options.decoding, editor)
+        self._batch_size = options.batch_size
 
-    def __call__(self, batch: Columns) -> Any:
-        """{"look": …} -> an Arrow table with a row for each input, in their order."""
-        parts = batches(batch["look"], self._size)
-        found = dict(pair for part in parts for pair in self._author.outcomes(part))
-        order = [item for look in batch["look"] for item in look.asked]
-        records = [found[item].record or _failed(item, found[item].failure) for item in order]
-        return arrow_table(records, several=self._author.editor.several)
-
-
-def _failed(item: Input | Refused, reason: str | None) -> Record:
-    return about(item) | {"error": reason}
+    def __call__(self, columns: Columns) -> Any:
+        """{"loaded": …} -> an Arrow table with a row for each input, in their order."""
+        batches = one_shape_batches(columns["loaded"], self._batch_size)
+        outcomes = dict(pair for batch in batches for pair in self._captioner.outcomes(batch))
+        order = [item for loaded in columns["loaded"] for item in loaded.inputs]
+        records = [_record(item, outcomes[item]) for item in order]
+        return arrow_table(records, multiple=self._captioner.editor.multiple)
 
 
-def write_with_ray(
+def _record(item: AnyInput, outcome: Outcome) -> OutputRecord:
+    return outcome.record or item.fields | {"error": outcome.failure}
+
+
+def caption_with_ray(
     config: GITConfig,
     open_model: Callable[[], Captioner],
-    inputs: Iterable[Input | Refused],
+    inputs: Iterable[AnyInput],
     out: Path,
     options: BatchOptions,
-    editor: Editor,
+    editor: RecordEditor,
     *,
     gpu: bool = False,
-) -> Iterator[Record]:
-    """Write about all inputs, into a new folder of Parquet files, in their order.
+) -> Iterator[OutputRecord]:
+    """Caption all inputs into a new folder of Parquet files, in their order.
 
     Args:
         config: the model's.
@@ -84,14 +89,14 @@ def write_with_ray(
     old = ("*.parquet",) if options.mode == "overwrite" else ()
     with _ray(out) as ray, new_folder(out, replaces=old) as folder:
         resources = ray.cluster_resources()
-        actors = resources.get("GPU", 0) if gpu else resources["CPU"] // 4
-        rows = ray.data.from_items([{"asked": asked} for asked in by_picture(inputs)])
-        rows = rows.map_batches(Looking(config, options), batch_size=options.batch_size)
+        n_actors = resources.get("GPU", 0) if gpu else resources["CPU"] // 4
+        rows = ray.data.from_items([{"group": group} for group in group_by_image(inputs)])
+        rows = rows.map_batches(LoadStep(config, options), batch_size=options.batch_size)
         rows = rows.map_batches(
-            Writing,
+            CaptionStep,
             fn_constructor_args=(open_model, options, editor),
             batch_size=4 * options.batch_size,  # of several shapes
-            compute=ray.data.ActorPoolStrategy(size=max(1, int(actors))),
+            compute=ray.data.ActorPoolStrategy(size=max(1, int(n_actors))),
             num_gpus=int(gpu),
         )
         rows.write_parquet(str(folder))

@@ -1,39 +1,58 @@
-"""A run over a data set from its first input to its last file, by one process or by many."""
+"""A run over a data set from its first input to its last file, by one process or by many.
+
+While a run is on its way, everything about it lies in a folder beside its sink, named `….run`: the
+journals, the settings it was begun with, and the records that the sink had before. The folder is
+removed when the sink is complete.
+"""
 
 import json
+import shutil
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import TextIO
 
 import torch
 
-from git_model.batch.files import beside, close, finish, open_run, prepare
-from git_model.batch.inputs import Input, Refused
-from git_model.batch.loop import Batch, BatchOptions, Tally
-from git_model.batch.records import Editor, Record
-from git_model.batch.sinks import Target
+from git_model.batch.caption_filters import RecordEditor
+from git_model.batch.items import AnyInput, Input, OutputRecord, record_identity
+from git_model.batch.journal import (
+    Outcome,
+    RunFolder,
+    disk_set,
+    old_records_path,
+    open_journal,
+    open_run,
+)
+from git_model.batch.loop import BatchJob, BatchOptions, Tally
+from git_model.batch.sinks import InputRecord, Sink
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
+from git_model.data.manifests import DataError, parse
 from git_model.utils.atomic import new_file
 from git_model.utils.distributed import ProcessGroup, StopRequest
+from git_model.utils.errors import GITError
 from git_model.utils.serialize import to_dict
 
-ALONE = ProcessGroup(torch.device("cpu"))
+SETTINGS = "settings.json"
+ONE_PROCESS = ProcessGroup(torch.device("cpu"))
 
 
-def write_about(
-    git: Captioner,
-    inputs: Iterable[Input | Refused],
-    target: Target,
+def caption_dataset(
+    captioner: Captioner,
+    inputs: Iterable[AnyInput],
+    sink: Sink,
     options: BatchOptions,
     *,
-    model: Record,
-    source: Record,
-    group: ProcessGroup = ALONE,
+    model: OutputRecord,
+    source: OutputRecord,
+    group: ProcessGroup = ONE_PROCESS,
     stop: StopRequest | None = None,
     progress: bool = False,
-) -> Record:
-    """Write about all inputs, or go on with a run that was interrupted.
+) -> OutputRecord:
+    """Caption all inputs, or answer their questions; continue a run that was interrupted.
 
     Args:
         model: its name and revision, for the records.
@@ -41,67 +60,186 @@ def write_about(
         progress: draw a bar on stderr, if it is a terminal.
 
     Returns:
-        what was done, as in `….batch.json`.
+        the counts and the speed, as in `….batch.json`.
 
     Raises:
-        GITError: the run cannot begin or go on, was asked to stop, or the disk is full.
+        GITError: the run cannot begin or continue, was asked to stop, or the disk is full.
     """
-    settings = source | {"extension": target.extension} | model
-    settings |= {"style": git.model.config.style} | to_dict(options)
+    settings = source | {"extension": sink.extension} | model
+    settings |= {"style": captioner.model.config.style} | to_dict(options)
     for name in ("batch_size", "workers"):  # the texts do not depend on them
         del settings[name]
-    folder = beside(target.place, "batch.run")
+    folder = companion_path(sink.path, "batch.run")
     if group.is_first:
-        prepare(folder, settings, () if options.mode == "overwrite" else target.old())
+        prepare(folder, settings, () if options.mode == "overwrite" else sink.old_records())
     group.barrier()
     with open_run(folder, group.rank) as run:
-        editor = editor_of(git, options, model)
-        batch = Batch(git, options, editor, target, run, group, stop or StopRequest())
-        batch.write(inputs, progress=progress and group.is_first)
-        done = _together(group.all_gather_object(batch.tally))
+        editor = record_editor(captioner, options, model)
+        job = BatchJob(captioner, options, editor, sink, run, group, stop or StopRequest())
+        job.execute(inputs, progress=progress and group.is_first)
+        summary = _summary(group.all_gather_object(job.tally))
         if group.is_first:
-            done["failed"] = finish(run, target, inputs)
-            metadata = settings | done | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            with new_file(beside(target.place, "batch.json")) as path:
+            summary["failed"] = finish(run, sink, inputs)
+            metadata = settings | summary | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            with new_file(companion_path(sink.path, "batch.json")) as path:
                 path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     if group.is_first:
         close(folder)
-    return group.broadcast(done)
+    return group.broadcast(summary)
 
 
-def editor_of(git: Captioner, options: BatchOptions, model: Record) -> Editor:
-    """What makes the records; each tells the model, its style, and how it was decoded."""
-    return Editor(
-        wording=options.wording,
+def companion_path(path: Path, name: str) -> Path:
+    """A file or folder that belongs to a sink: in it if it is a folder, else named after it."""
+    return path / name if path.is_dir() else path.with_name(f"{path.stem}.{name}")
+
+
+def record_editor(captioner: Captioner, options: BatchOptions, model: OutputRecord) -> RecordEditor:
+    """What makes the records; each names the model, its style, and how it was decoded."""
+    stamp = {"style": captioner.model.config.style, "decoding": _changes(options.decoding)}
+    return RecordEditor(
+        filters=options.filters,
         min_confidence=options.min_confidence,
         mode=options.mode,
-        several=options.decoding.num_return_sequences > 1,
-        stamp=model | {"style": git.model.config.style, "decoding": _changes(options.decoding)},
+        multiple=options.decoding.num_return_sequences > 1,
+        stamp=model | stamp,
     )
 
 
-def _changes(options: DecodingOptions) -> Record:
-    """What differs from a plain greedy search."""
+def _changes(options: DecodingOptions) -> OutputRecord:
+    """The options that differ from a plain greedy search."""
     plain = DecodingOptions()
     names = (item.name for item in fields(options))
     values = ((name, getattr(options, name)) for name in names)
     return {name: value for name, value in values if value != getattr(plain, name)}
 
 
-def _together(tallies: Sequence[Tally]) -> Record:
-    """What all processes did."""
+def _summary(tallies: Sequence[Tally]) -> OutputRecord:
+    """The counts of all processes together, and their speed."""
     total = Tally()
     for tally in tallies:
         total.add(tally)
     seconds = max(tally.seconds for tally in tallies)
-    made = total.written + total.rejected
     return {
         "written": total.written,
         "rejected": total.rejected,
         "failed": total.failed,
         "kept": total.kept,
-        "done_before": total.done,
+        "done_before": total.done_before,
         "seconds": round(seconds, 1),
-        "per_second": round(made / seconds, 2),
-        "model_busy": round(total.busy / total.seconds, 3),
+        "per_second": round((total.written + total.rejected) / seconds, 2),
+        "model_busy": round(total.busy_seconds / total.seconds, 3),
     }
+
+
+def prepare(folder: Path, settings: OutputRecord, records: Iterable[OutputRecord]) -> None:
+    """Make a run's folder, or require that the run in it can continue.
+
+    Args:
+        settings: what the texts depend on; they must not change within a run.
+        records: of the sink as it is, to be kept.
+
+    Raises:
+        GITError: the run was begun with other settings; a record is damaged; the disk refuses.
+    """
+    settings = json.loads(json.dumps(settings))  # as they come back
+    old = old_records_path(folder)
+    try:
+        old.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GITError(f"{folder}: cannot be made: {error.strerror or error}") from None
+    if (folder / SETTINGS).exists():
+        _require_same(folder, settings)
+        return
+    with open_journal(old) as journal:
+        journal.note(Outcome(record_identity(record), record) for record in records)
+    with new_file(folder / SETTINGS) as path:  # last, because it says that the rest is there
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _require_same(folder: Path, settings: OutputRecord) -> None:
+    try:
+        begun = parse((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, DataError) as error:
+        raise GITError(f"{folder / SETTINGS}: {error}: delete {folder} to begin anew") from None
+    for name in sorted({*begun, *settings}):
+        before, now = begun.get(name), settings.get(name)
+        if before != now:
+            raise GITError(
+                f"{folder}: this run was begun with {name} = {json.dumps(before)}, now it is "
+                f"{json.dumps(now)}: continue with the former, or delete {folder} to begin anew"
+            )
+
+
+def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
+    """Write the sink, and a line for each input that failed, once every process is done.
+
+    Returns:
+        how many failed.
+
+    Raises:
+        GITError: the disk refuses; the next run tries again.
+    """
+    errors = companion_path(sink.path, "errors.jsonl")
+    with (
+        # Opened again: other processes may have begun their journals after this one looked.
+        open_journal(run.journal_path) as journal,
+        new_file(errors) as path,
+        path.open("w", encoding="utf-8", errors="backslashreplace") as lines,
+    ):
+        results = OrderedResults(replace(run, journal=journal), lines)
+        for item, reason in sink.finish(results.records(inputs)):
+            results.fail(item, reason)
+    if not results.n_failed:
+        errors.unlink()
+    return results.n_failed
+
+
+class OrderedResults:
+    """The results of a whole run, in the order of its inputs.
+
+    Args:
+        errors: gets a line of JSON for each input that failed.
+
+    Attributes:
+        n_failed: how many failed.
+    """
+
+    def __init__(self, run: RunFolder, errors: TextIO) -> None:
+        self._run, self._errors = run, errors
+        self.n_failed = 0
+
+    def records(self, inputs: Iterable[AnyInput]) -> Iterator[InputRecord]:
+        """The record of each input that has one, once; behind them those whose inputs are gone.
+        What the sink had before stays where there is no new text that is good enough."""
+        with disk_set() as keys:
+            for item in inputs:
+                if keys.add(item.identity):
+                    record = self._record(item)
+                    if record is not None and isinstance(item, Input):
+                        yield item, record
+            for outcome in chain(self._run.journal, self._run.old):
+                if outcome.record is not None and keys.add(outcome.key):
+                    yield None, outcome.record
+
+    def fail(self, item: AnyInput, reason: str) -> None:
+        """Write a line about an input that failed."""
+        self.n_failed += 1
+        line = item.fields | {"error": reason}
+        self._errors.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _record(self, item: AnyInput) -> OutputRecord | None:
+        key = item.identity
+        new, old = self._run.journal.find(key), self._run.old.find(key)
+        if new is not None and new.failure is not None:
+            self.fail(item, new.failure)
+        if new is None or new.record is None or "rejected" in new.record:
+            new = old or new
+        return None if new is None else new.record
+
+
+def close(folder: Path) -> None:
+    """Remove a complete run's folder: at once, because half of one would look like a new run."""
+    removed = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(removed, ignore_errors=True)  # of a run that was killed right here
+    folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""The forms of one file for all records: JSON lines, CSV, Parquet, the original's TSV.
+"""The formats of one file for all records: JSON lines, CSV, Parquet, the original's TSV.
 
-None of them is held in memory as a whole, neither when it is written nor when it is read.
+No file is held in memory as a whole, neither when it is written nor when it is read.
 """
 
 import csv
@@ -8,27 +8,38 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from git_model.batch.input_items import one_line
-from git_model.batch.records import Record
-from git_model.data.manifests import DataError, decode, each, parse, text_of
+from git_model.batch.items import OutputRecord
+from git_model.data.manifests import DataError, decode, parse, parse_each, text_of
 from git_model.utils.errors import GITError
 
 # The columns of CSV and Parquet; what a record lacks is empty there.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
            "frames", "rejected", "error", "model", "revision", "style", "decoding")  # fmt: skip
-LISTS = ("text", "answer", "logprob", "confidence")  # of several texts about one input
-ROWS = 1000  # of a group in Parquet
+MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
+GROUP_ROWS = 1000  # of a row group in Parquet
+# Characters that would break a line of a TSV, or steer a terminal, and how they are written there.
+ESCAPES = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
+}
 
 
-def read_jsonl(path: Path) -> Iterator[Record]:
+class TableFormat(NamedTuple):
+    """How the records of a file are read and written."""
+
+    read: Callable[[Path], Iterator[OutputRecord]]
+    write: Callable[[Path, Iterable[OutputRecord]], None]
+
+
+def read_jsonl(path: Path) -> Iterator[OutputRecord]:
     """The records in lines of JSON."""
     with path.open("rb") as lines:
-        yield from each(lines, _json_line, f"{path}: line")
+        yield from parse_each(lines, _json_line, f"{path}: line")
 
 
-def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
     """A line for each record. Half a character, which JSON can spell, is spelt so again."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(
@@ -36,7 +47,7 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
         )
 
 
-def read_csv(path: Path) -> Iterator[Record]:
+def read_csv(path: Path) -> Iterator[OutputRecord]:
     """The records in a CSV file that `write_csv` wrote."""
     with path.open(encoding="utf-8", newline="", errors="surrogateescape") as file:
         rows = csv.reader(file, strict=True)
@@ -44,12 +55,12 @@ def read_csv(path: Path) -> Iterator[Record]:
             header = next(rows, [])
             if "file_name" not in header:
                 raise DataError(f"{path}: the first line has no column file_name, expected one")
-            yield from each(rows, lambda row: _record(header, row), f"{path}: record")
+            yield from parse_each(rows, lambda row: _csv_record(header, row), f"{path}: record")
         except csv.Error as error:
             raise DataError(f"{path}: line {rows.line_num}: {error}, expected CSV") from None
 
 
-def write_csv(path: Path, records: Iterable[Record]) -> None:
+def write_csv(path: Path, records: Iterable[OutputRecord]) -> None:
     """A line for each record; lists, and tables within one, as JSON."""
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         rows = csv.writer(file)
@@ -58,82 +69,81 @@ def write_csv(path: Path, records: Iterable[Record]) -> None:
             rows.writerow([_cell(record.get(name)) for name in COLUMNS])
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path) -> Iterator[OutputRecord]:
     """The records in a Parquet file."""
     parquet = _pyarrow(path)[1]
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             if "file_name" not in file.schema_arrow.names:
                 raise DataError(f"{path}: there is no column file_name, expected one")
-            for group in file.iter_batches(ROWS):
-                yield from map(_without_blanks, group.to_pylist())
+            for group in file.iter_batches(GROUP_ROWS):
+                yield from map(_parquet_record, group.to_pylist())
     except (GITError, OSError):
         raise
     except Exception as error:  # pyarrow has errors of its own for each kind of damage
-        raise DataError(f"{path}: {one_line(str(error))}, expected Parquet") from None
+        raise DataError(f"{path}: {error}, expected Parquet") from None
 
 
-def write_parquet(path: Path, records: Iterable[Record]) -> None:
+def write_parquet(path: Path, records: Iterable[OutputRecord]) -> None:
     """A row for each record, in groups."""
     arrow, parquet = _pyarrow(path)
     stream = iter(records)
-    group = list(islice(stream, ROWS))
-    several = any(isinstance(record.get("logprob"), list) for record in group[:1])
-    with parquet.ParquetWriter(path, _schema(arrow, several)) as file:
+    group = list(islice(stream, GROUP_ROWS))
+    multiple = any(isinstance(record.get("logprob"), list) for record in group[:1])
+    with parquet.ParquetWriter(path, _schema(arrow, multiple)) as file:
         while group:
             try:
-                file.write_table(arrow_table(group, several=several))
+                file.write_table(arrow_table(group, multiple=multiple))
             except (arrow.ArrowException, ValueError) as error:
                 raise GITError(
-                    f"{path.name}: the records do not fit together: {one_line(str(error))}: "
+                    f"{path.name}: the records do not fit together: {error}: "
                     "expected several texts for each, or one; --overwrite, or name another file"
                 ) from None
-            group = list(islice(stream, ROWS))
+            group = list(islice(stream, GROUP_ROWS))
 
 
-def arrow_table(records: Iterable[Record], *, several: bool) -> Any:
+def arrow_table(records: Iterable[OutputRecord], *, multiple: bool) -> Any:
     """Records as an Arrow table.
 
     Args:
-        several: each of them has a list of texts.
+        multiple: each of them has a list of texts.
     """
     arrow = _pyarrow(Path("Arrow"))[0]
     rows = [record | {"decoding": _cell(record.get("decoding"))} for record in records]
-    return arrow.Table.from_pylist(rows, _schema(arrow, several))
+    return arrow.Table.from_pylist(rows, _schema(arrow, multiple))
 
 
-def read_tsv(path: Path) -> Iterator[Record]:
-    """The records in the original's form, of which it has only the texts."""
+def read_tsv(path: Path) -> Iterator[OutputRecord]:
+    """The records in the original's format, which has only their texts."""
     with path.open("rb") as lines:
-        for found in each(lines, _tsv_line, f"{path}: row"):
-            yield from found
+        for records in parse_each(lines, _tsv_records, f"{path}: row"):
+            yield from records
 
 
-def write_tsv(path: Path, records: Iterable[Record]) -> None:
-    """A row for each picture: its name, and JSON: [{"caption": …}] or [{"question": …, "answer":
+def write_tsv(path: Path, records: Iterable[OutputRecord]) -> None:
+    """A row for each image: its name, and JSON: [{"caption": …}] or [{"question": …, "answer":
     …, "question_id": …}] (the original's inference.py). Rejected texts are left out."""
     good = (record for record in records if "rejected" not in record)
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for name, group in groupby(good, key=lambda record: str(record["file_name"])):
-            texts = [text for record in group for text in _original(record)]
-            file.write(f"{one_line(name)}\t{json.dumps(texts)}\n")
+            texts = [text for record in group for text in _tsv_texts(record)]
+            file.write(f"{name.translate(ESCAPES)}\t{json.dumps(texts)}\n")
 
 
-Form = tuple[Callable[[Path], Iterator[Record]], Callable[[Path, Iterable[Record]], None]]
-FORMS: dict[str, Form] = {
-    ".jsonl": (read_jsonl, write_jsonl),
-    ".csv": (read_csv, write_csv),
-    ".parquet": (read_parquet, write_parquet),
-    ".tsv": (read_tsv, write_tsv),
+TABLE_FORMATS = {
+    ".jsonl": TableFormat(read_jsonl, write_jsonl),
+    ".csv": TableFormat(read_csv, write_csv),
+    ".parquet": TableFormat(read_parquet, write_parquet),
+    ".tsv": TableFormat(read_tsv, write_tsv),
 }
 
 
-def _json_line(line: bytes) -> Record:
+def _json_line(line: bytes) -> OutputRecord:
     return _checked(parse(decode(line)))
 
 
-def _checked(record: Any) -> Record:
-    """A record that is an object with the name of its input."""
+def _checked(record: Any) -> OutputRecord:
+    """A record, if it is an object with the name of its input."""
     text_of(record, "file_name")
     return dict(record)
 
@@ -144,19 +154,15 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, allow_nan=False)
 
 
-def _record(header: list[str], row: list[str]) -> Record:
+def _csv_record(header: list[str], row: list[str]) -> OutputRecord:
     if len(row) != len(header):
         raise DataError(f"{len(row)} columns, expected {len(header)}")
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell}
-    several = cells.get("logprob", "").startswith("[")
-    coded = (
-        "logprob",
-        "confidence",
-        "frames",
-        "decoding",
-        *(("text", "answer") if several else ()),
-    )
-    return _checked({name: parse(cell) if name in coded else cell for name, cell in cells.items()})
+    as_json = {"logprob", "confidence", "frames", "decoding"}
+    if cells.get("logprob", "").startswith("["):
+        as_json |= {"text", "answer"}
+    values = {name: parse(cell) if name in as_json else cell for name, cell in cells.items()}
+    return _checked(values)
 
 
 def _pyarrow(path: Path) -> tuple[Any, Any]:
@@ -168,42 +174,44 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _schema(arrow: Any, several: bool) -> Any:
-    kinds = dict.fromkeys(COLUMNS, arrow.string())
-    kinds |= {"logprob": arrow.float64(), "confidence": arrow.float64()}
-    if several:
-        kinds |= {name: arrow.list_(kinds[name]) for name in LISTS}
-    kinds["frames"] = arrow.list_(arrow.int64())
-    return arrow.schema(list(kinds.items()))
+def _schema(arrow: Any, multiple: bool) -> Any:
+    types = dict.fromkeys(COLUMNS, arrow.string())
+    types |= {"logprob": arrow.float64(), "confidence": arrow.float64()}
+    if multiple:
+        types |= {name: arrow.list_(types[name]) for name in MULTIPLE}
+    types["frames"] = arrow.list_(arrow.int64())
+    return arrow.schema(list(types.items()))
 
 
-def _without_blanks(row: Record) -> Record:
+def _parquet_record(row: OutputRecord) -> OutputRecord:
+    """A row without its empty columns."""
     record = {name: value for name, value in row.items() if value is not None}
     return record | {"decoding": parse(record.get("decoding") or "{}")}
 
 
-def _original(record: Record) -> list[Record]:
-    """A record's texts in the original's form."""
+def _tsv_texts(record: OutputRecord) -> list[OutputRecord]:
+    """A record's texts in the original's format."""
     question = record.get("question")
-    said = record["text" if question is None else "answer"]
-    texts = said if isinstance(said, list) else [said]
+    text = record["text" if question is None else "answer"]
+    texts = text if isinstance(text, list) else [text]
     if question is None:
         return [{"caption": text} for text in texts]
     key = {"question_id": record["question_id"]} if "question_id" in record else {}
     return [{"question": question, "answer": text} | key for text in texts]
 
 
-def _tsv_line(line: bytes) -> list[Record]:
-    name, *rest = decode(line).rstrip("\n").split("\t")
-    if len(rest) != 1:
-        raise DataError(f"{1 + len(rest)} columns, expected two: a name and JSON")
-    found = parse(rest[0])
-    if not isinstance(found, list):
-        raise DataError(f"{rest[0][:40]!r}, expected a JSON list")
-    for one in found:
-        if not isinstance(one, dict):
-            raise DataError(f"found {one!r:.40}, expected an object")
-    captions = [text_of(one, "caption") for one in found if "question" not in one]
-    answers = [_checked({"file_name": name} | one) for one in found if "question" in one]
-    whole = captions[0] if len(captions) == 1 else captions
-    return ([{"file_name": name, "text": whole}] if captions else []) + answers
+def _tsv_records(line: bytes) -> list[OutputRecord]:
+    """The records of a row in the original's format: one of its captions, one for each answer."""
+    name, *columns = decode(line).rstrip("\n").split("\t")
+    if len(columns) != 1:
+        raise DataError(f"{1 + len(columns)} columns, expected two: a name and JSON")
+    texts = parse(columns[0])
+    if not isinstance(texts, list):
+        raise DataError(f"{columns[0][:40]!r}, expected a JSON list")
+    for text in texts:
+        if not isinstance(text, dict):
+            raise DataError(f"found {text!r:.40}, expected an object")
+    captions = [text_of(text, "caption") for text in texts if "question" not in text]
+    answers = [_checked({"file_name": name} | text) for text in texts if "question" in text]
+    value = captions[0] if len(captions) == 1 else captions
+    return ([{"file_name": name, "text": value}] if captions else []) + answers

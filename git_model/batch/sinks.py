@@ -1,29 +1,38 @@
-"""Where records go: a text file for each picture, or one file for all of them."""
+"""Where records are written: a text file for each image, one table, or WebDataset's shards."""
 
+import json
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
 from pathlib import Path
+from tarfile import TarFile, TarInfo
 from typing import Protocol
 
-from git_model.batch.inputs import Input
-from git_model.batch.records import Record
-from git_model.batch.sink_shards import NUMBERS, Shards
-from git_model.batch.sink_tables import FORMS, Form
-from git_model.data.folder import PICTURES, VIDEOS
-from git_model.data.manifests import inside
+from PIL import Image
+
+from git_model.batch.items import Input, OutputRecord
+from git_model.batch.sink_tables import TABLE_FORMATS, TableFormat
+from git_model.data.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from git_model.data.manifests import path_within
 from git_model.utils.atomic import new_file
 from git_model.utils.errors import GITError
 
-SUFFIXES = [case(suffix) for suffix in (*PICTURES, *VIDEOS) for case in (str.lower, str.upper)]
+MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+SAMPLES_PER_SHARD = 1000
+SHARD_NUMBERS = re.compile(r"\{(0+)\.\.(9+)\}")
 
-Pair = tuple[Input | None, Record]  # an input, or None if it is gone, and its record
+InputRecord = tuple[Input | None, OutputRecord]  # an input, or None if it is gone, and its record
+ShardSample = dict[str, bytes]  # files by their suffixes
 
 
-class Target(Protocol):
-    """Where records go."""
+class Sink(Protocol):
+    """Where records are written."""
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
         """The file, or the folder of the files."""
 
     @property
@@ -31,28 +40,28 @@ class Target(Protocol):
         """What the names of its files end in, with a dot."""
 
     @property
-    def at_once(self) -> bool:
+    def writes_at_once(self) -> bool:
         """Whether `write` is to be called for each record as it is made."""
 
-    def old(self) -> Iterable[Record]:
+    def old_records(self) -> Iterable[OutputRecord]:
         """The records that are there.
 
         Raises:
-            GITError: they cannot be read; the message names the place.
+            GITError: they cannot be read; the message names the file.
         """
 
-    def known(self, item: Input) -> str | None:
+    def old_text(self, item: Input) -> str | None:
         """The text of an input that is there, where each has a file of its own."""
 
-    def write(self, item: Input, record: Record) -> None:
+    def write(self, item: Input, record: OutputRecord) -> None:
         """Write one record; to do so twice changes nothing.
 
         Raises:
             GITError: it cannot be written.
         """
 
-    def finish(self, pairs: Iterable[Pair]) -> list[tuple[Input, str]]:
-        """Write all records that are not written yet; they are walked once. What was there stays
+    def finish(self, records: Iterable[InputRecord]) -> list[tuple[Input, str]]:
+        """Write all records that are not written yet; they are walked once. The old files stay
         whole until all is written.
 
         Returns:
@@ -60,139 +69,37 @@ class Target(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Sidecars:
-    """A text file for each picture, named as it; several texts are several lines.
-
-    Args:
-        place: the folder of the pictures, or if `mirrored` another, in which the text files lie
-            as the pictures do in theirs.
-        extension: of the text files, with its dot.
-    """
-
-    place: Path
-    extension: str
-    mirrored: bool
-    at_once: bool = True
-
-    def old(self) -> Iterable[Record]:
-        """See `Target`: none, for they are looked up one by one."""
-        return ()
-
-    def known(self, item: Input) -> str | None:
-        """See `Target`."""
-        try:
-            # bytes that are not UTF-8 stay as they are when more text is joined to them
-            return self._path(item).read_text("utf-8", "surrogateescape").strip() or None
-        except (OSError, GITError):
-            return None  # what is wrong is told when it is written
-
-    def write(self, item: Input, record: Record) -> None:
-        """See `Target`."""
-        said = record["text" if "text" in record else "answer"]
-        lines = said if isinstance(said, list) else [said]
-        path = self._path(item)
-        make_folder(path.parent)
-        with new_file(path) as beside:
-            beside.write_text("\n".join(lines) + "\n", "utf-8", "surrogateescape")
-
-    def finish(self, pairs: Iterable[Pair]) -> list[tuple[Input, str]]:
-        """See `Target`: all is written, so this only walks them."""
-        for _ in pairs:
-            pass
-        return []
-
-    def _path(self, item: Input) -> Path:
-        """An input's text file, if it is that of no other picture, too.
-
-        Raises:
-            GITError: it is; or there is no picture to stand beside.
-        """
-        if isinstance(item.place, Path):
-            for suffix in SUFFIXES:
-                other = item.place.with_suffix(suffix)
-                if other < item.place and other.exists():
-                    raise GITError(
-                        f"{item.name}: {other.name} would have the same text file, expected "
-                        "another name"
-                    )
-        if self.mirrored:
-            path = inside(self.place, item.key)
-            if path == self.place:
-                raise GITError(f"{item.name!r} names no file, expected a key that does")
-            if path.suffix.lower() not in (*PICTURES, *VIDEOS):  # a row's key such as v1.5
-                return path.with_name(path.name + self.extension)
-            return path.with_suffix(self.extension)
-        if not isinstance(item.place, Path):
-            raise GITError(f"{item.name}: no text file can lie beside it, expected --out FOLDER")
-        return item.place.with_suffix(self.extension)
-
-
-@dataclass(frozen=True)
-class Table:
-    """One file, in one of the forms of `target_tables.py`."""
-
-    place: Path
-    form: Form
-    at_once: bool = False
-
-    @property
-    def extension(self) -> str:
-        """See `Target`."""
-        return self.place.suffix
-
-    def old(self) -> Iterator[Record]:
-        """See `Target`."""
-        if self.place.exists():
-            try:
-                yield from self.form[0](self.place)
-            except OSError as error:
-                raise GITError(f"{self.place}: {error.strerror or error}") from None
-
-    def known(self, _: Input) -> None:
-        """See `Target`."""
-
-    def write(self, item: Input, record: Record) -> None:
-        """See `Target`: nothing, for `finish` writes all."""
-
-    def finish(self, pairs: Iterable[Pair]) -> list[tuple[Input, str]]:
-        """See `Target`."""
-        with new_file(self.place) as path:
-            self.form[1](path, (record for _, record in pairs))
-        return []
-
-
-def find_target(out: str | None, extension: str | None, source: str) -> Target:
-    """The target of a name.
+def find_sink(out: str | None, extension: str | None, source: str) -> Sink:
+    """The sink of a name.
 
     Args:
         out: a file that ends in .jsonl, .csv, .parquet, .tsv or .tar; else a folder, made if need
-            be, for text files; None: beside the pictures.
+            be, for text files; None: beside the images.
         extension: of text files; None: .txt.
-        source: what the inputs come from.
+        source: where the inputs come from.
 
     Raises:
-        GITError: it cannot be a target, or the folder cannot be made.
+        GITError: it cannot be a sink, or the folder cannot be made.
     """
     is_folder = out is None or out.endswith("/") or Path(out).is_dir()
     suffix = "" if is_folder else Path(str(out)).suffix.lower()
-    if extension is not None and suffix in (".tar", *FORMS):
+    if extension is not None and suffix in (".tar", *TABLE_FORMATS):
         raise GITError(f"{out}: an extension is for text files, this is one file for all")
     if out is None:
-        return Sidecars(_folder_of(source), _dotted(extension), mirrored=False)
+        return TextFileSink(_folder_of(source), _with_dot(extension), is_mirror=False)
     if suffix == ".tar":
-        if "{" in out and NUMBERS.search(out) is None:
+        if "{" in out and SHARD_NUMBERS.search(out) is None:
             raise GITError(f"{out}: expected the shards' numbers as {{0000..9999}}, or none")
         make_folder(Path(out).parent)
-        return Shards(out)
-    if suffix in FORMS:
+        return ShardSink(out)
+    if suffix in TABLE_FORMATS:
         make_folder(Path(out).parent)
-        return Table(Path(out), FORMS[suffix])
+        return TableSink(Path(out), TABLE_FORMATS[suffix])
     if suffix:
-        known = ", ".join([*FORMS, ".tar"])
-        raise GITError(f"{out}: expected a folder, or a file that ends in {known}")
+        suffixes = ", ".join([*TABLE_FORMATS, ".tar"])
+        raise GITError(f"{out}: expected a folder, or a file that ends in {suffixes}")
     make_folder(Path(out))
-    return Sidecars(Path(out), _dotted(extension), mirrored=True)
+    return TextFileSink(Path(out), _with_dot(extension), is_mirror=True)
 
 
 def make_folder(path: Path) -> None:
@@ -203,23 +110,237 @@ def make_folder(path: Path) -> None:
         raise GITError(f"{path}: cannot be made: {error.strerror or error}") from None
 
 
-def _dotted(extension: str | None) -> str:
-    dotted = "." + ("txt" if extension is None else extension.removeprefix("."))
-    if dotted == "." or "/" in dotted or "\0" in dotted:
+def _with_dot(extension: str | None) -> str:
+    suffix = "." + ("txt" if extension is None else extension.removeprefix("."))
+    if suffix == "." or "/" in suffix or "\0" in suffix:
         raise GITError(f"the extension is {extension!r}, expected one such as .txt")
-    if dotted.lower() in (*PICTURES, *VIDEOS):
+    if suffix.lower() in MEDIA_SUFFIXES:
         raise GITError(
-            f"the extension is {extension!r}: the texts would take the place of the pictures, "
-            "expected one such as .txt"
+            f"the extension is {extension!r}: the texts would replace the images, expected one "
+            "such as .txt"
         )
-    return dotted
+    return suffix
 
 
 def _folder_of(source: str) -> Path:
-    """The folder of a source, which holds what is known of a run that writes beside pictures."""
+    """The folder of a source, where a run lies that writes beside images."""
     path = Path(source)
     if path.suffix.lower() in (".tar", ".tsv") and not path.is_dir():
-        raise GITError(f"{source}: no text files can lie beside its pictures, expected --out")
+        raise GITError(f"{source}: no text files can lie beside its images, expected --out")
     if source == "-":
         return Path()
-    return path if path.is_dir() else next(one for one in path.parents if one.is_dir())
+    return path if path.is_dir() else next(parent for parent in path.parents if parent.is_dir())
+
+
+@dataclass(frozen=True)
+class TextFileSink:
+    """A text file for each image, named as it; several texts are several lines.
+
+    path: the folder of the images, or if `is_mirror` another, in which the text files lie as the
+        images do in theirs.
+    extension: of the text files, with its dot.
+    """
+
+    path: Path
+    extension: str
+    is_mirror: bool
+    writes_at_once: bool = True
+
+    def old_records(self) -> Iterable[OutputRecord]:
+        """See `Sink`: none, because they are looked up one by one."""
+        return ()
+
+    def old_text(self, item: Input) -> str | None:
+        """See `Sink`."""
+        try:
+            # bytes that are not UTF-8 stay as they are when more text is joined to them
+            return self._text_path(item).read_text("utf-8", "surrogateescape").strip() or None
+        except (OSError, GITError):
+            return None  # `write` reports it
+
+    def write(self, item: Input, record: OutputRecord) -> None:
+        """See `Sink`."""
+        text = record["text" if "text" in record else "answer"]
+        lines = text if isinstance(text, list) else [text]
+        path = self._text_path(item)
+        make_folder(path.parent)
+        with new_file(path) as beside:
+            beside.write_text("\n".join(lines) + "\n", "utf-8", "surrogateescape")
+
+    def finish(self, records: Iterable[InputRecord]) -> list[tuple[Input, str]]:
+        """See `Sink`: all is written, so this only walks the records."""
+        for _ in records:
+            pass
+        return []
+
+    def _text_path(self, item: Input) -> Path:
+        """An input's text file.
+
+        Raises:
+            GITError: another image has the same one, or there is no image's file to stand beside.
+        """
+        if isinstance(item.location, Path):
+            _require_only(item.location, item.name)
+        if self.is_mirror:
+            return self._mirrored(item)
+        if not isinstance(item.location, Path):
+            raise GITError(f"{item.name}: no text file can lie beside it, expected --out FOLDER")
+        return item.location.with_suffix(self.extension)
+
+    def _mirrored(self, item: Input) -> Path:
+        path = path_within(self.path, item.key)
+        if path == self.path:
+            raise GITError(f"{item.name!r} names no file, expected a key that does")
+        if path.suffix.lower() not in MEDIA_SUFFIXES:  # a row's key such as v1.5
+            return path.with_name(path.name + self.extension)
+        return path.with_suffix(self.extension)
+
+
+def _require_only(image: Path, name: str) -> None:
+    """Refuse an image if another has its name with an earlier suffix, and so its text file."""
+    for suffix in MEDIA_SUFFIXES:
+        for other in (image.with_suffix(suffix), image.with_suffix(suffix.upper())):
+            if other < image and other.exists():
+                raise GITError(
+                    f"{name}: {other.name} would have the same text file, expected another name"
+                )
+
+
+@dataclass(frozen=True)
+class TableSink:
+    """One file, in one of the formats of `sink_tables.py`."""
+
+    path: Path
+    format: TableFormat
+    writes_at_once: bool = False
+
+    @property
+    def extension(self) -> str:
+        """See `Sink`."""
+        return self.path.suffix
+
+    def old_records(self) -> Iterator[OutputRecord]:
+        """See `Sink`."""
+        if self.path.exists():
+            try:
+                yield from self.format.read(self.path)
+            except OSError as error:
+                raise GITError(f"{self.path}: {error.strerror or error}") from None
+
+    def old_text(self, _: Input) -> None:
+        """See `Sink`."""
+
+    def write(self, item: Input, record: OutputRecord) -> None:
+        """See `Sink`: nothing, because `finish` writes all."""
+
+    def finish(self, records: Iterable[InputRecord]) -> list[tuple[Input, str]]:
+        """See `Sink`."""
+        with new_file(self.path) as path:
+            self.format.write(path, (record for _, record in records))
+        return []
+
+
+@dataclass(frozen=True)
+class ShardSink:
+    """Tars in which a sample has an image's own file, its texts in a .txt, a line each, and its
+    record in a .json; if it was asked several questions, the list of their records.
+
+    pattern: such as out-{0000..9999}.tar, for shards of 1,000 samples; out.tar for one.
+    """
+
+    pattern: str
+    extension: str = ".tar"
+    writes_at_once: bool = False
+
+    @property
+    def path(self) -> Path:
+        """See `Sink`: of a pattern its name without the numbers."""
+        return Path(re.sub(r"[-_.]?\{.*\}", "", self.pattern))
+
+    def old_records(self) -> Iterable[OutputRecord]:
+        """See `Sink`: there may be none, because the images in old shards would be lost."""
+        if self._shard_path(0).exists():
+            raise GITError(
+                f"{self._shard_path(0)}: already exists, and shards are only written anew: "
+                "expected another name, or --overwrite"
+            )
+        return ()
+
+    def old_text(self, _: Input) -> None:
+        """See `Sink`."""
+
+    def write(self, item: Input, record: OutputRecord) -> None:
+        """See `Sink`: nothing, because `finish` writes all."""
+
+    def finish(self, records: Iterable[InputRecord]) -> list[tuple[Input, str]]:
+        """See `Sink`. Rejected texts are left out, and records of images that are gone."""
+        failures: list[tuple[Input, str]] = []
+        n_shards = 0
+        with ExitStack() as shards:  # they take their names in the end
+            tar: TarFile | None = None
+            for number, sample in enumerate(_samples(records, failures)):
+                if tar is None or (self._is_numbered and number % SAMPLES_PER_SHARD == 0):
+                    if tar is not None:
+                        tar.close()
+                    path = shards.enter_context(new_file(self._shard_path(n_shards)))
+                    tar = TarFile.open(path, "w")
+                    n_shards += 1
+                for suffix, data in sample.items():
+                    _add_member(tar, f"{number:09}{suffix}", data)
+            if tar is not None:
+                tar.close()
+        while self._is_numbered and self._shard_path(n_shards).exists():  # of a run that had more
+            self._shard_path(n_shards).unlink()
+            n_shards += 1
+        return failures
+
+    @property
+    def _is_numbered(self) -> bool:
+        return SHARD_NUMBERS.search(self.pattern) is not None
+
+    def _shard_path(self, number: int) -> Path:
+        """The path of a shard; its number has more digits than the pattern if it needs them."""
+        digits = SHARD_NUMBERS.sub(lambda match: f"{number:0{len(match[1])}}", self.pattern)
+        return Path(digits)
+
+
+def _samples(
+    records: Iterable[InputRecord], failures: list[tuple[Input, str]]
+) -> Iterator[ShardSample]:
+    """The files of each image; an image that cannot be read any more is added to `failures`."""
+    good = ((item, record) for item, record in records if item and "rejected" not in record)
+    for _, group in groupby(good, key=lambda pair: pair[0].location):
+        pairs = list(group)
+        item = pairs[0][0]
+        try:
+            image = item.read()
+        except GITError as error:
+            failures += [(failed, str(error)) for failed, _ in pairs]
+            continue
+        of_image = [record for _, record in pairs]
+        sample = {_media_suffix(item, image): image}
+        if "text" in of_image[0]:
+            text = of_image[0]["text"]
+            lines = "\n".join(text if isinstance(text, list) else [text])
+            sample[".txt"] = lines.encode("utf-8", "backslashreplace")
+        content = of_image[0] if len(of_image) == 1 else of_image
+        yield sample | {".json": json.dumps(content).encode()}
+
+
+def _media_suffix(item: Input, data: bytes) -> str:
+    """The suffix of an image's file; rows of a TSV have no names."""
+    suffix = Path(item.key).suffix.lower()
+    if suffix in MEDIA_SUFFIXES:
+        return suffix
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return f".{(image.format or 'img').lower()}"
+    except OSError:  # not Pillow's: a video
+        return ".mp4"
+
+
+def _add_member(tar: TarFile, name: str, data: bytes) -> None:
+    member = TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, BytesIO(data))
+    tar.members = []  # type: ignore[attr-defined]  # else it would keep each, for reading

@@ -1,11 +1,14 @@
-"""Our checkpoint format: a folder of config.json, model.safetensors and tokenizer.json.
+"""Our checkpoint format: a folder of config.json, model.safetensors, tokenizer.json, SHA256SUMS.
 
-Reading is strict and names the wrong tensor. Writing builds the folder beside its place and renames
-it, so that nobody ever finds half a checkpoint. Nothing is executed or unpickled.
+Reading is strict and names the wrong tensor. Writing fills a temporary folder and renames it, so
+that no reader finds half a checkpoint. Nothing is executed or unpickled. SHA256SUMS has the form of
+the program `sha256sum`, so `sha256sum --check SHA256SUMS` checks the other files without us.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -14,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from git_model.config import GITConfig
+from git_model.preprocessing import tokenizer_files
 from git_model.utils.atomic import new_folder
 from git_model.utils.errors import CheckpointError, ConfigError
 from git_model.utils.serialize import (
@@ -22,12 +26,17 @@ from git_model.utils.serialize import (
     is_file,
     is_folder,
     read_mapping,
+    read_text,
+    short_repr,
     to_dict,
 )
 
 FORMAT = "git_model 2"
 OLD_FORMAT = "git_model 1"  # of versions before 0.2
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", tokenizer_files.JSON
+DIGESTS = "SHA256SUMS"
+FILES = (CONFIG, WEIGHTS, *tokenizer_files.FILES)  # that are read where they exist
+DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]+)")  # a plain name: no way out of the folder
 
 
 def folder_of(name: str | Path) -> Path:
@@ -36,7 +45,7 @@ def folder_of(name: str | Path) -> Path:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether this is a folder of our own format, of any version, as far as config.json tells."""
+    """Whether config.json says that this is a folder of our own format, of any version."""
     try:
         return read_mapping(folder / CONFIG).get("format") in (FORMAT, OLD_FORMAT)
     except ConfigError:
@@ -44,12 +53,13 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def read_checkpoint(
-    folder: Path, *, dtype: torch.dtype | None = torch.float32
+    folder: Path, *, dtype: torch.dtype | None = torch.float32, integrity: bool = False
 ) -> tuple[GITConfig, dict[str, Tensor]]:
     """The configuration and the tensors of a folder that `write_checkpoint` wrote.
 
     Args:
         dtype: of the tensors; None: as they are stored.
+        integrity: compare every file with its digest in SHA256SUMS first.
 
     Raises:
         CheckpointError: a file is missing, damaged, or not of this project's format.
@@ -58,22 +68,32 @@ def read_checkpoint(
         if not is_folder(folder):
             raise CheckpointError(f"{folder}: no such folder")
         settings = read_mapping(folder / CONFIG)
-        version = settings.pop("format", None)
-        if version == OLD_FORMAT:
-            raise CheckpointError(
-                f"{folder / CONFIG}: a checkpoint of git-model 0.1, expected format {FORMAT!r}: "
-                "convert its source again, or export it with git-model 0.1 (convert --to hf) and "
-                "convert that"
-            )
-        if version != FORMAT:
-            raise CheckpointError(
-                f"{folder / CONFIG}: not a git_model checkpoint; bring a Hugging Face or an "
-                "original one into this form with `git-model convert`"
-            )
+        require_format(folder, settings.pop("format", None))
+        if integrity:
+            require_digests(folder)
         config = from_dict(GITConfig, settings, str(folder / CONFIG))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     return config, dict(read_tensors(folder / WEIGHTS, dtype=dtype))
+
+
+def require_format(folder: Path, version: object) -> None:
+    """Refuse a folder whose config.json names another format than today's.
+
+    Raises:
+        CheckpointError: it says what to do.
+    """
+    if version == OLD_FORMAT:
+        raise CheckpointError(
+            f"{folder / CONFIG}: a checkpoint of git-model 0.1, expected format {FORMAT!r}: "
+            "convert its source again, or export it with git-model 0.1 (convert --to hf) and "
+            "convert that"
+        )
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{folder / CONFIG}: not a git_model checkpoint: convert a Hugging Face or an original "
+            "checkpoint with `git-model convert`"
+        )
 
 
 def read_tensors(path: Path, *, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -92,10 +112,10 @@ def read_tensors(path: Path, *, dtype: torch.dtype | None = None) -> Iterator[tu
 
 
 def require_header(path: Path) -> None:
-    """Refuse a .safetensors file whose header cannot be, before a reader takes memory for it.
+    """Refuse a .safetensors file with an impossible header, before a reader takes memory for it.
 
     Raises:
-        CheckpointError: there is no file, or its first 8 bytes, the header's length, claim more
+        CheckpointError: the file is missing, or its first 8 bytes, the header's length, claim more
             than the file has or than a model needs.
     """
     if not is_file(path):
@@ -122,20 +142,83 @@ def write_checkpoint(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a checkpoint folder in one step.
+    """Write a checkpoint folder in one step, with the digest of every file.
 
     Args:
         files: more text files for the folder, such as tokenizer.json, by name.
-        overwrite: replace a checkpoint that is already there.
+        overwrite: replace a checkpoint that exists.
 
     Raises:
         GITError: the folder exists and is not empty, or cannot be written.
     """
     settings = {"format": FORMAT, **to_dict(config)}
-    names = (CONFIG, WEIGHTS, TOKENIZER, *(files or {}))
-    with new_folder(folder, replaces=names if overwrite else ()) as beside:
-        (beside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    names = (CONFIG, WEIGHTS, TOKENIZER, DIGESTS, *(files or {}))
+    with new_folder(folder, replaces=names if overwrite else ()) as temporary:
+        (temporary / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         for name, text in (files or {}).items():
-            (beside / name).write_text(text, encoding="utf-8")
+            (temporary / name).write_text(text, encoding="utf-8")
         tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-        save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        lines = [f"{digest}  {name}\n" for name, digest in digests_of(temporary).items()]
+        (temporary / DIGESTS).write_text("".join(lines), encoding="utf-8")
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """The sha256 of every file in a folder but SHA256SUMS, by name.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if is_file(path) and path.name != DIGESTS)
+        return {path.name: sha256_of(path) for path in paths}
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def read_digests(folder: Path) -> dict[str, str]:
+    """The digests in SHA256SUMS, by the file's name.
+
+    Raises:
+        ConfigError: the file is missing or of another form.
+    """
+    digests = {}
+    for line in read_text(folder / DIGESTS).splitlines():
+        match = DIGEST_LINE.fullmatch(line)
+        if match is None:
+            raise ConfigError(
+                f"{folder / DIGESTS}: {short_repr(line)}, expected a sha256 and a file's name"
+            )
+        digests[match[2]] = match[1]
+    return digests
+
+
+def require_digests(folder: Path) -> None:
+    """Refuse a folder of our format in which a file is not the one that was written.
+
+    Raises:
+        CheckpointError: a file that is read differs from its digest, or has none, or a file with a
+            digest is missing; it is named.
+    """
+    if not is_file(folder / DIGESTS):
+        raise CheckpointError(
+            f"{folder}: no {DIGESTS}, so its files cannot be checked: convert the checkpoint "
+            "again, or open it without --integrity"
+        )
+    stored, actual = read_digests(folder), digests_of(folder)
+    for name in sorted({*stored, *(actual.keys() & FILES)}):
+        if name not in actual:
+            raise CheckpointError(f"{folder / name}: missing, but {DIGESTS} lists it")
+        if name not in stored:
+            raise CheckpointError(f"{folder / name}: not in {DIGESTS}, so it was added later")
+        if stored[name] != actual[name]:
+            raise CheckpointError(
+                f"{folder / name}: its sha256 is {actual[name][:12]}…, expected "
+                f"{stored[name][:12]}… by {DIGESTS}: the file was changed or damaged"
+            )

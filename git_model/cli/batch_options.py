@@ -1,4 +1,4 @@
-"""The options of `batch`, as decorators: where texts come from, where they go, how they read."""
+"""The options of `batch`, as decorators: inputs, outputs, what is done to captions, the run."""
 
 import functools
 from collections.abc import Callable
@@ -7,123 +7,135 @@ from typing import Any
 
 import click
 
-from git_model.cli.options import Command, frame_sampling_option, text_list
+from git_model.cli.options import Command, frame_sampling_option, option, text_list
 
 MODES = {
     "skip": "Leave inputs alone that have a text already.  [default]",
     "overwrite": "Write all texts anew.",
-    "append": "Put the new text behind the one that is there.",
-    "prepend": "Put it before.",
+    "append": "Put the new text behind the old one.",
+    "prepend": "Put the new text before the old one.",
 }
 
 
-def grouped(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, which stand in the help in this order."""
+def in_order(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; the help lists them in this order."""
 
     def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
+        for add_option in reversed(options):
+            command = add_option(command)
         return command
 
     return decorate
 
 
-source_options = grouped(
-    click.option(
+input_options = in_order(
+    option(
+        "Input",
         "--recursive/--no-recursive",
         default=True,
         show_default=True,
-        help="Whether the folders in a folder are searched, too.",
+        help="Search the folders in a folder, too.",
     ),
-    click.option(
+    option(
+        "Input",
         "--root",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
         help="Where the paths in a list or table begin; they may not leave it.  [default: the "
         "file's own folder; of stdin the working folder]",
     ),
-    click.option("--path-column", metavar="NAME", help="The column of a table that has the paths."),
-    click.option(
-        "--question-column", metavar="NAME", help="The column that has a question about each."
+    option("Input", "--path-column", metavar="NAME", help="Column of a table that has the paths."),
+    option(
+        "Input",
+        "--question-column",
+        metavar="NAME",
+        help="Column of a table that has a question about each image.",
     ),
-    text_list("question", "Ask this about every input; may come several times.", required=False),
+    text_list("question", "Ask this about every image; may come several times.", required=False),
     frame_sampling_option,
 )
-target_options = grouped(
-    click.option(
+output_options = in_order(
+    option(
+        "Output",
         "--out",
         "-o",
-        metavar="TARGET",
+        metavar="OUT",
         help="A folder for text files, or one file: .jsonl, .csv, .parquet, .tsv, .tar.  "
-        "[default: text files beside the pictures]",
+        "[default: text files beside the images]",
     ),
-    click.option(
+    option(
+        "Output",
         "--caption-extension",
         "--caption_extension",
         metavar="EXTENSION",
-        help="Of the text files beside pictures.  [default: .txt]",
+        help="Suffix of the text files beside images.  [default: .txt]",
     ),
     *(
-        click.option(f"--{mode}", "mode", flag_value=mode, help=meaning)
+        option("Output", f"--{mode}", "mode", flag_value=mode, help=meaning)
         for mode, meaning in MODES.items()
     ),
 )
-wording_options = grouped(
-    click.option(
-        "--trigger", default="", metavar="WORD", help="A word that every text begins with."
-    ),
-    click.option("--prefix", default="", help="Put before every text."),
-    click.option("--postfix", default="", help="Put behind every text."),
-    click.option(
+filter_options = in_order(
+    option("Captions", "--trigger", default="", metavar="WORD", help="Begin every text with it."),
+    option("Captions", "--prefix", default="", help="Put this before every text."),
+    option("Captions", "--postfix", default="", help="Put this behind every text."),
+    option(
+        "Captions",
         "--remove",
         multiple=True,
         metavar="PHRASE",
-        help="Take this out of the texts; may come several times.",
+        help="Remove this from the texts; may come several times.",
     ),
-    click.option(
+    option(
+        "Captions",
         "--remove-words",
         "--remove_words",
         is_flag=True,
-        help="Take out what a picture says in writing, such as 'with the words …'.",
+        help="Remove phrases on writing in the image, such as 'with the words …'.",
     ),
-    click.option(
+    option(
+        "Captions",
         "--min-words",
         type=click.IntRange(min=0),
         default=1,
         show_default=True,
         help="Reject shorter texts.",
     ),
-    click.option("--max-words", type=click.IntRange(min=1), help="Reject longer texts."),
-    click.option(
+    option("Captions", "--max-words", type=click.IntRange(min=1), help="Reject longer texts."),
+    option(
+        "Captions",
         "--min-confidence",
         type=click.FloatRange(0, 1),
         default=0.0,
         help="Reject texts below it: the geometric mean of the tokens' probabilities.",
     ),
 )
-run_options = grouped(
-    click.option(
+run_options = in_order(
+    option(
+        "Run",
         "--engine",
         type=click.Choice(["local", "ray"]),
         default="local",
         show_default=True,
         help="ray: on the cluster that RAY_ADDRESS names, into a new folder of Parquet files.",
     ),
-    click.option(
+    option(
+        "Run",
         "--batch-size",
         "--batch_size",
         type=click.IntRange(min=1),
         default=8,
         show_default=True,
-        help="Pictures that are read together.",
+        help="Images that are encoded together.",
     ),
-    click.option(
+    option(
+        "Run",
         "--workers",
         "--max_data_loader_n_workers",
         type=click.IntRange(min=0),
         default=1,
         show_default=True,
-        help="Processes that open pictures while the model works; 0: none.",
+        help="Processes that load images while the model works; 0: none.",
     ),
 )
 
@@ -132,19 +144,20 @@ def kohya_options(command: Command) -> Command:
     """Two options of kohya's make_captions_by_git.py that have other names here."""
 
     @functools.wraps(command)
-    def translated(max_length: int | None, model_id: str | None, **given: Any) -> Any:
-        if max_length is not None:
-            if given["max_new_tokens"] is not None:
-                raise click.UsageError("give --max-length or --max-new-tokens, not both")
-            given["max_new_tokens"] = max_length - 1
-        return command(**given | ({"model": model_id} if model_id else {}))
+    def translated(kohya_max_length: int | None, model_id: str | None, **values: Any) -> Any:
+        if kohya_max_length is not None:
+            if values["max_new_tokens"] is not None:
+                raise click.UsageError("give --max_length or --max-new-tokens, not both")
+            values["max_new_tokens"] = kohya_max_length - 1  # less the start token
+        return command(**values | ({"model": model_id} if model_id else {}))
 
-    return grouped(
-        click.option(
-            "--max-length",
+    return in_order(
+        option("Model", "--model_id", metavar="MODEL", help="kohya's name of --model."),
+        option(
+            "Decoding",
             "--max_length",
+            "kohya_max_length",
             type=click.IntRange(min=2),
-            help="--max-new-tokens as Transformers counts: with the start token, so one more.",
+            help="kohya's name of --max-new-tokens, with the start token counted.",
         ),
-        click.option("--model_id", metavar="MODEL", help="The same as --model."),
     )(translated)

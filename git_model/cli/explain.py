@@ -7,10 +7,12 @@ import click
 
 from git_model.cli.options import (
     Decoding,
+    GroupedCommand,
     ModelOptions,
     Words,
     decoding_options,
     frame_sampling_option,
+    option,
     uncompiled_model_options,
 )
 
@@ -20,21 +22,24 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("image", metavar="IMAGE")
-@click.option("--question", "-q", type=Words(), help="Explain the answer to this, not a caption.")
-@click.option(
+@option(
+    "Input", "--question", "-q", type=Words(), help="Explain the answer to this, not a caption."
+)
+@frame_sampling_option
+@uncompiled_model_options
+@decoding_options
+@option(
+    "Output",
     "--out",
     "-o",
     type=click.Path(path_type=Path),
     required=True,
     metavar="DIR",
-    help="The new folder for the report and its pictures.",
+    help="New folder for the report and its figures.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a report that is in DIR.")
-@frame_sampling_option
-@uncompiled_model_options
-@decoding_options
+@option("Output", "--overwrite", is_flag=True, help="Replace a report in DIR.")
 def explain(
     image: str,
     question: str | None,
@@ -44,29 +49,29 @@ def explain(
     decoding: Decoding,
     **model: Any,
 ) -> None:
-    """Show how a text about IMAGE came about.
+    """Explain a text about IMAGE: attention, alternatives, beams.
 
-    Writes DIR/report.html, one page that needs no network: what the model saw, who may look at
-    whom, where it looked for each word, how each word formed layer by layer, what else it might
-    have said, and with --num-beams the branches of the search. Beside it lie pictures of the same as
-    PNG files.
+    Writes DIR/report.html, one page that needs no network: the model's input, the attention of each
+    generated token to the image and to the text (by layer and head, averaged, and as rollout), the
+    alternatives, the logit lens, the attention mask, and with --num-beams the beam tree. The same
+    figures are written beside it as PNG files.
 
     IMAGE may be a clip if the model has temporal embeddings. Needs matplotlib: pip install
     'git-model[plot]'.
     """
     from git_model.explain.explanation import explain as run
-    from git_model.explain.pictures import FILES, save_pictures
-    from git_model.explain.plotting import require_matplotlib
+    from git_model.explain.figures import FILES, require_matplotlib, save_figures
     from git_model.explain.report import report
     from git_model.utils.atomic import new_folder
 
     require_matplotlib()
     options = ModelOptions(**model)
     with new_folder(out, replaces=(REPORT, *FILES) if overwrite else ()) as folder:
-        git = options.open_model()
-        found = run(git, image, question, decoding(git.model.config.decoding), sampling)
-        save_pictures(found, folder)
-        page = report(found, Path(image).name, options.model)
-        (folder / REPORT).write_text(page, encoding="utf-8")
-    click.echo(found.caption.text)
+        captioner = options.open_model()
+        generation = decoding(captioner.model.config.decoding)
+        explanation = run(captioner, image, question, generation, sampling)
+        save_figures(explanation, folder)
+        html = report(explanation, Path(image).name, options.model)
+        (folder / REPORT).write_text(html, encoding="utf-8")
+    click.echo(explanation.caption.text)
     click.echo(str(out / REPORT))

@@ -38,6 +38,7 @@ class ModelOptions:
     device: str
     dtype: str
     style: Style | None
+    integrity: bool = False
     compile: bool = False
 
     def open_model(self) -> "Captioner":
@@ -50,6 +51,7 @@ class ModelOptions:
             device=self.device,
             dtype=self.dtype,
             style=self.style,
+            integrity=self.integrity,
             compile=self.compile,
         )
 
@@ -70,7 +72,7 @@ class GroupedCommand(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(param, click.Option):
                 groups.setdefault(getattr(param, "heading", "Other"), []).append(record)
         other = groups.pop("Other", [])
         for heading, records in [*groups.items(), ("Other", other)]:
@@ -99,6 +101,12 @@ def model_options(command: Command) -> Command:
 def uncompiled_model_options(command: Command) -> Command:
     """As `model_options`, for commands that record what happens inside the model."""
     for decorate in (
+        option(
+            "Model",
+            "--integrity",
+            is_flag=True,
+            help="Compare every file of the model's folder with its digest in SHA256SUMS first.",
+        ),
         option(
             "Model",
             "--style",

@@ -5,31 +5,33 @@ from typing import Any
 
 import click
 
-from git_model.cli.options import ModelOptions, model_options
+from git_model.cli.options import GroupedCommand, ModelOptions, model_options, option
 from git_model.utils.errors import GITError
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @model_options
-@click.option(
+@option(
+    "Server",
     "--port",
     type=click.IntRange(0, 65535),
     default=7860,
     show_default=True,
-    help="Where the page listens; 0 is any free port.",
+    help="Port of the page; 0 is any free port.",
 )
-@click.option(
+@option(
+    "Server",
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Who may reach the page: 127.0.0.1 is this machine only, 0.0.0.0 everyone who can reach "
-    "this machine.",
+    help="Network address of the page: 127.0.0.1 is this machine only, 0.0.0.0 everyone who can "
+    "reach this machine.",
 )
 def page(host: str, port: int, **model: Any) -> None:
-    """Open a page in the browser to play with the model.
+    """Open a web page for the model in the browser.
 
-    Drop a picture or a clip there: it is read once, captioned, and answers questions. Click a word
-    to see where the model looked for it.
+    Drop an image or a clip there: it is encoded once, captioned, and answers questions. Click a
+    word to show its attention.
 
     Needs gradio: pip install 'git-model[page]'. Ctrl-C ends it.
     """
@@ -43,13 +45,13 @@ def page(host: str, port: int, **model: Any) -> None:
         ) from None
 
     options = ModelOptions(**model)
-    with open_port(host, port) as listening:
-        git = options.open_model()
-        git.tokenizer  # noqa: B018 (a checkpoint without one is refused here)
-        app = web_app(Page(git, options.model, shapes=options.model == "demo"), host)
+    with open_port(host, port) as listener:
+        captioner = options.open_model()
+        captioner.tokenizer  # noqa: B018 (a checkpoint without one is refused here)
+        app = web_app(Page(captioner, options.model, shapes=options.model == "demo"), host)
         address = f"[{host}]" if ":" in host else host
-        click.echo(f"http://{address}:{listening.getsockname()[1]}  (Ctrl-C ends it)")
+        click.echo(f"http://{address}:{listener.getsockname()[1]}  (Ctrl-C ends it)")
         try:
-            server_of(app).run(sockets=[listening])
+            server_of(app).run(sockets=[listener])
         except KeyboardInterrupt:
             sys.exit(0)

@@ -4,24 +4,27 @@ from pathlib import Path
 
 import click
 
+from git_model.cli.options import GroupedCommand, option
 
-@click.command()
+
+@click.command(cls=GroupedCommand)
 @click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE.toml")
-@click.option(
+@option(
+    "Output",
     "--out",
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
     help="A new folder for the log, the checkpoint and the state.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in FOLDER from its last state.")
+@option("Output", "--resume", is_flag=True, help="Continue the run in FOLDER from its last state.")
 def train(recipe: Path, out: Path, resume: bool) -> None:
-    """Train a model as RECIPE says (see configs/train).
+    """Train a model by RECIPE (see configs/train): AdamW, linear warm-up, then cosine decay.
 
-    Under torchrun each process takes its part of every step. SIGTERM saves the state and ends the
+    Under torchrun every process computes a part of every step. SIGTERM saves the state and ends the
     run with exit code 0.
     """
-    from git_model.training.loop import train as run
+    from git_model.training.loop import train as run_recipe
     from git_model.training.recipe import read_recipe
 
-    run(read_recipe(recipe), out, resume=resume)
+    run_recipe(read_recipe(recipe), out, resume=resume)

@@ -5,43 +5,57 @@ from pathlib import Path
 
 import click
 
+from git_model.cli.options import GroupedCommand, option
 
-@click.command()
-@click.option(
+
+@click.command(cls=GroupedCommand)
+@option("Model", "--revision", help="Branch, tag or commit of a hub id.")
+@option(
+    "Model",
     "--dtype",
     type=click.Choice(["float32", "float64"]),
     default="float32",
     show_default=True,
     help="Number format to compare in.",
 )
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option(
+@option(
+    "Published logits",
     "--released",
     metavar="NAME",
-    help="The released checkpoint it is, such as git-base-coco.  [default: by its id]",
+    help="Name of the released checkpoint, such as git-base-coco.  [default: from the hub id]",
 )
-@click.option(
+@option(
+    "Published logits",
     "--image",
     type=click.Path(path_type=Path),
-    help="The image of its published logits.  [default: downloaded]",
+    help="The image that its published logits belong to.  [default: downloaded]",
 )
 @click.argument("model", metavar="MODEL")
 def verify(
     model: str, image: Path | None, released: str | None, revision: str | None, dtype: str
 ) -> None:
-    """Compare MODEL, a folder or a hub id, with its references, stage by stage.
+    """Check MODEL, a folder or a hub id, and compare it with its references, stage by stage.
 
-    The exit code is 1 if any difference is above its tolerance.
+    It checks that all weights are finite and that the vocabulary fits, and prints the sha256 of
+    every file. Then it compares this implementation with Transformers, with published logits, and
+    its cache with one uncached pass over image and text.
+
+    A comparison loads the same file on both sides: it finds mistakes of an implementation, but a
+    flipped weight or swapped layers in the file pass. Digests protect from those: compare them with
+    the publisher's, or let --integrity of other commands compare them with SHA256SUMS, which
+    `convert` writes.
+
+    The exit code is 1 if a check fails or a difference is above its tolerance.
     """
     if image is not None and released is None and not model.startswith("microsoft/"):
         raise click.UsageError("--image is for released checkpoints, say which with --released")
-    from git_model.captioner import Captioner
-    from git_model.checkpoints.loading import converters
+    from git_model.checkpoints.loading import converters, open_model
 
-    git = Captioner.from_pretrained(model, revision=revision, dtype=dtype).model
-    checks = converters().verify(git, model, revision=revision, released=released, image=image)
+    network, tokenizer = open_model(model, revision=revision, dtype=dtype)
     n_failed = 0
-    for check in checks:
+    for check in converters().verify(
+        network, model, tokenizer=tokenizer, revision=revision, released=released, image=image
+    ):
         click.echo(str(check))
         n_failed += check.failed
     sys.exit(1 if n_failed else 0)

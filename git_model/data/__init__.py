@@ -1,1 +1,1 @@
-"""What there is to learn from: data sets in their forms, and the batches of each step."""
+"""Data sets: their file formats, and the batches of each training step."""

@@ -1,7 +1,7 @@
-"""A picture to learn from is never shown twice in quite the same way: random crops, and mirroring.
+"""Augmentation of training images: random crops and horizontal flips.
 
-As the original's train.py: torchvision's `RandomResizedCrop` of 0.8 to 1.0 of the area without
-distortion, and no mirroring, which would make "left" wrong.
+The defaults are the original's (train.py): torchvision's `RandomResizedCrop` of 0.8 to 1.0 of the
+area without distortion, and no flips, which would make the word "left" wrong.
 """
 
 import dataclasses
@@ -13,19 +13,19 @@ from git_model.config import PreprocessConfig
 from git_model.data.example import Media
 from git_model.utils.errors import ConfigError
 
-TRIES = 10  # as torchvision; then the middle is taken
+MAX_TRIES = 10  # as torchvision; then it takes a centre crop
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How pictures are changed at random; the defaults are the original's (train.py,
+    """Random changes of an image; the defaults are the original's (train.py,
     `forward_backward_example`: input_small_scale, no_aspect_dist, no_flip)."""
 
-    scale: tuple[float, float] = (0.8, 1.0)  # share of the area that is kept, least and most
+    scale: tuple[float, float] = (0.8, 1.0)  # share of the area to keep, lowest and highest
     ratio: tuple[float, float] = (1.0, 1.0)  # distortion of width to height; torchvision: 3/4, 4/3
-    flip: float = 0.0  # how often a picture is mirrored, left to right
+    flip: float = 0.0  # probability of a horizontal flip
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -39,54 +39,54 @@ class AugmentConfig:
 
 
 def random_crop(
-    view: Media, config: AugmentConfig, preprocess: PreprocessConfig, rng: Random
+    media: Media, config: AugmentConfig, preprocess: PreprocessConfig, rng: Random
 ) -> Media:
-    """A part of a picture, or the same part of each frame of a clip."""
+    """A random crop of an image, or the same crop of every frame of a clip."""
     seed = rng.random()
-    frames = view if isinstance(view, list) else [view]
+    frames = media if isinstance(media, list) else [media]
     boxes = [
-        crop_box(frame.size, config, _shape(frame.size, preprocess), Random(seed))  # noqa: S311
+        crop_box(frame.size, config, _aspect(frame.size, preprocess), Random(seed))  # noqa: S311
         for frame in frames
     ]
-    cropped = [frame.crop(box) for frame, box in zip(frames, boxes, strict=True)]
-    return cropped if isinstance(view, list) else cropped[0]
+    crops = [frame.crop(box) for frame, box in zip(frames, boxes, strict=True)]
+    return crops if isinstance(media, list) else crops[0]
 
 
-def crop_box(size: tuple[int, int], config: AugmentConfig, shape: float, rng: Random) -> Box:
-    """What to keep of a picture of `size`, (width, height): torchvision's `get_params`.
+def crop_box(size: tuple[int, int], config: AugmentConfig, aspect: float, rng: Random) -> Box:
+    """A random crop of an image of `size`, (width, height): torchvision's `get_params`.
 
     Args:
-        shape: width / height of a crop that is not distorted.
+        aspect: width / height of a crop without distortion.
     """
     width, height = size
-    low, high = (math.log(shape * ratio) for ratio in config.ratio)
-    for _ in range(TRIES):
-        area = width * height * _between(*config.scale, rng)
-        ratio = math.exp(_between(low, high, rng))
+    low, high = (math.log(aspect * ratio) for ratio in config.ratio)
+    for _ in range(MAX_TRIES):
+        area = width * height * _uniform(*config.scale, rng)
+        ratio = math.exp(_uniform(low, high, rng))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            left, top = (int(rng.random() * (room + 1)) for room in (width - w, height - h))
+            left, top = (int(rng.random() * (slack + 1)) for slack in (width - w, height - h))
             return left, top, left + w, top + h
-    return _middle(size, math.exp(low), math.exp(high))
+    return _centre_box(size, math.exp(low), math.exp(high))
 
 
 def training_preprocess(config: PreprocessConfig) -> PreprocessConfig:
-    """The same preprocessing for a picture that has been cropped already: it is stretched to the
-    size that the model sees. Where the model keeps the picture's aspect, nothing changes."""
+    """The same preprocessing for an image after its random crop: resized to the model's input size,
+    without a second crop. Where the model keeps the aspect ratio, nothing changes."""
     if config.crop is None:
         return config
     changes = {"exact": config.crop, "short_side": None, "long_side_max": None, "crop": None}
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
-def _shape(size: tuple[int, int], config: PreprocessConfig) -> float:
-    """Width / height of what the model sees of a picture of this size."""
+def _aspect(size: tuple[int, int], config: PreprocessConfig) -> float:
+    """Width / height of the model's input for an image of this size."""
     height, width = config.crop or config.exact or size[::-1]
     return width / height
 
 
-def _middle(size: tuple[int, int], low: float, high: float) -> Box:
-    """The largest box in the middle that is not narrower or wider than allowed."""
+def _centre_box(size: tuple[int, int], low: float, high: float) -> Box:
+    """The largest centre crop whose width / height is from low to high."""
     width, height = size
     w = max(1, min(width, round(height * high)))
     h = max(1, min(height, round(width / low)))
@@ -94,5 +94,5 @@ def _middle(size: tuple[int, int], low: float, high: float) -> Box:
     return left, top, left + w, top + h
 
 
-def _between(low: float, high: float, rng: Random) -> float:
+def _uniform(low: float, high: float, rng: Random) -> float:
     return low + (high - low) * rng.random()  # Random.uniform is not promised to stay the same

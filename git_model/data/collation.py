@@ -1,7 +1,7 @@
 """From examples to tensors.
 
-A `Sample` is an example as numbers. A `Batch` is several samples of one shape: each image is encoded
-once, for all its texts.
+A `Sample` is an example as pixels and token ids. A `Batch` is several samples of one shape of
+pixels: the model encodes each image once, for all its texts.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from git_model.utils.errors import GITError
 
 @dataclass(frozen=True)
 class TextTarget:
-    """A text to learn. The first `n_prompt` of its tokens are read and not predicted."""
+    """A training text: token ids, of which the first `n_prompt` are the prompt and have no loss."""
 
     tokens: list[int]
     n_prompt: int
@@ -29,7 +29,7 @@ class TextTarget:
 
 @dataclass(frozen=True)
 class Sample:
-    """An example as numbers: pixels (3, H, W), or (F, 3, H, W) of a clip, and its texts."""
+    """An example as tensors: pixels (3, H, W), or (F, 3, H, W) of a clip, and its texts."""
 
     pixels: Tensor
     texts: list[TextTarget]
@@ -37,17 +37,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the model learns at once from B images and R texts, R a multiple of B: the first R/B
-    texts belong to the first image, and so on. An image with fewer texts than others has empty
-    ones, all padding."""
+    """The input of one forward pass: B images and R texts, R a multiple of B. The first R/B texts
+    belong to the first image, and so on. An image with fewer texts than others has empty ones, all
+    padding."""
 
     pixels: Tensor  # (B, 3, H, W), or (B, F, 3, H, W)
     tokens: Tensor  # (R, T): start, question, answer, end, padding
-    mask: Tensor  # (R, T): True for the tokens to predict, which are answer and end
+    mask: Tensor  # (R, T): True for the tokens that have a loss: the answer and the end
 
     @property
     def n_predicted(self) -> int:
-        """Tokens to predict."""
+        """The number of tokens that have a loss."""
         return int(self.mask.sum())
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -62,12 +62,14 @@ class Batch:
 class Collator:
     """Makes samples of examples, and batches of samples.
 
-    max_tokens: longest text, with question, start and end. A longer answer loses its end, and the
-        model does not learn to end there. In style microsoft the original's `max_text_len`: a
-        longer text loses its beginning, the question first, and [SEP] is always learned.
-    max_texts: use at most this many texts of an image, drawn at random; None: all.
-    micro_batch: the most images of a batch; None: no limit.
-    augment: None: images as at inference.
+    Attributes:
+        max_tokens: the longest text, with question, start and end; at least 3. A longer text is cut
+            at its end, and then the model does not learn to end there. In style microsoft it is the
+            original's `max_text_len`, without start and end, and the model always learns to end;
+            see `_original_target`.
+        max_texts: use at most this many texts of an image, drawn at random; None: all.
+        micro_batch: the most images of a batch; None: no limit.
+        augment: None: preprocess images as at inference.
     """
 
     tokenizer: Tokenizer
@@ -78,10 +80,11 @@ class Collator:
     augment: AugmentConfig | None = None
 
     def sample(self, example: Example, rng: Random) -> Sample:
-        """An example as numbers. All captions are learned; of a question's answers one is drawn.
+        """An example as tensors: with all captions, and with one answer, drawn at random, to each
+        question.
 
         Args:
-            rng: draws crops, flips, answers and texts.
+            rng: draws the crop, the answers, the texts and the flip, in this order.
 
         Raises:
             GITError: it names the example. The image cannot be used, a question is empty or too
@@ -92,7 +95,9 @@ class Collator:
             if self.augment is not None:
                 media = random_crop(media, self.augment, preprocess, rng)
                 preprocess = training_preprocess(preprocess)
-            texts = [text for note in example.annotations for text in self._texts(note, rng)]
+            texts = [
+                text for annotation in example.annotations for text in self._texts(annotation, rng)
+            ]
             if not texts:
                 raise GITError("there is no text to learn, expected at least one")
             if self.max_texts is not None and len(texts) > self.max_texts:
@@ -100,18 +105,16 @@ class Collator:
             frames = media if isinstance(media, list) else [media]
             pixels = preprocess_batch(frames, preprocess)
         except GITError as error:
-            named = example.key in str(error)
-            raise GITError(f"{error}" if named else f"{example.key}: {error}") from None
+            has_key = example.key in str(error)
+            raise GITError(f"{error}" if has_key else f"{example.key}: {error}") from None
         sample = Sample(pixels if isinstance(media, list) else pixels[0], texts)
         if self.augment is not None and rng.random() < self.augment.flip:
             return replace(sample, pixels=sample.pixels.flip(-1))
         return sample
 
     def batches(self, samples: Sequence[Sample]) -> list[Batch]:
-        """Samples as batches, each of one shape of pixels and of at most `micro_batch` images.
-
-        Batches come in the order in which their shapes first appear.
-        """
+        """Samples as batches, each of one shape of pixels and of at most `micro_batch` images, in
+        the order in which their shapes first appear."""
         size = self.micro_batch or max(len(samples), 1)
         return [
             collate([samples[i] for i in group[first : first + size]], self.config.pad_id)
@@ -126,11 +129,12 @@ class Collator:
             if not texts:
                 raise GITError(f"there is no answer to {annotation.question[:40]!r}, expected one")
             texts = [texts[int(rng.random() * len(texts))]]
-        target = self._from_front if self.config.style == "microsoft" else self._from_end
+        is_original = self.config.style == "microsoft"
+        target = self._original_target if is_original else self._target
         return [target(annotation.question, text) for text in texts]
 
-    def _from_end(self, question: str | None, text: str) -> TextTarget:
-        """Prompt, text and end; what is too long loses its end."""
+    def _target(self, question: str | None, text: str) -> TextTarget:
+        """Prompt, text and end token; a text that is too long is cut at its end."""
         config, prompt = self.config, [self.config.bos_id]
         if question is not None:
             prompt = prompt_tokens(question, self.tokenizer, config)
@@ -142,12 +146,17 @@ class Collator:
         tokens = [*prompt, *self.tokenizer.encode(text), config.eos_id]
         return TextTarget(tokens[: self.max_tokens], len(prompt))
 
-    def _from_front(self, question: str | None, text: str) -> TextTarget:
-        """The original's cut (train.py, `get_data`): what is too long loses its beginning, the
-        question first. The limit counts neither start nor end there, and a text above it is cut to
-        two tokens less."""
+    def _original_target(self, question: str | None, text: str) -> TextTarget:
+        """The same with the original's cuts (train.py, `get_data`).
+
+        Question and text are each cut at their end, to max_tokens. If they are longer than that
+        together, they are cut at the beginning, the question first, to max_tokens - 2. Start and
+        end token are not counted and never cut.
+        """
         limit, encode = self.max_tokens, self.tokenizer.encode
         prefix = [] if question is None else encode(question)[:limit]
+        if question is not None and not prefix:
+            raise GITError(f"the question {question[:40]!r} is empty, expected some words")
         payload = [*prefix, *encode(text)[:limit]]
         n_cut = max(0, len(payload) - (limit - 2)) if len(payload) > limit else 0
         tokens = [self.config.bos_id, *payload[n_cut:], self.config.eos_id]
@@ -155,9 +164,9 @@ class Collator:
 
 
 def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
-    """Samples of one shape as one batch, as long as its longest text.
+    """Samples of one shape of pixels as one batch, as long as its longest text.
 
-    Padding stands on the right, where no real token attends, so the model needs no mask for it.
+    Padding stands on the right, where no text token attends, so the model needs no mask for it.
     """
     n_texts = max(len(sample.texts) for sample in samples)
     empty = TextTarget([], 0)
@@ -171,7 +180,7 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
     column = torch.arange(length)
     first, end = (
         torch.tensor(numbers)[:, None]
-        for numbers in ([x.n_prompt for x in texts], [len(x.tokens) for x in texts])
+        for numbers in ([t.n_prompt for t in texts], [len(t.tokens) for t in texts])
     )
     return Batch(
         pixels=torch.stack([sample.pixels for sample in samples]),

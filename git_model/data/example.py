@@ -1,4 +1,4 @@
-"""What there is to learn from: an image or a clip, and its annotations."""
+"""An example of a data set: an image or a clip, and its annotations."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,7 +12,7 @@ Media = Image.Image | list[Image.Image]  # an image, or the frames of a clip
 
 @dataclass(frozen=True)
 class Annotation:
-    """The right texts about an image: its captions, or the answers to a question about it.
+    """The reference texts of an image: its captions, or the answers to a question about it.
 
     question: None for captions.
     key: names the question in predictions, such as VQA's question_id.
@@ -47,16 +47,16 @@ class Source(Protocol):
 
 @dataclass
 class BrokenExamples:
-    """Examples that could not be used: each is counted once, and too many are refused."""
+    """Counts the examples that cannot be used, each once, and refuses too many of them."""
 
     limit: int
-    reasons: list[str] = field(default_factory=list)  # one line each, which names the example
+    reasons: list[str] = field(default_factory=list)  # a line for each example, with its name
 
     def add(self, reason: str) -> None:
-        """Count an example.
+        """Count an example, unless this reason has been counted already.
 
         Raises:
-            GITError: it is one too many.
+            GITError: there are now more than `limit`.
         """
         if reason in self.reasons:
             return

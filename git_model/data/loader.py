@@ -1,7 +1,7 @@
 """The batches of each training step: a function of the step's number.
 
 No position is ever stored. A run that continues at step 1001 asks for step 1001, on any number of
-processes: the same examples, the same crops, the same answers drawn.
+processes, and gets the same examples, the same crops and the same answers.
 """
 
 import signal
@@ -27,18 +27,18 @@ from git_model.utils.errors import ConfigError, GITError
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """What a training step reads."""
+    """The data of a training step; see `Collator` for the settings that it shares."""
 
     batch_size: int  # images per step, over all processes
-    micro_batch: int | None = None  # most images that a process holds at once; None: its share
-    workers: int = 0  # worker processes that read ahead, for each process; 0: it reads itself
-    max_tokens: int = 40  # longest text, with start and end; the original's max_text_len
-    max_texts: int | None = None  # most texts per image and step; None: all
-    augment: AugmentConfig | None = None  # None: images as at inference
+    micro_batch: int | None = None  # images of one forward pass; None: the process's whole share
+    workers: int = 0  # worker processes that load ahead, for each process; 0: it loads itself
+    max_tokens: int = 40  # longest text; the original's max_text_len
+    max_texts: int | None = None  # texts per image and step; None: all
+    augment: AugmentConfig | None = None  # None: preprocess images as at inference
     broken_limit: int = 100  # examples that may be unreadable, for each process
 
     def __post_init__(self) -> None:
-        for name, least in (
+        for name, minimum in (
             ("batch_size", 1),
             ("micro_batch", 1),
             ("workers", 0),
@@ -47,24 +47,24 @@ class LoaderConfig:
             ("broken_limit", 0),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}, expected at least {least}")
+            if value is not None and value < minimum:
+                raise ConfigError(f"{name} is {value}, expected at least {minimum}")
 
 
 @dataclass(frozen=True)
 class StepData:
-    """The batches of a step. A step that failed has only the reason."""
+    """The batches of a step for one process, or the reason why there are none."""
 
     batches: list[Batch]
-    broken: list[str]  # why examples were left out, in one line each, which names the example
+    broken: list[str]  # the reasons why examples are left out: a line for each, with its name
     failure: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepShape:
-    """Which part of each step a process learns: every n_ranks-th example of batch_size.
+class StepShare:
+    """A process's share of each step: every n_ranks-th example of batch_size.
 
-    seed: of the order, the crops, and the answers drawn.
+    seed: of the order, the crops and the answers.
     """
 
     batch_size: int
@@ -74,7 +74,7 @@ class StepShape:
 
     @property
     def size(self) -> int:
-        """Examples per step of this process."""
+        """The number of examples per step of this process."""
         return len(range(self.rank, self.batch_size, self.n_ranks))
 
 
@@ -83,11 +83,11 @@ class StepLoader:
 
     Args:
         source: examples by index, or a stream of them. A stream's order depends on the numbers of
-            processes and workers, and to continue at a step everything before it is read again.
-        seed: of the order, the crops, and the answers that are drawn; 0 or more.
+            processes and workers, and to continue at a step it is read again from the start.
+        seed: of the order, the crops and the answers; 0 or more.
 
     Attributes:
-        broken: the examples that `steps` left out so far.
+        broken: the examples that `steps` has left out so far.
 
     Raises:
         ConfigError: the source is empty, or smaller than a batch; texts may be longer than the
@@ -103,22 +103,9 @@ class StepLoader:
         *,
         seed: int = 0,
     ) -> None:
-        self._n = None if isinstance(source, Stream) else len(source)
-        if self._n is not None and options.batch_size > self._n:
-            raise ConfigError(
-                f"batch_size is {options.batch_size}, but there are only {self._n} examples: "
-                "expected at most as many"
-            )
-        extra = 2 if config.style == "microsoft" else 0  # start and end, which it does not count
-        if options.max_tokens + extra > config.decoder.positions:
-            raise ConfigError(
-                f"max_tokens is {options.max_tokens}, but the model has positions for "
-                f"{config.decoder.positions} tokens: expected at most "
-                f"{config.decoder.positions - extra}"
-            )
-        if seed < 0:
-            raise ConfigError(f"seed is {seed}, expected 0 or more")
-        limit = options.broken_limit if self._n is None else min(options.broken_limit, self._n - 1)
+        n = None if isinstance(source, Stream) else len(source)
+        _require_usable(n, config, options, seed)
+        limit = options.broken_limit if n is None else min(options.broken_limit, n - 1)
         self.broken = BrokenExamples(limit)
         self._options, self._source, self._seed = options, source, seed
         self._collator = Collator(
@@ -137,7 +124,7 @@ class StepLoader:
         each of one shape of pixels, of at most micro_batch images.
 
         With a source they are the same for any number of workers. Examples that cannot be read are
-        left out and noted in `broken`; where they are all of a process's share, the step's list is
+        left out and counted in `broken`; if that is a process's whole share, the step's list is
         empty.
 
         Raises:
@@ -149,29 +136,29 @@ class StepLoader:
                 f"batch_size is {self._options.batch_size}, but there are {n_ranks} processes: "
                 "expected at least one image for each"
             )
-        shape = StepShape(
+        share = StepShare(
             batch_size=self._options.batch_size, rank=rank, n_ranks=n_ranks, seed=self._seed
         )
-        for data in self._read_ahead(self._dataset(range(first, last + 1), shape)):
+        for data in self._load(self._dataset(range(first, last + 1), share)):
             if data.failure is not None:
                 raise GITError(data.failure)
             for reason in data.broken:
                 self.broken.add(reason)
             yield data.batches
 
-    def _dataset(self, steps: range, shape: StepShape) -> Dataset[StepData]:
+    def _dataset(self, steps: range, share: StepShare) -> Dataset[StepData]:
         if isinstance(self._source, Stream):
-            return _StreamSteps(self._source, self._collator, steps, shape, self._options.workers)
-        return _SourceSteps(self._source, self._collator, steps, shape)
+            return _StreamSteps(self._source, self._collator, steps, share, self._options.workers)
+        return _SourceSteps(self._source, self._collator, steps, share)
 
-    def _read_ahead(self, steps: Dataset[StepData]) -> Iterator[StepData]:
-        """One step after the other, read by workers while the model learns from the last."""
+    def _load(self, steps: Dataset[StepData]) -> Iterator[StepData]:
+        """One step after the other; workers load the next ones while the model trains."""
         loader: DataLoader[StepData] = DataLoader(
             steps,
             batch_size=None,
             num_workers=self._options.workers,
             worker_init_fn=leave_signals_to_parent,
-            generator=torch.Generator(),  # or else it takes a number that dropout would get
+            generator=torch.Generator(),  # its own, so that dropout's random numbers stay the same
         )
         try:
             yield from loader
@@ -180,69 +167,89 @@ class StepLoader:
                 raise
             reason = reason_of(error).rstrip(".")
             raise GITError(
-                f"a worker process was ended from outside, as when memory is short: {reason}: use "
-                "fewer workers, or a smaller batch_size"
+                f"a worker process was killed, as when memory runs out: {reason}: use fewer "
+                "workers, or a smaller batch_size"
             ) from None
 
 
+def _require_usable(n: int | None, config: GITConfig, options: LoaderConfig, seed: int) -> None:
+    """Refuse options that do not fit n examples (None: a stream), the model, or the seed."""
+    if n is not None and options.batch_size > n:
+        raise ConfigError(
+            f"batch_size is {options.batch_size}, but there are only {n} examples: expected at "
+            "most as many"
+        )
+    n_extra = 2 if config.style == "microsoft" else 0  # start and end, which it does not count
+    if options.max_tokens + n_extra > config.decoder.positions:
+        raise ConfigError(
+            f"max_tokens is {options.max_tokens}, but the model has positions for "
+            f"{config.decoder.positions} tokens: expected at most "
+            f"{config.decoder.positions - n_extra}"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}, expected 0 or more")
+
+
 def leave_signals_to_parent(_: int) -> None:
-    """A worker ends when its parent does: Ctrl-C and a cluster's SIGTERM go to the whole group, and
-    the parent still wants to save."""
+    """Ignore Ctrl-C and SIGTERM in a worker: a cluster sends them to the whole process group, the
+    parent still has to save, and a worker ends when its parent does."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 class _SourceSteps(Dataset[StepData]):
-    """The data of some steps, from a source: whichever worker reads a step, it is the same."""
+    """The data of some steps, from a source; it does not depend on the worker that loads it."""
 
-    def __init__(self, source: Source, collator: Collator, steps: range, shape: StepShape) -> None:
-        self._source, self._collator, self._steps, self._shape = source, collator, steps, shape
+    def __init__(self, source: Source, collator: Collator, steps: range, share: StepShare) -> None:
+        self._source, self._collator, self._steps, self._share = source, collator, steps, share
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def __getitem__(self, index: int) -> StepData:
-        step, shape = self._steps[index], self._shape
+        step, share = self._steps[index], self._share
         positions = epoch_indices(
-            step, len(self._source), shape.batch_size, shape.seed, shape.rank, shape.n_ranks
+            step, len(self._source), share.batch_size, share.seed, share.rank, share.n_ranks
         )
-        examples = [(at, partial(self._source.__getitem__, at[1])) for at in positions]
-        return _step_data(self._collator, shape.seed, examples)
+        examples = [
+            (position, partial(self._source.__getitem__, position[1])) for position in positions
+        ]
+        return _step_data(self._collator, share.seed, examples)
 
 
 class _StreamSteps(IterableDataset[StepData]):
-    """The data of some steps, from a stream. Each worker reads a part of its own, and makes every
-    n-th step; to continue at a step it skips what the steps before it took."""
+    """The data of some steps, from a stream. Each worker reads its own part, and makes every n-th
+    step; to continue at a step it skips the examples of the steps before."""
 
     def __init__(
-        self, stream: Stream, collator: Collator, steps: range, shape: StepShape, workers: int
+        self, stream: Stream, collator: Collator, steps: range, share: StepShare, workers: int
     ) -> None:
-        self._stream, self._collator, self._steps, self._shape = stream, collator, steps, shape
+        self._stream, self._collator, self._steps, self._share = stream, collator, steps, share
         self._workers = max(workers, 1)
 
     def __iter__(self) -> Iterator[StepData]:
         """This worker's steps; a DataLoader takes one from each worker in turn."""
         worker = get_worker_info()
         first = self._steps.start + (worker.id if worker else 0)
-        part = (first - 1) % self._workers  # the one that this step is made from in any run
-        examples = self._endless(self._shape.rank * self._workers + part)
+        part = (first - 1) % self._workers  # the part that holds this step in any run
+        examples = self._endless(self._share.rank * self._workers + part)
         if first >= self._steps.stop:
-            return  # rather than skip everything for nothing
+            return  # nothing to make, so do not skip through the stream
         for step in range(part + 1, self._steps.stop, self._workers):
             try:
-                chunk = list(islice(examples, self._shape.size))
+                chunk = list(islice(examples, self._share.size))
             except GITError as error:
                 yield StepData([], [], failure=str(error))
                 return
             if step >= first:
-                yield _step_data(self._collator, self._shape.seed, chunk)
+                yield _step_data(self._collator, self._share.seed, chunk)
 
     def _endless(self, reader: int) -> Iterator[tuple[EpochIndex, OpenExample]]:
-        """One epoch after the other."""
-        n_readers = self._shape.n_ranks * self._workers
+        """All epochs of a reader's part, one after the other."""
+        n_readers = self._share.n_ranks * self._workers
         for epoch in count():
             number = -1
-            stream = self._stream.stream(epoch, self._shape.seed, reader, n_readers)
+            stream = self._stream.stream(epoch, self._share.seed, reader, n_readers)
             for number, open_example in enumerate(stream):
                 yield (epoch, number * n_readers + reader), open_example
             if number < 0:
@@ -257,7 +264,7 @@ def _step_data(
     seed: int,
     examples: Sequence[tuple[EpochIndex, OpenExample]],
 ) -> StepData:
-    """The batches of a step; the random numbers of each example follow from seed and index."""
+    """The batches of a step; each example's random numbers follow from the seed and its index."""
     samples, broken = [], []
     for position, open_example in examples:
         try:

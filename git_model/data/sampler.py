@@ -1,4 +1,4 @@
-"""Which example comes when: the order of epochs and steps, a function of numbers alone."""
+"""The order of examples over epochs and steps: a function of the seed and the step alone."""
 
 import functools
 
@@ -18,10 +18,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 def epoch_indices(
     step: int, n: int, batch_size: int, seed: int, rank: int = 0, n_ranks: int = 1
 ) -> list[EpochIndex]:
-    """What a process learns at a step, counted from 1, from n examples.
+    """The examples, of n, that a process uses at a step, counted from 1.
 
-    The epochs follow each other without a gap, each in its own order; a step takes the next
-    batch_size of them, and a process every n_ranks-th of these.
+    The epochs follow each other without a gap, each in its own order. A step takes the next
+    batch_size examples, and a process every n_ranks-th of these.
     """
     positions = range((step - 1) * batch_size, step * batch_size)[rank::n_ranks]
-    return [(at // n, int(epoch_order(n, seed, at // n)[at % n])) for at in positions]
+    return [(i // n, int(epoch_order(n, seed, i // n)[i % n])) for i in positions]

@@ -1,4 +1,4 @@
-"""All kinds of data sets that a recipe can name, and several of them as one."""
+"""All kinds of data sets that a recipe can name, and mixtures of them."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ from git_model.shapes.source import ShapesData
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import from_dict
 
-# Those that have a length.
+# The kinds that have a length.
 ListedData = ShapesData | CocoData | KarpathyData | VqaData | FolderData | TsvData
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixedData:
-    """Several data sets one behind the other; in a recipe a table [[data.parts]] for each."""
+    """Several data sets as one, in order; in a recipe a table [[data.parts]] for each."""
 
     kind: Literal["mixed"] = "mixed"
     parts: tuple[ListedData, ...]
-    repeats: tuple[int, ...] | None = None  # how often each comes in an epoch; None: once
+    repeats: tuple[int, ...] | None = None  # of each part in an epoch; None: once
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -45,7 +45,7 @@ class MixedData:
 
 
 class Mixed:
-    """Sources one behind the other, each as often as told: a `Source`."""
+    """Several sources in order, each repeated `repeats` times: a `Source`."""
 
     def __init__(self, sources: Sequence[Source], repeats: Sequence[int]) -> None:
         self._sources = [
@@ -57,9 +57,9 @@ class Mixed:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Example:
-        which = bisect_right(self._ends, index)
-        source = self._sources[which]
-        return source[index - self._ends[which] + len(source)]
+        part = bisect_right(self._ends, index)
+        source = self._sources[part]
+        return source[index - self._ends[part] + len(source)]
 
 
 DataConfig = ListedData | MixedData | WebDatasetData
@@ -71,7 +71,7 @@ class _Table:
 
 
 def read_data(table: Mapping[str, Any], where: str) -> DataConfig:
-    """The data set that a table means by its `kind`; its other keys are that kind's fields.
+    """The data set of a table: its `kind`, and that kind's fields.
 
     Raises:
         ConfigError: an unknown kind or key, a missing one, or a value of a wrong type.

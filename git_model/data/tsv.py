@@ -1,22 +1,35 @@
-"""The original's data format: a file of pictures and one of texts, a row for each picture.
+"""The original's data format: a file of images and a file of texts, a row for each image.
 
-Pictures: key TAB base64. Texts: key TAB JSON, which is [{"caption": …}, …] or [{"question": …,
-"answer": …, "question_id": …}, …]. Rows are found by their offsets, which may stand in a file
-.lineidx beside them (the original's tsv_io.py, `TSVFile`).
+Images: key TAB base64. Texts: key TAB JSON, which is [{"caption": …}, …] or [{"question": …,
+"answer": …, "question_id": …}, …]. The offsets of the rows may stand in a file .lineidx beside them
+(the original's tsv_io.py, `TSVFile`).
 """
 
 import base64
 import binascii
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from git_model.data.example import Annotation, Example
-from git_model.data.manifests import DataError, annotation_of, each, merged, parse, read_lines
-from git_model.preprocessing.image import decode_image
+from git_model.data.manifests import (
+    DataError,
+    annotation_of,
+    merge_captions,
+    parse,
+    parse_each,
+    read_lines,
+)
+from git_model.preprocessing.image import decode_image, open_file
+
+BLOCK_BYTES = 1 << 20  # of one read
+MAX_DIGITS = 32  # of a line of a text index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +41,9 @@ class TsvData:
     texts: str
 
     def open(self) -> "TsvSource":
-        """Read the texts, and find where the pictures lie."""
-        texts = list(each(read_lines(Path(self.texts)), _texts, f"{self.texts}: row"))
+        """Read the texts, and the offsets of the images."""
+        lines = read_lines(Path(self.texts))
+        texts = list(parse_each(lines, parse_texts, f"{self.texts}: row"))
         images = Rows(Path(self.images), row_starts(Path(self.images)))
         if not len(images) == len(texts) > 0:
             raise DataError(
@@ -37,12 +51,12 @@ class TsvData:
                 "expected as many, at least one"
             )
         source = TsvSource(images, texts)
-        source.data_of(0)  # finds out if the files do not belong together
+        source.data_of(0)  # an error here and now if the files do not belong together
         return source
 
 
 class TsvSource:
-    """Pictures in rows of a file: a `Source`."""
+    """Images in the rows of a file: a `Source`."""
 
     def __init__(self, images: "Rows", texts: list[tuple[str, tuple[Annotation, ...]]]) -> None:
         self._images, self._texts = images, texts
@@ -51,15 +65,15 @@ class TsvSource:
         return len(self._texts)
 
     def __getitem__(self, index: int) -> Example:
-        key, targets = self._texts[index]
+        key, annotations = self._texts[index]
         name = f"{self._images.path}: row {index + 1}, {key}"
-        return Example(key, decode_image(self.data_of(index), name), targets)
+        return Example(key, decode_image(self.data_of(index), name), annotations)
 
     def data_of(self, index: int) -> bytes:
-        """A picture's file.
+        """The bytes of an image's file.
 
         Raises:
-            DataError: the row is of another picture than its texts, or no base64.
+            DataError: the row has another key than its texts, or is no base64.
         """
         where, key = f"{self._images.path}: row {index + 1}", self._texts[index][0]
         name, tab, data = self._images[index].rstrip(b"\r\n").partition(b"\t")
@@ -68,27 +82,36 @@ class TsvSource:
                 f"{where} begins {name[:40]!r}, expected the key {key!r}, as in the texts"
             )
         try:
-            return base64.b64decode(data, validate=True)
-        except binascii.Error as error:
-            raise DataError(f"{where}: the picture is no base64: {error}") from None
+            return decode_base64(data)
+        except DataError as error:
+            raise DataError(f"{where}: the image is {error}") from None
 
 
-def _texts(line: str) -> tuple[str, tuple[Annotation, ...]]:
+def decode_base64(data: bytes) -> bytes:
+    """The second column of a row, decoded."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise DataError(f"no base64: {error}") from None
+
+
+def parse_texts(line: str) -> tuple[str, tuple[Annotation, ...]]:
+    """The key and the annotations in a row of texts."""
     key, *rest = line.split("\t")
     if len(rest) != 1:
         raise DataError(f"{1 + len(rest)} columns, expected two: the key and JSON")
     records = parse(rest[0])
     if not isinstance(records, list):
         raise DataError(f"{rest[0][:40]!r}, expected a JSON list")
-    return key, merged(each(records, annotation_of, "text"))
+    return key, merge_captions(parse_each(records, annotation_of, "text"))
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The lines of a file, by their numbers."""
+    """The lines of a file, by index."""
 
     path: Path
-    starts: np.ndarray  # where each begins, in bytes, and the end of the file
+    starts: np.ndarray  # byte offset of each line, and the size of the file
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -96,7 +119,7 @@ class Rows:
     def __getitem__(self, index: int) -> bytes:
         start, end = self.starts[index : index + 2].tolist()
         try:
-            # opened anew each time: no position is shared with another process
+            # opened for each row, so that processes do not share a position in the file
             with self.path.open("rb") as file:
                 file.seek(start)
                 return file.read(end - start)
@@ -105,30 +128,78 @@ class Rows:
 
 
 def row_starts(path: Path) -> np.ndarray:
-    """Where each line of a file begins, and the end: from a file beside it, else by reading it.
+    """The byte offset of each line of a file, and the file's size: from an index beside it, or else
+    by reading the file.
 
     Raises:
-        DataError: a file cannot be read, or the one beside it is of another.
+        DataError: a file cannot be read, or the index does not fit the file.
     """
-    binary, text = path.with_suffix(".lineidx.8b"), path.with_suffix(".lineidx")
     try:
+        starts = np.fromiter(line_starts(path), np.int64)
         size = path.stat().st_size
-        if binary.is_file():
-            beside, starts = binary, np.fromfile(binary, "<i8")
-        elif text.is_file():
-            beside, starts = text, np.array(text.read_text().split(), dtype=np.int64)
-        else:
-            with path.open("rb") as file:
-                return np.fromiter(accumulate(map(len, file), initial=0), np.int64)
     except OSError as error:
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from None
-    except (ValueError, OverflowError):
-        raise DataError(f"{text}: expected a number on each line") from None
+    except OverflowError:
+        raise DataError(f"{_index_of(path)}: expected a number of 63 bits on each line") from None
     starts = np.append(starts, size)
-    # differences of numbers beyond the file might themselves overflow
+    # checked first, because differences of huge offsets could overflow
     is_outside = (starts < 0).any() or (starts > size).any()
     if starts[0] != 0 or is_outside or (np.diff(starts) <= 0).any():
         raise DataError(
-            f"{beside} is not of {path}, expected rising offsets from 0 to below {size}"
+            f"{_index_of(path)} is not of {path}, expected rising offsets from 0 to below {size}"
         )
     return starts
+
+
+def line_starts(path: Path) -> Iterator[int]:
+    """The byte offset of each line of a file, without holding all of them: from an index beside it,
+    the original's .lineidx.8b or .lineidx, or else by reading the file. An index is not checked
+    against the file here.
+
+    Raises:
+        OSError: a file cannot be read.
+        DataError: an index does not hold numbers; the message names it.
+    """
+    index = _index_of(path)
+    if index is None:
+        return _scan_lines(path)
+    return _binary_index(index) if index.suffix == ".8b" else _text_index(index)
+
+
+def _index_of(path: Path) -> Path | None:
+    indexes = (path.with_suffix(".lineidx.8b"), path.with_suffix(".lineidx"))
+    return next((index for index in indexes if index.is_file()), None)
+
+
+def _binary_index(path: Path) -> Iterator[int]:
+    with open_file(path) as file:
+        while numbers := file.read(BLOCK_BYTES):
+            if len(numbers) % 8 > 0:
+                raise DataError(f"{path} is cut short")
+            yield from np.frombuffer(numbers, "<i8").tolist()
+
+
+def _text_index(path: Path) -> Iterator[int]:
+    with open_file(path) as file:
+        for number in count(1):
+            line = file.readline(MAX_DIGITS)
+            if not line:
+                return
+            try:
+                start = int(line if len(line) < MAX_DIGITS else b"")
+            except ValueError:
+                raise DataError(
+                    f"{path}: expected a number on each line, line {number} has none"
+                ) from None
+            yield start
+
+
+def _scan_lines(path: Path) -> Iterator[int]:
+    with open_file(path) as file:
+        start, size = 0, os.fstat(file.fileno()).st_size
+        if size > 0:
+            yield 0
+        while block := file.read(BLOCK_BYTES):
+            ends = (start + match.end() for match in re.finditer(b"\n", block))
+            yield from (end for end in ends if end < size)
+            start += len(block)

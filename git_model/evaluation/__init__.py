@@ -1,1 +1,1 @@
-"""How good a model is: what it says about a data set, and its scores."""
+"""Evaluation: predictions of a model for a data set, and their scores."""

@@ -1,158 +1,216 @@
-"""How good texts are, as pure functions of their words: BLEU, ROUGE-L, CIDEr, exact match.
+"""BLEU, ROUGE-L, CIDEr and exact match, and the words that they count, in plain Python.
 
-They are written as the COCO tools compute them (pycocoevalcap), oddities and all, so that their
-scores may stand beside published ones. Every text is a list of words; words.py and coco_tools.py
-make one. All scores go from 0 to 1, CIDEr's from 0 to 10.
+The metrics are computed as the COCO tools (pycocoevalcap) compute them, peculiarities included, so
+that scores can stand beside published ones. A text is a list of words: `split_words` makes it here,
+`coco_tools.ptb_words` in Java. Scores go from 0 to 1, CIDEr's from 0 to 10.
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
-Words = Sequence[str]
+WordList = Sequence[str]
 Ngram = tuple[str, ...]
 
-LONGEST = 4  # words of the longest n-grams
-TINY, SMALL = 1e-15, 1e-9  # keep BLEU's fractions defined where nothing matches or nothing is said
-BETA = 1.2  # how much more ROUGE-L thinks of recall than of precision
-SIGMA = 6.0  # by how many words CIDEr-D lets a text's length be off before its score falls
+MAX_N = 4  # words of the longest n-grams
+TINY, SMALL = 1e-15, 1e-9  # keep BLEU's fractions defined where nothing matches, or a text is empty
+BETA = 1.2  # the weight of recall against precision in ROUGE-L
+SIGMA = 6.0  # standard deviation, in words, of CIDEr-D's penalty on the difference in length
+
+CLITIC = r"(?:n't|'(?:s|re|ve|ll|d|m))\b"  # words by themselves: do|n't, it|'s
+WORD = re.compile(
+    rf"""
+    \d+(?:[.,:/]\d+)*[\w-]*           # 3.5 1,000 10:30 2nd 2-year-old
+    | (?:[^\W\d_]\.){{2,}}            # u.s.
+    | (?:[djm]r|mrs|ms|no|st|vs)\.
+    | can(?=not\b)
+    | [^\W\d][\w-]*?(?={CLITIC})      # do of don't
+    | {CLITIC}
+    | \w+(?:[-'/&]\w+)*               # t-shirt, o'clock
+    | [^\w\s]                         # a punctuation mark
+    """,
+    re.VERBOSE,
+)
+STRAIGHT_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
+PUNCTUATION = frozenset("'`.?!,:-;\"")  # what the COCO tools leave out
+# They list the brackets -LRB- … as punctuation, too, but compare them with text in lower case.
+BRACKETS = {
+    "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
+}  # fmt: skip
 
 
-def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
+def split_words(texts: Sequence[str]) -> list[list[str]]:
+    """The words of each text, in lower case, without punctuation; close to the Penn Treebank's
+    rules, which published scores use, but not equal. Every output that uses it says so.
+
+    >>> split_words(["A dog, it's big.", "He doesn't see 2 T-shirts!"])
+    [['a', 'dog', 'it', "'s", 'big'], ['he', 'does', "n't", 'see', '2', 't-shirts']]
+    """
+    plain = (text.lower().translate(STRAIGHT_QUOTES) for text in texts)
+    return [
+        [BRACKETS.get(word, word) for word in WORD.findall(text) if word not in PUNCTUATION]
+        for text in plain
+    ]
+
+
+def exact(text: str, answers: Sequence[str]) -> bool:
+    """Whether a text equals one of the answers, apart from case and spaces."""
+    return _normalised(text) in map(_normalised, answers)
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def bleu(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> list[float]:
     """BLEU-1 to BLEU-4 (Papineni et al. 2002) of a whole corpus.
 
-    The share of the candidates' n-grams that a reference has, too; geometric mean over n; less for
-    candidates that are shorter than the reference of closest length.
+    The share of the candidates' n-grams that a reference has, too; the geometric mean over n; times
+    a penalty if candidates are shorter than their references of closest length.
 
     Args:
-        candidates: what was said, at least one text.
-        references: for each candidate, the texts that it is compared with, at least one.
+        candidates: generated texts, at least one.
+        references: for each candidate its reference texts, at least one.
     """
-    said = expected = 0
-    correct, written = [0] * LONGEST, [0] * LONGEST
-    for candidate, others in zip(candidates, references, strict=True):
-        said += len(candidate)
-        expected += min((abs(len(other) - len(candidate)), len(other)) for other in others)[1]
-        for index in range(LONGEST):
-            found = _ngrams(candidate, index + 1)
-            known = reduce(or_, (_ngrams(other, index + 1) for other in others))  # the most of each
-            correct[index] += (found & known).total()
-            written[index] += found.total()
-    ratio = (said + TINY) / (expected + SMALL)
-    brevity = min(1.0, math.exp(1 - 1 / ratio))
+    n_words = n_expected = 0
+    matches, totals = [0] * MAX_N, [0] * MAX_N
+    for candidate, texts in zip(candidates, references, strict=True):
+        n_words += len(candidate)
+        n_expected += min((abs(len(text) - len(candidate)), len(text)) for text in texts)[1]
+        for index in range(MAX_N):
+            ngrams = _ngrams(candidate, index + 1)
+            limits = reduce(or_, (_ngrams(text, index + 1) for text in texts))  # largest counts
+            matches[index] += (ngrams & limits).total()
+            totals[index] += ngrams.total()
+    ratio = (n_words + TINY) / (n_expected + SMALL)
+    brevity_penalty = min(1.0, math.exp(1 - 1 / ratio))
     scores, product = [], 1.0
-    for index in range(LONGEST):
-        product *= (correct[index] + TINY) / (written[index] + SMALL)
-        scores.append(brevity * product ** (1 / (index + 1)))
+    for index in range(MAX_N):
+        product *= (matches[index] + TINY) / (totals[index] + SMALL)
+        scores.append(brevity_penalty * product ** (1 / (index + 1)))
     return scores
 
 
-def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+def rouge_l(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> float:
     """ROUGE-L (Lin 2004): the mean F-score of the longest common subsequence, where the best
-    precision and the best recall may come from different references."""
+    precision and the best recall may come from different references. Arguments as in `bleu`."""
     total = 0.0
-    for candidate, others in zip(candidates, references, strict=True):
-        mine = candidate or [""]  # the COCO tools see one empty word in a text without words
-        pairs = [(_common(mine, other or [""]), len(other or [""])) for other in others]
-        precision = max(common for common, _ in pairs) / len(mine)
+    for candidate, texts in zip(candidates, references, strict=True):
+        words = candidate or [""]  # for the COCO tools an empty text is one empty word
+        pairs = [(_lcs_length(words, text or [""]), len(text or [""])) for text in texts]
+        precision = max(common for common, _ in pairs) / len(words)
         recall = max(common / length for common, length in pairs)
         if precision and recall:
             total += (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
     return total / len(candidates)
 
 
-def cider(
-    candidates: Sequence[Words], references: Sequence[Sequence[Words]], *, defended: bool = True
-) -> float:
-    """CIDEr (Vedantam et al. 2015): the mean cosine between candidate and reference, as vectors of
-    n-grams that count for less the more images have them in their references.
-
-    An n-gram that every image has counts for nothing; so does, then, any text about one image.
-
-    Args:
-        defended: CIDEr-D, where repeating a word gains nothing and a wrong length costs. It is
-            what the COCO tools call CIDEr, and what papers report. False: the plain formula.
-    """
-    images = Counter(ngram for others in references for ngram in _of_any(others))
-    idf = _Rarity(images, math.log(len(references)))
-    total = 0.0
-    for candidate, others in zip(candidates, references, strict=True):
-        vector = idf.vector(candidate)
-        likeness = sum(_cosine(vector, idf.vector(other), defended) for other in others)
-        total += 10 * likeness / len(others)
-    return total / len(candidates)
-
-
-def exact(text: str, answers: Sequence[str]) -> bool:
-    """Whether a text is one of the answers, but for case and spaces."""
-    return _plain(text) in map(_plain, answers)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
-def _ngrams(words: Words, n: int) -> Counter[Ngram]:
-    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-
-
-def _of_any(texts: Sequence[Words]) -> set[Ngram]:
-    """Every n-gram of any of the texts, once."""
-    return {ngram for words in texts for n in range(LONGEST) for ngram in _ngrams(words, n + 1)}
-
-
-def _common(one: Words, other: Words) -> int:
+def _lcs_length(left: WordList, right: WordList) -> int:
     """The length of the longest common subsequence."""
-    best = [0] * (len(other) + 1)  # with the words of `one` so far, and the first so many of other
-    for word in one:
-        corner = 0
-        for place, partner in enumerate(other, start=1):
-            above = best[place]
-            best[place] = corner + 1 if word == partner else max(above, best[place - 1])
-            corner = above
+    best = [0] * (len(right) + 1)  # of the words of `left` so far and the first i of `right`
+    for left_word in left:
+        diagonal = 0
+        for i, right_word in enumerate(right, start=1):
+            above = best[i]
+            best[i] = diagonal + 1 if left_word == right_word else max(above, best[i - 1])
+            diagonal = above
     return best[-1]
 
 
+def cider_d(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> float:
+    """CIDEr-D: CIDEr with clipped counts and a penalty on the difference in length, so that
+    repeating a word gains nothing. What the COCO tools call CIDEr, and papers report."""
+    return _cider(candidates, references, _clipped_cosine)
+
+
+def cider_plain(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> float:
+    """CIDEr (Vedantam et al. 2015): the mean cosine between candidate and reference, as vectors of
+    n-grams weighted by TF-IDF over images.
+
+    An n-gram that every image has in its references has weight 0; so the score of a single image
+    is 0.
+    """
+    return _cider(candidates, references, _cosine)
+
+
 class _Vector(NamedTuple):
-    """A text as CIDEr sees it: for each n its n-grams' weights, and their norm."""
+    """A text as a TF-IDF vector: for each n the weights of its n-grams, and their norm."""
 
     weights: list[dict[Ngram, float]]
     norms: list[float]
     length: int
 
 
-class _Rarity(NamedTuple):
-    """Which n-grams are rare: in how many images' references each is, and log of all images."""
-
-    images: Counter[Ngram]
-    log_all: float
-
-    def vector(self, words: Words) -> _Vector:
-        """Each n-gram's count times its rarity."""
-        weights = [
-            {
-                ngram: count * (self.log_all - math.log(max(1, self.images[ngram])))
-                for ngram, count in _ngrams(words, n + 1).items()
-            }
-            for n in range(LONGEST)
-        ]
-        norms = [math.hypot(*row.values()) for row in weights]
-        return _Vector(weights, norms, len(words))
-
-
-def _cosine(candidate: _Vector, reference: _Vector, defended: bool) -> float:
-    """The cosine between two texts, the mean over n."""
+def _cider(
+    candidates: Sequence[WordList],
+    references: Sequence[Sequence[WordList]],
+    similarity: Callable[[_Vector, _Vector], float],
+) -> float:
+    images = Counter(ngram for texts in references for ngram in _distinct_ngrams(texts))
+    log_images = math.log(len(references))
     total = 0.0
-    for n in range(LONGEST):
-        mine, theirs = candidate.weights[n], reference.weights[n]
-        both = [(weight, theirs[ngram]) for ngram, weight in mine.items() if ngram in theirs]
-        if defended:  # what is said too often counts only as often as the reference has it
-            both = [(min(weight, other), other) for weight, other in both]
-        product = sum(weight * other for weight, other in both)
+    for candidate, texts in zip(candidates, references, strict=True):
+        vector = _tf_idf(candidate, images, log_images)
+        similarities = [similarity(vector, _tf_idf(text, images, log_images)) for text in texts]
+        total += 10 * sum(similarities) / len(texts)
+    return total / len(candidates)
+
+
+def _tf_idf(words: WordList, images: Counter[Ngram], log_images: float) -> _Vector:
+    """A text's vector.
+
+    Args:
+        images: for each n-gram, the number of images that have it in their references.
+        log_images: the logarithm of the number of all images.
+    """
+    weights = [
+        {
+            ngram: count * (log_images - math.log(max(1, images[ngram])))
+            for ngram, count in _ngrams(words, n + 1).items()
+        }
+        for n in range(MAX_N)
+    ]
+    norms = [math.hypot(*row.values()) for row in weights]
+    return _Vector(weights, norms, len(words))
+
+
+def _cosine(candidate: _Vector, reference: _Vector) -> float:
+    """The cosine, the mean over n."""
+    return _mean_over_n(candidate, reference, lambda weight, _: weight)
+
+
+def _clipped_cosine(candidate: _Vector, reference: _Vector) -> float:
+    """As `_cosine`, where an n-gram counts at most as often as the reference has it, times a
+    Gaussian of the difference in length."""
+    difference = candidate.length - reference.length
+    cosine = _mean_over_n(candidate, reference, min)
+    return cosine * math.exp(-(difference**2) / (2 * SIGMA**2))
+
+
+def _mean_over_n(
+    candidate: _Vector, reference: _Vector, clip: Callable[[float, float], float]
+) -> float:
+    total = 0.0
+    for n in range(MAX_N):
+        weights, others = candidate.weights[n], reference.weights[n]
+        product = sum(
+            clip(weight, others[ngram]) * others[ngram]
+            for ngram, weight in weights.items()
+            if ngram in others
+        )
         if product:
-            total += product / (candidate.norms[n] * reference.norms[n]) / LONGEST
-    off = candidate.length - reference.length
-    return total * math.exp(-(off**2) / (2 * SIGMA**2)) if defended else total
+            total += product / (candidate.norms[n] * reference.norms[n]) / MAX_N
+    return total
+
+
+def _ngrams(words: WordList, n: int) -> Counter[Ngram]:
+    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+
+def _distinct_ngrams(texts: Sequence[WordList]) -> set[Ngram]:
+    """Every n-gram of any of the texts, once."""
+    return {ngram for words in texts for n in range(MAX_N) for ngram in _ngrams(words, n + 1)}

@@ -1,4 +1,4 @@
-"""A model on a data set: predictions for every image, which `scores.py` scores.
+"""Run a model on a data set: predictions for every image, to be scored by scores.py.
 
 An image is encoded once, however many questions there are. Images of one shape form a batch.
 """
@@ -21,9 +21,9 @@ from git_model.model.git import GIT
 from git_model.preprocessing.inputs import Frames, LoadedImage
 from git_model.utils.errors import GITError
 
-MAX_LABELS = 5  # that a prediction keeps
+N_TOP = 5  # labels that a prediction keeps
 
-# From a scene and the example of each of its images to the predictions for each.
+# From a scene and the example of each of its images to the predictions for each image.
 Predictor = Callable[[BatchScene, Sequence[Example]], list[list[Prediction]]]
 
 
@@ -52,8 +52,8 @@ def predict(
         predictor: `text_predictor(captioner)` or `label_predictor(captioner, labels)`.
         limit: use this many of the first examples.
         batch_size: images of one shape that are encoded together.
-        broken: counts the examples that cannot be used and are left out; by default that is an
-            error.
+        broken: collects the examples that cannot be used and are left out; by default the first is
+            an error.
         progress: draw a bar on stderr, if it is a terminal.
 
     Raises:
@@ -109,9 +109,9 @@ def label_predictor(captioner: Captioner, labels: Sequence[str], template: str =
         for question in dict.fromkeys(note.question for note, _ in notes):
             group = [(note, image) for note, image in notes if note.question == question]
             part = scene.select([image for _, image in group])
-            ranked = captioner.classify(part, list(labels), template=template, question=question)
-            for (note, image), row in zip(group, ranked, strict=True):
-                top = tuple(label.label for label in row[:MAX_LABELS])
+            rankings = captioner.classify(part, list(labels), template=template, question=question)
+            for (note, image), row in zip(group, rankings, strict=True):
+                top = tuple(label.label for label in row[:N_TOP])
                 predictions[image].append(
                     _prediction(examples[image], note, top[0], row[0].logprob, top)
                 )
@@ -121,7 +121,7 @@ def label_predictor(captioner: Captioner, labels: Sequence[str], template: str =
 
 
 def _closed_examples(source: Source | Stream) -> Iterator[OpenExample]:
-    """All examples in order, each opened by calling it."""
+    """All examples in order, each opened when it is called."""
     if isinstance(source, Stream):
         return source.stream(epoch=0, seed=0, reader=0, n_readers=1)
     return (partial(source.__getitem__, index) for index in range(len(source)))
@@ -134,22 +134,22 @@ def _groups(
     broken: BrokenExamples,
 ) -> Iterator[list[_LoadedExample]]:
     """Examples whose pixels have one shape, `batch_size` of them; at the end the rest."""
-    waiting: dict[torch.Size, list[_LoadedExample]] = {}
+    groups: dict[torch.Size, list[_LoadedExample]] = {}
     for position, open_example in enumerate(examples):
         try:
-            loaded = _load(captioner, position, open_example())
+            item = _load(captioner, position, open_example())
         except GITError as error:
             broken.add(str(error))
             continue
-        shape = loaded.image.pixels.shape
-        waiting.setdefault(shape, []).append(loaded)
-        if len(waiting[shape]) == batch_size:
-            yield waiting.pop(shape)
-    yield from waiting.values()
+        shape = item.image.pixels.shape
+        groups.setdefault(shape, []).append(item)
+        if len(groups[shape]) == batch_size:
+            yield groups.pop(shape)
+    yield from groups.values()
 
 
 def _load(captioner: Captioner, position: int, example: Example) -> _LoadedExample:
-    """An example of which every part can be used."""
+    """An example with its image, once every question is checked."""
     try:
         for annotation in example.annotations:
             captioner.prompt(annotation.question)
@@ -180,7 +180,7 @@ def _prediction(
 
 @contextmanager
 def _evaluation_mode(model: GIT) -> Iterator[None]:
-    """Without dropout; afterwards as before."""
+    """Set evaluation mode, without dropout; restore the mode afterwards."""
     training = model.training
     model.eval()
     try:

@@ -1,18 +1,24 @@
-"""From predictions to scores: which metrics there are for which task, and all of them at once.
+"""Scores of predictions: the metrics of each task, and all of them at once.
 
 Scores are times 100, as papers print them: an accuracy of 72.7, a CIDEr of 131.4.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from git_model.evaluation import coco_tools
-from git_model.evaluation.metrics import Words, bleu, cider, exact, rouge_l
+from git_model.evaluation.metrics import (
+    WordList,
+    bleu,
+    cider_d,
+    cider_plain,
+    exact,
+    rouge_l,
+    split_words,
+)
 from git_model.evaluation.predictions import Prediction, Task
-from git_model.evaluation.vqa import LEAST, vqa_accuracy
-from git_model.evaluation.words import split_words
+from git_model.evaluation.vqa import MIN_ANSWERS, vqa_accuracy
 from git_model.utils.errors import GITError
 
 METRICS: dict[Task, tuple[str, ...]] = {
@@ -20,48 +26,48 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "questions": ("exact", "vqa"),
     "labels": ("top_1", "top_5"),
 }
-# Those whose score is a mean over predictions, and those of a corpus: candidates and references.
-OF_ONE: dict[str, Callable[[Prediction], float]] = {
-    "exact": lambda one: exact(one.text, one.answers),
-    "vqa": lambda one: vqa_accuracy(one.text, one.answers),
-    "top_1": lambda one: exact(one.top[0], one.answers),
-    "top_5": lambda one: any(exact(label, one.answers) for label in one.top[:5]),
+# Metrics that are a mean over predictions, and metrics of a corpus: candidates and references.
+PREDICTION_METRICS: dict[str, Callable[[Prediction], float]] = {
+    "exact": lambda item: exact(item.text, item.answers),
+    "vqa": lambda item: vqa_accuracy(item.text, item.answers),
+    "top_1": lambda item: exact(item.top[0], item.answers),
+    "top_5": lambda item: any(exact(label, item.answers) for label in item.top[:5]),
 }
-OF_CORPUS: dict[str, Callable[[Sequence[Words], Sequence[Sequence[Words]]], float]] = {
+CORPUS_METRICS: dict[str, Callable[[Sequence[WordList], Sequence[Sequence[WordList]]], float]] = {
     "rouge_l": rouge_l,
-    "cider_d": cider,
-    "cider_plain": partial(cider, defended=False),
+    "cider_d": cider_d,
+    "cider_plain": cider_plain,
     "meteor": coco_tools.meteor,
     "spice": coco_tools.spice,
 }
 
 
-class Splitter(NamedTuple):
-    """A way to make words of texts, and what outputs call it."""
+class WordTokenizer(NamedTuple):
+    """A function from texts to words, and its name in outputs."""
 
     name: str
     split: Callable[[Sequence[str]], list[list[str]]]
 
 
-PYTHON = Splitter("python, not PTB", split_words)
-PTB = Splitter("ptb", coco_tools.ptb_words)
+PYTHON = WordTokenizer("python, not PTB", split_words)
+PTB = WordTokenizer("ptb", coco_tools.ptb_words)
 
 
-def best_splitter() -> Splitter:
-    """The Penn Treebank's if Java is there."""
-    return PTB if coco_tools.lacking() is None else PYTHON
+def best_tokenizer() -> WordTokenizer:
+    """The Penn Treebank's if Java can run, else Python's."""
+    return PTB if coco_tools.missing_requirement() is None else PYTHON
 
 
 def check_metrics(metrics: Collection[str]) -> None:
-    """Refuse metrics that cannot be computed here, before there is anything to lose.
+    """Refuse metrics that cannot be computed here, before a model runs.
 
     Raises:
         GITError: there is no such metric, or a program that it needs is missing.
     """
-    known = [name for names in METRICS.values() for name in names]
+    names = [name for task_metrics in METRICS.values() for name in task_metrics]
     for name in metrics:
-        if name not in known:
-            raise GITError(f"there is no metric {name!r}, expected one of {', '.join(known)}")
+        if name not in names:
+            raise GITError(f"there is no metric {name!r}, expected one of {', '.join(names)}")
     if "meteor" in metrics:
         coco_tools.require("METEOR")
     if "spice" in metrics:
@@ -71,82 +77,89 @@ def check_metrics(metrics: Collection[str]) -> None:
 def score(
     predictions: Sequence[Prediction],
     metrics: Sequence[str] = (),
-    splitter: Splitter | None = None,
+    tokenizer: WordTokenizer | None = None,
 ) -> dict[Task, dict[str, float]]:
-    """How good the predictions are, for each task among them: `count`, and metrics times 100.
+    """The scores of predictions, for each task among them: `count`, and metrics times 100.
 
     Args:
-        metrics: some of `METRICS`; by default all that can be computed without fetching anything.
-        splitter: what makes words of captions; by default `best_splitter()`.
+        metrics: some of `METRICS`; by default all that can be computed without a download.
+        tokenizer: for captions; by default `best_tokenizer()`.
 
     Raises:
-        GITError: there is no prediction, one has no right answer, a metric does not fit, or as
+        GITError: there is no prediction, one has no reference, a metric does not fit, or as in
             `check_metrics`.
     """
     if not predictions:
         raise GITError("there is no prediction to score, expected at least one")
     check_metrics(metrics)
-    tasks = {task: [one for one in predictions if one.task == task] for task in METRICS}
-    found = {task: rows for task, rows in tasks.items() if rows}
+    groups = {task: [item for item in predictions if item.task == task] for task in METRICS}
+    groups = {task: items for task, items in groups.items() if items}
     for name in metrics:
-        if not any(name in METRICS[task] for task in found):
-            raise GITError(f"{name} is no metric for {' and '.join(found)}")
+        if not any(name in METRICS[task] for task in groups):
+            raise GITError(f"{name} is no metric for {' and '.join(groups)}")
     return {
-        task: {"count": len(rows)} | _scores(task, rows, metrics, splitter)
-        for task, rows in found.items()
+        task: {"count": len(items)} | _task_scores(task, items, metrics, tokenizer)
+        for task, items in groups.items()
     }
 
 
-def _scores(
-    task: Task, rows: Sequence[Prediction], metrics: Sequence[str], splitter: Splitter | None
+def _task_scores(
+    task: Task,
+    predictions: Sequence[Prediction],
+    metrics: Sequence[str],
+    tokenizer: WordTokenizer | None,
 ) -> dict[str, float]:
     """The scores of one task, in the order of `METRICS`."""
-    for one in rows:
-        if not one.answers:
-            raise GITError(f"{one.name!r} has no right answer to be compared with")
-    names = [name for name in METRICS[task] if name in (metrics or _usual(task, rows))]
-    found = {name: sum(map(OF_ONE[name], rows)) / len(rows) for name in names if name in OF_ONE}
+    for item in predictions:
+        if not item.answers:
+            raise GITError(f"{item.name!r} has no reference to be compared with")
+    names = [name for name in METRICS[task] if name in (metrics or _default(task, predictions))]
     if "vqa" in names:
-        _require_several_answers(rows)
-    of_corpus = [name for name in names if name not in OF_ONE]
-    if of_corpus:
-        candidates, references = _words(rows, splitter or best_splitter())
-        for name in of_corpus:
+        _require_several_answers(predictions)
+    scores = {
+        name: sum(map(PREDICTION_METRICS[name], predictions)) / len(predictions)
+        for name in names
+        if name in PREDICTION_METRICS
+    }
+    corpus_metrics = [name for name in names if name not in PREDICTION_METRICS]
+    if corpus_metrics:
+        candidates, references = _words(predictions, tokenizer or best_tokenizer())
+        for name in corpus_metrics:
             if name == "bleu":
                 values = enumerate(bleu(candidates, references), start=1)
-                found |= {f"bleu_{n}": value for n, value in values}
+                scores |= {f"bleu_{n}": value for n, value in values}
             else:
-                found[name] = OF_CORPUS[name](candidates, references)
-    return {name: 100 * value for name, value in found.items()}
+                scores[name] = CORPUS_METRICS[name](candidates, references)
+    return {name: 100 * value for name, value in scores.items()}
 
 
-def _usual(task: Task, rows: Sequence[Prediction]) -> list[str]:
-    """The metrics of a task that can be computed here and mean something."""
-    without = {
-        "meteor": coco_tools.lacking() is not None,
-        "spice": not coco_tools.has_parser(),
-        "vqa": any(len(one.answers) < LEAST for one in rows),
+def _default(task: Task, predictions: Sequence[Prediction]) -> list[str]:
+    """The metrics of a task that can be computed here and are meaningful."""
+    unavailable = {
+        "meteor": coco_tools.missing_requirement() is not None,
+        "spice": not coco_tools.has_spice_models(),
+        "vqa": any(len(item.answers) < MIN_ANSWERS for item in predictions),
     }
-    return [name for name in METRICS[task] if not without.get(name)]
+    return [name for name in METRICS[task] if not unavailable.get(name)]
 
 
-def _require_several_answers(rows: Sequence[Prediction]) -> None:
-    for one in rows:
-        if len(one.answers) < LEAST:
+def _require_several_answers(predictions: Sequence[Prediction]) -> None:
+    for item in predictions:
+        if len(item.answers) < MIN_ANSWERS:
             raise GITError(
-                f"vqa compares with what at least {LEAST} people answered, but {one.name!r} has "
-                f"{len(one.answers)}: use exact"
+                f"vqa compares with the answers of at least {MIN_ANSWERS} people, but "
+                f"{item.name!r} has {len(item.answers)}: use exact"
             )
 
 
 def _words(
-    rows: Sequence[Prediction], splitter: Splitter
+    predictions: Sequence[Prediction], tokenizer: WordTokenizer
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
-    """The words of what was said, and of the answers to each."""
-    texts = [text for one in rows for text in (one.text, *one.answers)]
-    lines = iter(splitter.split(texts))
+    """The words of each text, and of its references."""
+    texts = [text for item in predictions for text in (item.text, *item.answers)]
+    lines = iter(tokenizer.split(texts))
     candidates, references = [], []
-    for one in rows:
+    for item in predictions:
         candidates.append(next(lines))
-        references.append(list(islice(lines, len(one.answers))))
+        references.append(list(islice(lines, len(item.answers))))
     return candidates, references

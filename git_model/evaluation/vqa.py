@@ -1,17 +1,17 @@
-"""Accuracy on questions as the VQA challenge counts it.
+"""The accuracy of the VQA challenge.
 
 The rules are those of the VQA v2 evaluation code (GT-Vision-Lab/VQA, vqaEval.py, its last version),
-oddities and all: what is tidied, and what a word becomes, decides a point or two of the score.
+peculiarities included: the normalisation of answers decides a point or two of the score.
 """
 
 import re
 from collections.abc import Sequence
 
-LEAST = 4  # answers of a question, for with fewer even the right one is not fully right
+MIN_ANSWERS = 4  # of a question; with fewer no answer can have accuracy 1
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = ("a", "an", "the")
-NUMBERS = "zero one two three four five six seven eight nine ten"
+NUMERALS = "zero one two three four five six seven eight nine ten"
 CONTRACTIONS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
     haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't
@@ -25,60 +25,59 @@ CONTRACTIONS = """
 """
 
 
-def _misspelt(word: str) -> list[str]:
+def _misspellings(word: str) -> list[str]:
     """A contraction without one of its apostrophes, each in turn."""
     return [word[:i] + word[i + 1 :] for i, letter in enumerate(word) if letter == "'"]
 
 
-# The original's table, which has one entry the wrong way round.
-SPELLING = {wrong: word for word in CONTRACTIONS.split() for wrong in _misspelt(word)}
+# The original's table, in which one entry is reversed.
+SPELLING = {wrong: word for word in CONTRACTIONS.split() for wrong in _misspellings(word)}
 SPELLING["somebody'd"] = "somebodyd"
-DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMBERS.split())}
+DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMERALS.split())}
 
 
 def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """How right an answer is, from 0 to 1, given what several people said.
+    """The accuracy of an answer, from 0 to 1, given the answers of several people.
 
-    It is right to a third for each person who said the same, at most to 1; the mean over all ways
-    to leave one person out, as a person's own answer would be judged. Only where people differ
-    are answers normalised.
+    A third for each person with the same answer, at most 1; the mean over all ways to leave one
+    person out, so that a person's answer can be compared with the others. Answers are normalised
+    only where people differ.
 
     Args:
-        answers: one a person; VQAv2 has ten. A single one never agrees with another, so that
-            nothing can be right; see `LEAST`.
+        answers: one per person; VQAv2 has ten. See `MIN_ANSWERS`.
     """
-    answer, answers = _tidy(answer), [_tidy(other) for other in answers]
+    answer, answers = _clean(answer), [_clean(other) for other in answers]
     if len(set(answers)) > 1:
         answer, answers = normalise(answer), [normalise(other) for other in answers]
-    same, n = answers.count(answer), len(answers)
-    if not same:
+    n_same, n = answers.count(answer), len(answers)
+    if not n_same:
         return 0.0
-    without_one_of_them = same * min(1, (same - 1) / 3)
-    without_another = (n - same) * min(1, same / 3)
-    return (without_one_of_them + without_another) / n
+    same_left_out = n_same * min(1, (n_same - 1) / 3)
+    other_left_out = (n - n_same) * min(1, n_same / 3)
+    return (same_left_out + other_left_out) / n
 
 
 def normalise(answer: str) -> str:
-    """An answer without marks and articles, in lower case, with digits and apostrophes.
+    """An answer without punctuation and articles, in lower case, with digits and apostrophes.
 
     >>> normalise("The dogs, two of them; they dont care.")
     "dogs 2 of them they don't care"
     """
-    words = _without_marks(answer).lower().split()
+    words = _without_punctuation(answer).lower().split()
     words = [DIGITS.get(word, word) for word in words]
     return " ".join(SPELLING.get(word, word) for word in words if word not in ARTICLES)
 
 
-def _tidy(answer: str) -> str:
+def _clean(answer: str) -> str:
     return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
-def _without_marks(text: str) -> str:
-    """Marks beside a space vanish, and so do all in a text with a number like 1,000; others become
-    a space. Full stops vanish, save decimal points."""
-    number, tidied = re.search(r"\d,\d", text), text
+def _without_punctuation(text: str) -> str:
+    """A mark that stands beside a space anywhere is removed, and so is every mark in a text with a
+    number like 1,000; others become a space. Full stops are removed, except decimal points."""
+    has_number, result = re.search(r"\d,\d", text), text
     for mark in MARKS:
         beside_space = f"{mark} " in text or f" {mark}" in text
-        tidied = tidied.replace(mark, "" if beside_space or number else " ")
-    # the original passes the flag re.UNICODE where the number of stops to take goes: 32
-    return re.sub(r"\.(?!\d)", "", tidied, count=32)
+        result = result.replace(mark, "" if beside_space or has_number else " ")
+    # The original passes the flag re.UNICODE, which is 32, in the place of `count`.
+    return re.sub(r"\.(?!\d)", "", result, count=32)

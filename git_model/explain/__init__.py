@@ -1,1 +1,1 @@
-"""Why the model says what it says: recorded from outside, in pictures and on a page."""
+"""Why the model generates a text: attention and alternatives, as figures and as a report."""

@@ -33,17 +33,17 @@ def record_attention(tower: nn.Module, keep: Callable[[AttentionMap], T]) -> Ite
     Args:
         keep: what to keep of a map. All weights of a large image can fill the memory.
     """
-    kept: list[T] = []
+    records: list[T] = []
 
     def hook(layer: Any, args: Any, kwargs: Any, output: tuple[Tensor, KeyValue]) -> None:
         if kwargs.get("need_output", True):  # else the layer only gives its keys and values
             kwargs = {name: value for name, value in kwargs.items() if name != "need_output"}
-            kept.append(keep(attention_map(layer, output[1], *args, **kwargs)))
+            records.append(keep(attention_map(layer, output[1], *args, **kwargs)))
 
     layers = [layer for layer in tower.modules() if isinstance(layer, Attention)]
     hooks = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers]
     with _removed_at_the_end(hooks):
-        yield kept
+        yield records
 
 
 @contextmanager

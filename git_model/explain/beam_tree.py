@@ -1,4 +1,4 @@
-"""Beam search as a tree: all that it weighed, what it went on with, and what it dropped."""
+"""A beam search as a tree: every candidate of every step, and what became of it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,20 +13,21 @@ from git_model.generation.logits_processors import chain, processors_of
 from git_model.generation.session import Session, left_padded
 from git_model.model.git import GIT, Scene
 
-Fate = Literal["kept", "ended", "dropped"]
+BranchOutcome = Literal["kept", "finished", "pruned"]
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One of the 2 x beams texts that a step of the search weighed.
+    """One of the candidates that a step of the search ranked, at least 2 x beams of them.
 
     text: the new token as the vocabulary spells it.
-    tokens: ids of the whole text, the new one last.
-    probability: of the new token under the model, given all before it.
-    score: the sum of scores by which the step ranks; without constraints the text's log p.
-    parent: its place among the branches of the step before; None at the first step.
-    fate: the search went on with it, or banked it as ended, or did neither.
-    chosen: whether the text that won begins with it.
+    tokens: ids of the whole text, the new token last.
+    probability: of the new token under the model, given all tokens before it.
+    score: the sum of scores by which the step ranks; without logits processors it is log p(text).
+    parent: the index of the branch that it continues, among those of the previous step; None at
+        the first step.
+    outcome: the search continued with it, banked it as finished, or did neither.
+    on_best_path: whether the best text begins with it.
     """
 
     text: str
@@ -34,8 +35,8 @@ class Branch:
     probability: float
     score: float
     parent: int | None
-    fate: Fate
-    chosen: bool
+    outcome: BranchOutcome
+    on_best_path: bool
 
 
 @torch.inference_mode()
@@ -44,16 +45,17 @@ def beam_tree(
     scene: Scene,
     prompt: Sequence[int],
     options: DecodingOptions,
-    winner: Sequence[int],
-    spell: Callable[[int], str],
+    best: Sequence[int],
+    token_text: Callable[[int], str],
 ) -> list[list[Branch]]:
     """For each step of a beam search its branches, best first.
 
     Args:
         scene: of one image.
-        prompt, options: as in `decoding.generate`, which has checked them.
-        winner: what `generate` found with them; it is marked.
-        spell: from an id to its token.
+        prompt, options: as in `generation.generate`, which has checked them.
+        best: the tokens of the best text that `generate` returned for them; its branches are
+            marked.
+        token_text: from an id to its token.
     """
     limit = model.config.decoder.positions - len(prompt)
     start = left_padded([prompt], model.config.pad_id, model.device)
@@ -62,35 +64,36 @@ def beam_tree(
     processor = chain(processors_of(options, eos_ids))
     session = Session(model, scene)
     tree: list[list[Branch]] = []
-    for [(beams, candidates)] in beam_steps(session, start, options, eos_ids, processor):
-        before = tree[-1] if tree else []
-        tree.append([_branch(beams, candidate, before, winner, spell) for candidate in candidates])
+    for [(state, candidates)] in beam_steps(session, start, options, eos_ids, processor):
+        previous = tree[-1] if tree else []
+        tree.append(
+            [_branch(state, candidate, previous, best, token_text) for candidate in candidates]
+        )
     return tree
 
 
 def _branch(
-    beams: BeamState,
+    state: BeamState,
     candidate: Candidate,
-    before: Sequence[Branch],
-    winner: Sequence[int],
-    spell: Callable[[int], str],
+    previous: Sequence[Branch],
+    best: Sequence[int],
+    token_text: Callable[[int], str],
 ) -> Branch:
-    """What has become of a candidate, now that its search has moved on."""
-    rows = [place for place, branch in enumerate(before) if branch.fate == "kept"]
-    parent = rows[candidate.parent] if before else None
-    tokens = [*(before[parent].tokens if parent is not None else ()), candidate.token]
-    fate: Fate = "dropped"
-    if any(text.tokens == tokens for _, text in beams.bank):
-        fate = "ended"
-    elif not beams.done and any(beam.text.tokens == tokens for beam in beams.beams):
-        fate = "kept"
-    chosen = fate != "dropped" and tokens == list(winner[: len(tokens)])
+    """A candidate, with its outcome in the state after its step."""
+    rows = [index for index, branch in enumerate(previous) if branch.outcome == "kept"]
+    parent = rows[candidate.parent] if previous else None
+    tokens = [*(previous[parent].tokens if parent is not None else ()), candidate.token]
+    outcome: BranchOutcome = "pruned"
+    if any(text.tokens == tokens for _, text in state.finished):
+        outcome = "finished"
+    elif not state.done and any(beam.text.tokens == tokens for beam in state.beams):
+        outcome = "kept"
     return Branch(
-        text=spell(candidate.token),
+        text=token_text(candidate.token),
         tokens=tokens,
         probability=math.exp(candidate.logprob),
         score=candidate.total,
         parent=parent,
-        fate=fate,
-        chosen=chosen,
+        outcome=outcome,
+        on_best_path=outcome != "pruned" and tokens == list(best[: len(tokens)]),
     )

@@ -1,7 +1,8 @@
-"""Why the model says what it says: where it looked for each word, and how each word came about.
+"""Why the model generates a text: the attention behind each token, and its alternatives.
 
-The picture is read and the text written as always. Then the text is read once more in one pass,
-under hooks that record (looks.py); that pass gives the same numbers as writing did.
+The image is encoded and the text generated as usual. Then one pass over the generated text, under
+forward hooks that record (attention_maps.py), gives the attention and the hidden states; its logits
+are those of the search.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,63 +29,66 @@ from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.preprocessing.video import Sampling
 from git_model.utils.errors import GITError
 
-GUESSES = 5  # that are kept of a distribution over words
+TOP_K = 5  # tokens that are kept of each distribution
 
 
-class Guess(NamedTuple):
-    """A token that might come next, and the model's probability of it."""
+class TopToken(NamedTuple):
+    """One of the most probable next tokens, and its probability."""
 
-    text: str  # as the vocabulary spells it: "##s" goes on a word, "[SEP]" ends a text
+    text: str  # as the vocabulary spells it: "##s" continues a word, "[SEP]" ends a text
     token: int
     probability: float
 
 
 @dataclass(frozen=True)
-class Word:
-    """A token that was written.
+class GeneratedToken:
+    """A token of the generated text.
 
-    probability: of it, given the picture and all before it.
-    runners_up: the likeliest others, best first.
-    layers: for each decoder layer the best guesses, were its state the last: read off by the same
-        output layer. Those of the last layer are the model's own.
+    probability: p(token | image, all tokens before it).
+    alternatives: the most probable other tokens, best first.
+    logit_lens: for each decoder layer the most probable tokens, were its output the last layer's:
+        its hidden state passed through `lm_head` (nostalgebraist 2020). The last layer's are the
+        model's own.
     """
 
     text: str
     token: int
     probability: float
-    runners_up: list[Guess]
-    layers: list[list[Guess]]
+    alternatives: list[TopToken]
+    logit_lens: list[list[TopToken]]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A text about a picture or a clip, and where it came from.
+    """A text about an image or a clip, and the attention and distributions behind it.
 
-    Letters: L decoder layers, H heads, W words written (the end token counts), F frames, N patches
-    of a frame, T text tokens that were read (the last word is only written), I = F (1 + N) image
-    tokens. Every word is predicted at the position before it; what that position saw is meant.
+    Letters: L decoder layers, H heads, G generated tokens (the end token counts), F frames, N
+    patches of a frame, T input tokens of the decoder's pass (the last generated token is none),
+    I = F (1 + N) image tokens. A token is predicted at the position before it; the attention of a
+    generated token is that of this position.
 
-    frames: what the model saw, back from its pixels, cut to whole patches.
-    indices: which frames of the file they are; None for a picture or frames that were given.
+    frames: the model's input, converted back from pixels and cut to whole patches.
+    frame_indices: the indices of the frames in their file; None for an image or for `Frames`.
     grid: rows and columns of patches.
     caption: the text, its tokens and log-probabilities.
-    question: that the text answers, if any.
-    tokens: the T text tokens as the vocabulary spells them: start, question, words but the last.
-    image_attention: (L, H, W, F, 1 + N), the class token before a frame's patches.
-    text_attention: (L, H, W, T); together with `image_attention` it sums to 1.
-    rollout: (W, F, rows, columns), the share of each patch in what the position has become,
-        through all layers of decoder and encoder.
-    mask: (I + T, I + T), True where a token (row) may look at another (column).
-    tree: with beam search its steps, each with all branches that it weighed; else None.
+    question: which the text answers, if any.
+    input_tokens: T tokens as the vocabulary spells them: start, question, generated tokens but the
+        last.
+    image_attention: (L, H, G, F, 1 + N), the class token before a frame's patches.
+    text_attention: (L, H, G, T); together with `image_attention` it sums to 1.
+    rollout: (G, F, rows, columns), attention rollout from each patch through all layers of encoder
+        and decoder.
+    mask: (I + T, I + T), True where a token (row) may attend to another (column).
+    tree: the branches of each step of a beam search; None for greedy search and sampling.
     """
 
     frames: list[Image.Image]
-    indices: list[int] | None
+    frame_indices: list[int] | None
     grid: tuple[int, int]
     caption: Caption
     question: str | None
-    tokens: list[str]
-    words: list[Word]
+    input_tokens: list[str]
+    generated: list[GeneratedToken]
     image_attention: Tensor
     text_attention: Tensor
     rollout: Tensor
@@ -94,189 +98,197 @@ class Explanation:
     @property
     def n_image(self) -> int:
         """Image tokens I."""
-        return len(self.mask) - len(self.tokens)
+        return len(self.mask) - len(self.input_tokens)
 
-    def patches(self, layer: int | None = None, head: int | None = None) -> Tensor:
-        """(W, F, rows, columns): how much each word's position looked at each patch, averaged over
-        layers and heads where none is named. What it gave to class tokens and text is left out."""
+    def patch_attention(self, layer: int | None = None, head: int | None = None) -> Tensor:
+        """(G, F, rows, columns): the attention of each generated token to each patch.
+
+        Args:
+            layer, head: counted from 0; None averages over all. Attention to class tokens and to
+                text is left out, so the sum over patches is below 1.
+        """
         weights = self.image_attention[..., 1:]
         weights = weights.mean(0, keepdim=True) if layer is None else weights[layer : layer + 1]
         weights = weights.mean(1) if head is None else weights[:, head]
         return weights[0].unflatten(-1, self.grid)
 
     def frame_shares(self) -> Tensor:
-        """(W, F): each frame's share of what a word's position gave to the image, averaged over
+        """(G, F): each frame's share of a generated token's attention to the clip, averaged over
         layers and heads; each row sums to 1."""
-        shares = self.image_attention.sum(-1).mean((0, 1))
-        return shares / shares.sum(-1, keepdim=True)
+        attention = self.image_attention.sum(-1).mean((0, 1))
+        return attention / attention.sum(-1, keepdim=True)
 
 
 @torch.inference_mode()
 def explain(
-    git: Captioner,
+    captioner: Captioner,
     image: ImageInput,
     question: str | None = None,
     options: DecodingOptions | None = None,
     sampling: Sampling = "uniform",
 ) -> Explanation:
-    """Write a caption, or the answer to a question, and record how it came about.
+    """Generate a caption, or the answer to a question, and record how it came about.
 
     Args:
         image: a path, a Pillow image, or `Frames` of a clip.
-        options: how the text is chosen, by default as the checkpoint says. Of several texts the
-            best is explained.
+        options: by default those of the checkpoint. Of several texts the best is explained.
         sampling: which frames of a file to take, see `video.sample_indices`.
 
     Raises:
-        GITError: the file cannot be read, no word was written, the model has no vocabulary, or its
-            encoder was compiled.
+        GITError: the file cannot be read, no token was generated, the model has no vocabulary, or
+            its encoder was compiled.
     """
-    options = options or git.model.config.decoding
-    loaded = git.load(image, sampling)
-    pixels = loaded.pixels
-    scene, encoder, decoder = _see(git, pixels)
-    caption, prompt = _write(git, scene, question, options)
-    looks, hidden = _read(git, scene, [*prompt, *caption.tokens[:-1]])
-    places = slice(len(prompt) - 1, None)  # where the words were predicted
-    frames, grid = _frames(pixels, git.model.config)
-    weights = torch.stack([look.weights[0] for look in looks])  # (L, H, T, I + T)
-    to_image = weights[:, :, places, : scene.n_tokens].unflatten(-1, (len(frames), -1))
-    rolled = _rolled(encoder, decoder, weights.mean(1))[places]
-    spell = _speller(git.tokenizer)
+    options = options or captioner.model.config.decoding
+    loaded = captioner.load(image, sampling)
+    scene, encoder_maps, decoder_maps = _see(captioner, loaded.pixels)
+    caption, prompt = _generate(captioner, scene, question, options)
+    input_ids = [*prompt, *caption.tokens[:-1]]
+    text_maps, hidden = _one_pass(captioner, scene, input_ids)
+    predicting = slice(len(prompt) - 1, None)  # the positions that predict the generated tokens
+    frames, grid = _frames(loaded.pixels, captioner.model.config)
+    weights = torch.stack([attention.weights[0] for attention in text_maps])  # (L, H, T, I + T)
+    to_image = weights[:, :, predicting, : scene.n_tokens].unflatten(-1, (len(frames), -1))
+    patch_rollout = _patch_rollout(encoder_maps, decoder_maps, weights.mean(1))[predicting]
+    token_text = _token_texts(captioner.tokenizer)
     return Explanation(
         frames=frames,
-        indices=loaded.frames,
+        frame_indices=loaded.frames,
         grid=grid,
         caption=caption,
         question=question,
-        tokens=list(map(spell, [*prompt, *caption.tokens[:-1]])),
-        words=_words(git, caption.tokens, hidden[:, places], spell),
+        input_tokens=list(map(token_text, input_ids)),
+        generated=_generated_tokens(captioner, caption.tokens, hidden[:, predicting], token_text),
         image_attention=to_image.cpu(),
-        text_attention=weights[:, :, places, scene.n_tokens :].cpu(),
-        rollout=rolled.unflatten(-1, grid).cpu(),
-        mask=_whole_mask(scene.n_tokens, looks[0]).cpu(),
+        text_attention=weights[:, :, predicting, scene.n_tokens :].cpu(),
+        rollout=patch_rollout.unflatten(-1, grid).cpu(),
+        mask=_full_mask(scene.n_tokens, text_maps[0]).cpu(),
         tree=(
-            beam_tree(git.model, scene, prompt, options, caption.tokens, spell)
+            beam_tree(captioner.model, scene, prompt, options, caption.tokens, token_text)
             if options.num_beams > 1
             else None
         ),
     )
 
 
-def _see(git: Captioner, pixels: Tensor) -> tuple[ImageScene, list[Tensor], list[Tensor]]:
-    """Read the picture; with it each encoder layer's weights (F, 1 + N, 1 + N) and each decoder
-    layer's (I, I), but for the last, which has no output for the image; heads are averaged."""
-    model = git.model
+def _see(captioner: Captioner, pixels: Tensor) -> tuple[ImageScene, list[Tensor], list[Tensor]]:
+    """Encode the image; also, averaged over heads, the attention of each encoder layer
+    (F, 1 + N, 1 + N) and of each decoder layer but the last (I, I): in the last the image tokens
+    have keys and values, but no output."""
+    model = captioner.model
     with (
-        record_attention(model.encoder, head_average) as encoder,
-        record_attention(model.decoder, head_average) as decoder,
+        record_attention(model.encoder, head_average) as encoder_maps,
+        record_attention(model.decoder, head_average) as decoder_maps,
     ):
-        scene = ImageScene(git.see_pixels(pixels[None]).layers)
-    if len(encoder) != len(model.encoder.blocks):
+        scene = ImageScene(captioner.see_pixels(pixels[None]).layers)
+    if len(encoder_maps) != len(model.encoder.blocks):
         raise GITError(
-            "the encoder was compiled, and hooks do not reach into it: open the model without "
-            "compile"
+            "the encoder was compiled, and hooks do not run in it: open the model without compile"
         )
-    return scene, encoder, [weights[0] for weights in decoder]
+    return scene, encoder_maps, [weights[0] for weights in decoder_maps]
 
 
-def _write(
-    git: Captioner, scene: ImageScene, question: str | None, options: DecodingOptions
+def _generate(
+    captioner: Captioner, scene: ImageScene, question: str | None, options: DecodingOptions
 ) -> tuple[Caption, list[int]]:
-    """The best text, and the prompt that it stands behind."""
-    best = git.caption(scene, options) if question is None else git.ask(scene, question, options)
-    if not best.tokens:
-        raise GITError("no word was written, so there is nothing to explain: allow more tokens")
-    return best, git.prompt(question)
+    """The best text, and its prompt."""
+    if question is None:
+        caption = captioner.caption(scene, options)
+    else:
+        caption = captioner.ask(scene, question, options)
+    if not caption.tokens:
+        raise GITError("no token was generated, so there is nothing to explain: allow more tokens")
+    return caption, captioner.prompt(question)
 
 
-def _read(
-    git: Captioner, scene: ImageScene, text: Sequence[int]
+def _one_pass(
+    captioner: Captioner, scene: ImageScene, input_ids: Sequence[int]
 ) -> tuple[list[AttentionMap], Tensor]:
-    """Read a text in one pass: each layer's look, and its output as (L, T, D)."""
-    model = git.model
-    tokens = torch.tensor([text], device=model.device)
+    """Run a text through the decoder in one pass: each layer's attention, and the layers' outputs
+    (L, T, D)."""
+    model = captioner.model
+    tokens = torch.tensor([input_ids], device=model.device)
     with (
-        record_attention(model.decoder, lambda look: look) as looks,
-        record_hidden_states(model.decoder.blocks) as outputs,
+        record_attention(model.decoder, lambda attention: attention) as maps,
+        record_hidden_states(model.decoder.blocks) as hidden,
     ):
         model(scene, tokens)
-    return looks, torch.cat(outputs)
+    return maps, torch.cat(hidden)
 
 
 def _frames(pixels: Tensor, config: GITConfig) -> tuple[list[Image.Image], tuple[int, int]]:
-    """The pictures that pixels (…, 3, height, width) came from, cut to whole patches as the encoder
-    does, and the grid of these."""
-    usual, patch = config.preprocess, config.encoder.patch_size
+    """The images behind pixels (…, 3, height, width), cut to whole patches as the encoder does, and
+    the grid of these patches."""
+    preprocess, patch = config.preprocess, config.encoder.patch_size
     rows, columns = (side // patch for side in pixels.shape[-2:])
-    mean, std = (torch.tensor(values)[:, None, None] for values in (usual.mean, usual.std))
-    values = (pixels.float().cpu() * std + mean) / usual.rescale
-    shades = values.round().clamp(0, 255).byte()[..., : rows * patch, : columns * patch]
-    clip = shades[None] if pixels.ndim == 3 else shades
-    return [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in clip], (rows, columns)
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
+    )
+    values = (pixels.float().cpu() * std + mean) / preprocess.rescale
+    values = values.round().clamp(0, 255).byte()[..., : rows * patch, : columns * patch]
+    clip = values[None] if pixels.ndim == 3 else values
+    return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in clip], (rows, columns)
 
 
-def _rolled(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: Tensor) -> Tensor:
-    """(T, F, N): the share of each patch, before the encoder, in what a text token has become.
+def _patch_rollout(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: Tensor) -> Tensor:
+    """(T, F, N): attention rollout from each patch to each text token.
 
     Args:
         encoder, decoder: as from `_see`.
-        text: (L, T, I + T), the weights of the text's own rows.
+        text: (L, T, I + T), the attention of the text tokens.
     """
     lower = [
-        torch.cat([F.pad(image, (0, text.shape[1])), rows])  # image tokens never see text
+        torch.cat([F.pad(image, (0, text.shape[1])), rows])  # image tokens never attend to text
         for image, rows in zip(decoder, text[:-1], strict=True)
     ]
     to_image = rollout([*lower, text[-1]])[:, : -text.shape[1]]
-    by_frame = to_image.unflatten(-1, (len(encoder[0]), -1))
-    return torch.einsum("tfi,fip->tfp", by_frame, rollout(encoder))[..., 1:]
+    per_frame = to_image.unflatten(-1, (len(encoder[0]), -1))
+    return torch.einsum("tfi,fip->tfp", per_frame, rollout(encoder))[..., 1:]
 
 
-def _whole_mask(n_image: int, look: AttentionMap) -> Tensor:
-    """(I + T, I + T): the text's rows as its pass had them; those of the image, which was read
-    before, without text and without a mask."""
-    n_text, n_tokens = look.weights.shape[-2:]
+def _full_mask(n_image: int, text_map: AttentionMap) -> Tensor:
+    """(I + T, I + T): the text rows as the recorded pass had them; the image rows without text,
+    since the image is encoded before it, and without a mask."""
+    n_text, n_tokens = text_map.weights.shape[-2:]
     mask = torch.zeros(n_tokens, n_tokens, dtype=torch.bool)
     mask[:n_image, :n_image] = True
-    mask[n_image:] = torch.ones(n_text, n_tokens) if look.mask is None else look.mask
+    mask[n_image:] = torch.ones(n_text, n_tokens) if text_map.mask is None else text_map.mask
     return mask
 
 
-def _words(
-    git: Captioner, tokens: Sequence[int], hidden: Tensor, spell: Callable[[int], str]
-) -> list[Word]:
-    """The words written, with what the model had in mind.
+def _generated_tokens(
+    captioner: Captioner, tokens: Sequence[int], hidden: Tensor, token_text: Callable[[int], str]
+) -> list[GeneratedToken]:
+    """The generated tokens with their distributions.
 
     Args:
-        hidden: (L, W, D), each decoder layer's output where the words were predicted.
+        hidden: (L, G, D), each decoder layer's output at the positions that predict the tokens.
     """
-    probabilities = git.model.decoder.lm_head(hidden).float().softmax(-1)  # (L, W, V)
-    found = []
-    for token, layers in zip(tokens, probabilities.unbind(1), strict=True):
-        last = layers[-1]
-        others = [guess for guess in _guesses(last, GUESSES + 1, spell) if guess.token != token]
-        found.append(
-            Word(
-                text=spell(token),
+    probs = captioner.model.decoder.lm_head(hidden).float().softmax(-1)  # (L, G, V)
+    generated = []
+    for token, layers in zip(tokens, probs.unbind(1), strict=True):
+        top = _top_tokens(layers[-1], TOP_K + 1, token_text)
+        generated.append(
+            GeneratedToken(
+                text=token_text(token),
                 token=token,
-                probability=last[token].item(),
-                runners_up=others[:GUESSES],
-                layers=[_guesses(layer, GUESSES, spell) for layer in layers],
+                probability=layers[-1][token].item(),
+                alternatives=[other for other in top if other.token != token][:TOP_K],
+                logit_lens=[_top_tokens(layer, TOP_K, token_text) for layer in layers],
             )
         )
-    return found
+    return generated
 
 
-def _guesses(probabilities: Tensor, n: int, spell: Callable[[int], str]) -> list[Guess]:
-    """The n likeliest tokens of a distribution (V,), best first."""
-    best = probabilities.topk(min(n, len(probabilities)))
+def _top_tokens(probs: Tensor, k: int, token_text: Callable[[int], str]) -> list[TopToken]:
+    """The k most probable tokens of a distribution (V,), best first."""
+    top = probs.topk(min(k, len(probs)))
     return [
-        Guess(spell(token), token, probability)
-        for probability, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        TopToken(token_text(token), token, probability)
+        for probability, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]
 
 
-def _speller(tokenizer: Tokenizer) -> Callable[[int], str]:
-    """Ids to tokens; a model may know more ids than its vocabulary has names."""
-    names = {index: token for token, index in tokenizer.vocabulary().items()}
-    return lambda index: names.get(index, f"[{index}]")
+def _token_texts(tokenizer: Tokenizer) -> Callable[[int], str]:
+    """From an id to its token; a model may have more ids than its vocabulary has tokens."""
+    texts = {index: token for token, index in tokenizer.vocabulary().items()}
+    return lambda index: texts.get(index, f"[{index}]")

@@ -1,156 +1,156 @@
-// Draws the maps of a word, for all layers and heads together or for one of each.
+// Draws the attention maps of a token, for one layer and head or averaged over all.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const [rows, columns] = data.grid;
-const patches = rows * columns, perWord = data.frames * patches, nWords = data.words.length;
-const DARK = 0.12; // the light that is left where the model did not look, as in heat.py
-const pictures = [...document.querySelectorAll(".cut img")];
-const buttons = [...document.querySelectorAll("#words button")];
+const patches = rows * columns, mapSize = data.frames * patches, nGenerated = data.generated.length;
+const MIN_BRIGHTNESS = 0.12; // of a patch without attention, as in drawings.py
+const frameImages = [...document.querySelectorAll(".patches img")];
+const buttons = [...document.querySelectorAll("#tokens button")];
 const byId = (id) => document.getElementById(id);
 const percent = (share) => (share > 0 && share < 0.0005 ? "<\u00a00.1" : (100 * share).toFixed(1)) + "\u00a0%";
-const unpacked = (text) => {
-  const view = new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+const unpacked = (base64) => {
+  const view = new DataView(Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer);
   return Float32Array.from({ length: view.byteLength / 2 }, (_, i) => view.getUint16(2 * i, true) / 65535);
 };
-const [maps, rollout, text, classes] = [data.maps, data.rollout, data.text, data.classes].map(unpacked);
-const all = null; // in place of a layer or a head: all of them, averaged
-let word = 0, layer = all, head = all;
+const patchAttention = unpacked(data.patch_attention), rollout = unpacked(data.rollout);
+const textAttention = unpacked(data.text_attention), classAttention = unpacked(data.class_attention);
+const ALL = null; // in place of a layer or head: the average over all
+let token = 0, layer = ALL, head = ALL;
 
-// Which of n to average: one of them, or all.
-const range = (n, one) => (one === all ? [...Array(n).keys()] : [one]);
+const range = (n) => [...Array(n).keys()];
+const layerName = (index) => (index === ALL ? "all layers" : `layer ${index + 1}`);
+const headName = (index) => (index === ALL ? "all heads" : `head ${index + 1}`);
 
-// `size` numbers of a word out of (layer, head, word, size), averaged.
-function average(values, size, word, layer, head) {
-  const found = new Float64Array(size);
-  const layers = range(data.layers, layer), heads = range(data.heads, head);
+// The `size` numbers of a token out of (layer, head, token, size), averaged over layers and heads.
+function average(values, size, token, layer, head) {
+  const sum = new Float64Array(size);
+  const layers = layer === ALL ? range(data.layers) : [layer];
+  const heads = head === ALL ? range(data.heads) : [head];
   for (const l of layers) for (const h of heads) {
-    const first = ((l * data.heads + h) * nWords + word) * size;
-    for (let i = 0; i < size; i++) found[i] += values[first + i];
+    const start = ((l * data.heads + h) * nGenerated + token) * size;
+    for (let i = 0; i < size; i++) sum[i] += values[start + i];
   }
-  return found.map((value) => value / (layers.length * heads.length));
+  return sum.map((value) => value / (layers.length * heads.length));
 }
 
-// The frames, three side by side, dark where the map is low. `side`: pixels of a frame's longer side.
-function draw(canvas, map, side) {
-  const patch = Math.max(1, Math.round(side / Math.max(rows, columns)));
+// Draw the frames, three in a row, dimmed where the map is low. `size`: pixels of a frame's longer side.
+function draw(canvas, map, size) {
+  const patch = Math.max(1, Math.round(size / Math.max(rows, columns)));
   const width = patch * columns, height = patch * rows, gap = data.frames > 1 ? 2 : 0;
-  const across = Math.min(data.frames, 3), down = Math.ceil(data.frames / 3);
-  canvas.width = across * (width + gap) - gap;
-  canvas.height = down * (height + gap) - gap;
-  const context = canvas.getContext("2d", { willReadFrequently: true }), most = Math.max(...map, 1e-12);
-  context.imageSmoothingEnabled = pictures[0].naturalWidth > width;
-  pictures.forEach((picture, frame) => {
-    const left = (frame % 3) * (width + gap), top = Math.floor(frame / 3) * (height + gap);
-    context.drawImage(picture, left, top, width, height);
+  const nColumns = Math.min(data.frames, 3), nRows = Math.ceil(data.frames / 3);
+  canvas.width = nColumns * (width + gap) - gap;
+  canvas.height = nRows * (height + gap) - gap;
+  const context = canvas.getContext("2d", { willReadFrequently: true }), max = Math.max(...map, 1e-12);
+  context.imageSmoothingEnabled = frameImages[0].naturalWidth > width;
+  frameImages.forEach((frame, index) => {
+    const left = (index % 3) * (width + gap), top = Math.floor(index / 3) * (height + gap);
+    context.drawImage(frame, left, top, width, height);
     for (let i = 0; i < patches; i++) {
-      const light = DARK + ((1 - DARK) * map[frame * patches + i]) / most;
-      context.fillStyle = `rgba(0, 0, 0, ${1 - light})`;
+      const brightness = MIN_BRIGHTNESS + ((1 - MIN_BRIGHTNESS) * map[index * patches + i]) / max;
+      context.fillStyle = `rgba(0, 0, 0, ${1 - brightness})`;
       context.fillRect(left + (i % columns) * patch, top + Math.floor(i / columns) * patch, patch, patch);
     }
   });
 }
 
-function element(tag, content, parent) {
-  const made = document.createElement(tag);
-  made.textContent = content;
-  parent.append(made);
-  return made;
+function append(tag, text, parent) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  parent.append(element);
+  return element;
 }
 
-function showBars() {
-  const others = byId("others");
-  others.replaceChildren();
-  for (const [name, share] of data.words[word].others) {
-    const row = element("tr", "", others);
-    element("td", name, row);
-    const bar = element("td", percent(share), row);
+function showDistributions() {
+  const alternatives = byId("alternatives");
+  alternatives.replaceChildren();
+  for (const [text, probability] of data.generated[token].alternatives) {
+    const row = append("tr", "", alternatives);
+    append("td", text, row);
+    const bar = append("td", percent(probability), row);
     bar.className = "bar";
-    bar.style.setProperty("--share", share);
+    bar.style.setProperty("--share", probability);
   }
-  const forming = byId("forming");
-  forming.replaceChildren();
-  data.words[word].layers.forEach((guesses, n) => {
-    const row = element("tr", "", forming);
-    element("th", `layer ${n + 1}`, row).scope = "row";
-    element("td", guesses.map(([name, share]) => `${name}\u00a0${percent(share)}`).join(", "), row);
+  const lens = byId("logit-lens");
+  lens.replaceChildren();
+  data.generated[token].logit_lens.forEach((top, index) => {
+    const row = append("tr", "", lens);
+    append("th", layerName(index), row).scope = "row";
+    append("td", top.map(([text, probability]) => `${text}\u00a0${percent(probability)}`).join(", "), row);
   });
 }
 
-function showText() {
-  const shares = average(text, data.tokens.length, word, layer, head);
-  const said = byId("said"), most = Math.max(...shares, 1e-12);
-  said.replaceChildren();
-  data.tokens.forEach((token, n) => {
-    if (n > data.tokens.length - nWords + word) return; // it comes later
-    const one = element("span", token, said);
-    one.style.setProperty("--share", shares[n] / most);
-    element("small", percent(shares[n]), one);
+function showTextAttention() {
+  const shares = average(textAttention, data.input_tokens.length, token, layer, head);
+  const list = byId("text-attention"), max = Math.max(...shares, 1e-12);
+  list.replaceChildren();
+  data.input_tokens.forEach((text, index) => {
+    if (index > data.input_tokens.length - nGenerated + token) return; // a later token
+    const item = append("span", text, list);
+    item.style.setProperty("--share", shares[index] / max);
+    append("small", percent(shares[index]), item);
   });
 }
 
-function showLarge() {
-  const map = average(maps, perWord, word, layer, head);
-  draw(byId("raw"), map, data.frames > 1 ? 160 : 420);
-  const part = [
-    layer === all ? "all layers" : `layer ${layer + 1}`, head === all ? "all heads" : `head ${head + 1}`,
-  ].join(", ");
-  const toPatches = map.reduce((sum, one) => sum + one, 0);
-  const toClasses = average(classes, 1, word, layer, head)[0];
-  byId("raw-note").textContent = `Attention: ${part}. ${percent(toPatches)} went to patches, ` +
-    `${percent(toClasses)} to class tokens, the rest to text. The brightest patch has ${percent(Math.max(...map))}.`;
-  byId("raw").setAttribute("aria-label", `Attention map: ${part}`);
-  for (const button of byId("heads").querySelectorAll("button"))
-    button.setAttribute("aria-pressed", String(button.dataset.at === `${layer},${head}`));
-  showText();
+function showSelected() {
+  const map = average(patchAttention, mapSize, token, layer, head);
+  draw(byId("attention-map"), map, data.frames > 1 ? 160 : 420);
+  const name = `${layerName(layer)}, ${headName(head)}`;
+  const toPatches = map.reduce((sum, weight) => sum + weight, 0);
+  const toClasses = average(classAttention, 1, token, layer, head)[0];
+  byId("attention-note").textContent = `Attention: ${name}. ${percent(toPatches)} to patches, ` +
+    `${percent(toClasses)} to class tokens, the rest to text. The brightest patch gets ${percent(Math.max(...map))}.`;
+  byId("attention-map").setAttribute("aria-label", `Attention map: ${name}`);
+  for (const { button, l, h } of headButtons)
+    button.setAttribute("aria-pressed", String(l === layer && h === head));
+  showTextAttention();
 }
 
-// The table of all layers and heads: made once, drawn anew for each word.
-function makeHeads() {
-  const table = byId("heads"), top = element("tr", "", table);
-  element("td", "", top);
-  for (const h of [all, ...range(data.heads, all)])
-    element("th", h === all ? "all" : `head ${h + 1}`, top).scope = "col";
-  for (const l of [all, ...range(data.layers, all)]) {
-    const row = element("tr", "", table);
-    element("th", l === all ? "all" : `layer ${l + 1}`, row).scope = "row";
-    for (const h of [all, ...range(data.heads, all)]) {
-      const button = element("button", "", element("td", "", row));
+// The table of all layers and heads: built once, drawn again for each token.
+function buildHeads() {
+  const table = byId("heads"), top = append("tr", "", table), built = [];
+  append("td", "", top);
+  for (const h of [ALL, ...range(data.heads)])
+    append("th", h === ALL ? "all" : headName(h), top).scope = "col";
+  for (const l of [ALL, ...range(data.layers)]) {
+    const row = append("tr", "", table);
+    append("th", l === ALL ? "all" : layerName(l), row).scope = "row";
+    for (const h of [ALL, ...range(data.heads)]) {
+      const button = append("button", "", append("td", "", row));
       button.type = "button";
-      button.dataset.at = `${l},${h}`;
-      button.setAttribute("aria-label", `${l === all ? "all layers" : `layer ${l + 1}`}, ${h === all ? "all heads" : `head ${h + 1}`}`);
+      button.setAttribute("aria-label", `${layerName(l)}, ${headName(h)}`);
       button.append(document.createElement("canvas"));
-      button.addEventListener("click", () => { layer = l; head = h; showLarge(); });
+      button.addEventListener("click", () => { layer = l; head = h; showSelected(); });
+      built.push({ button, l, h });
     }
   }
+  return built;
 }
 
 function drawHeads() {
-  for (const button of byId("heads").querySelectorAll("button")) {
-    const [l, h] = button.dataset.at.split(",").map((one) => (one === "null" ? all : Number(one)));
-    draw(button.firstChild, average(maps, perWord, word, l, h), data.frames > 1 ? 30 : 64);
-  }
+  for (const { button, l, h } of headButtons)
+    draw(button.firstChild, average(patchAttention, mapSize, token, l, h), data.frames > 1 ? 30 : 64);
 }
 
-function show(chosen) {
-  word = chosen;
-  buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(n === word)));
-  byId("heading").textContent = `“${data.words[word].text}”: probability ${percent(data.words[word].probability)}`;
-  draw(byId("rolled"), rollout.subarray(word * perWord, (word + 1) * perWord), data.frames > 1 ? 160 : 420);
-  showBars();
-  showLarge();
+function select(index) {
+  token = index;
+  buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(n === token)));
+  byId("heading").textContent = `“${data.generated[token].text}”: probability ${percent(data.generated[token].probability)}`;
+  draw(byId("rollout-map"), rollout.subarray(token * mapSize, (token + 1) * mapSize), data.frames > 1 ? 160 : 420);
+  showDistributions();
+  showSelected();
   drawHeads();
 }
 
-buttons.forEach((button, n) => {
-  button.addEventListener("click", () => show(n));
+buttons.forEach((button, index) => {
+  button.addEventListener("click", () => select(index));
   button.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || !buttons[n + step]) return;
+    if (!step || !buttons[index + step]) return;
     event.preventDefault();
-    buttons[n + step].focus();
-    show(n + step);
+    buttons[index + step].focus();
+    select(index + step);
   });
 });
-makeHeads();
-byId("word").hidden = false;
-Promise.all(pictures.map((picture) => picture.decode())).then(() => show(0));
+const headButtons = buildHeads();
+byId("details").hidden = false;
+Promise.all(frameImages.map((frame) => frame.decode())).then(() => select(0));

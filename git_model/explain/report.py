@@ -1,66 +1,70 @@
-"""An explanation as one HTML file that needs nothing else: no network, no other file.
+"""An explanation as one HTML file that needs no network and no other file.
 
-All that does not change stands in the HTML; maps of single layers and heads are drawn by
-report.js from the numbers, when a word is chosen.
+The HTML holds everything that does not depend on a choice; report.js draws the attention maps of a
+token's layers and heads from the numbers when the token is selected.
 """
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
-import numpy as np
 from torch import Tensor
 
-from git_model.explain.explanation import Explanation
-from git_model.explain.heat import data_address, sheet
-from git_model.explain.svg import mask_svg, tree_svg
+from git_model.explain.drawings import contact_sheet, data_url, mask_svg, tree_svg
+from git_model.explain.explanation import Explanation, TopToken
 
-THUMB, SMALLER = 72, 48  # px: of a picture, and of a clip's frame, among those of all words
+IMAGE_THUMBNAIL, FRAME_THUMBNAIL = 72, 48  # px: longer side of an image, and of a clip's frame
+N_LENS_TOKENS = 3  # shown of each layer in the details of a token
 HERE = Path(__file__).parent
 
 
-def report(found: Explanation, name: str, model: str) -> str:
-    """The report.
+def report(explanation: Explanation, name: str, model: str) -> str:
+    """The report as HTML.
 
     Args:
-        name: what the picture or clip is called.
-        model: what the model is called.
+        name: of the image or clip, as shown.
+        model: its name, as shown.
     """
-    page = Template((HERE / "report.html").read_text(encoding="utf-8"))
-    several = len(found.frames) > 1
-    return page.substitute(
+    template = Template((HERE / "report.html").read_text(encoding="utf-8"))
+    is_clip, tree = len(explanation.frames) > 1, explanation.tree
+    shares = _section("Frames", FRAMES_NOTE, _frame_shares(explanation)) if is_clip else ""
+    beams = "" if tree is None else _section("Beam search", BEAMS_NOTE, tree_svg(tree))
+    question = explanation.question
+    return template.substitute(
         style=(HERE / "report.css").read_text(encoding="utf-8"),
         script=(HERE / "report.js").read_text(encoding="utf-8"),
-        data=json.dumps(_numbers(found)).replace("<", "\\u003c"),
-        text=escape(found.caption.text) or "(no words)",
-        question="" if found.question is None else f"<p>{escape(found.question)}</p>",
+        data=json.dumps(_data(explanation)).replace("<", "\\u003c"),
+        text=escape(explanation.caption.text) or "(empty)",
+        question="" if question is None else f"<p>{escape(question)}</p>",
         name=escape(name),
         model=escape(model),
-        sure=_percent(np.exp(found.caption.logprob)),
-        view="clip" if several else "picture",
-        size=_size(found),
-        frames=_frames(found),
-        words=_words(found),
-        shares=_section("Frames", FRAMES_NOTE, _shares(found)) if several else "",
-        layers=_layers(found),
-        mask=mask_svg(found.mask, found.tokens),
-        n_image=found.n_image,
-        n_text=len(found.tokens),
-        num_beams="" if found.tree is None else _section("Beams", BEAMS_NOTE, tree_svg(found.tree)),
+        probability=_percent(math.exp(explanation.caption.logprob)),
+        media="clip" if is_clip else "image",
+        input=_input(explanation),
+        frames=_frames(explanation),
+        tokens=_tokens(explanation),
+        shares=shares,
+        lens=_logit_lens(explanation),
+        mask=mask_svg(explanation.mask, explanation.input_tokens),
+        n_image=explanation.n_image,
+        n_text=len(explanation.input_tokens),
+        beams=beams,
     )
 
 
 FRAMES_NOTE = (
-    "How much of what a word gave to the clip went to each frame, all layers and heads averaged."
+    "Each frame's share of a token's attention to the clip, averaged over all layers and heads."
 )
 BEAMS_NOTE = (
-    "At each step the search weighed these words, the best on top, and went on with some. "
-    '<b class="chosen">Bold: the text that won.</b> <span class="kept">Plain: kept.</span> '
-    '<span class="ended">Underlined: ended.</span> <span class="dropped">Dashed: dropped.</span> '
-    "The number is the score by which a step ranks: log-probabilities, added up."
+    "At each step the search ranks these candidates, the best on top, and continues with some of "
+    'them. <b class="best">Bold: the best text.</b> <span class="kept">Plain: kept.</span> '
+    '<span class="finished">Underlined: finished.</span> '
+    '<span class="pruned">Dashed: pruned.</span> '
+    "The number is the score by which a step ranks, a sum of log-probabilities."
 )
 
 
@@ -69,75 +73,81 @@ def _section(title: str, note: str, body: str) -> str:
     return f"<section><h2>{title}</h2><p>{note}</p>{inner}</section>"
 
 
-def _size(found: Explanation) -> str:
-    """What becomes of the picture, in words."""
-    (rows, columns), n = found.grid, len(found.frames)
-    patches = f"{rows} x {columns} patches of {found.frames[0].width // columns} pixels a side"
-    if n == 1:
+def _input(explanation: Explanation) -> str:
+    """How the image becomes image tokens, in words."""
+    (rows, columns), n_frames = explanation.grid, len(explanation.frames)
+    patches = (
+        f"{rows} x {columns} patches of {explanation.frames[0].width // columns} pixels a side"
+    )
+    if n_frames == 1:
         return (
-            f"The picture is brought to the model's size and cut into {patches}. These and a class "
-            f"token are {found.n_image} image tokens."
+            f"The image is resized for the model and cut into {patches}. These and a class token "
+            f"make {explanation.n_image} image tokens."
         )
-    which = "" if found.indices is None else f" ({', '.join(map(str, found.indices))})"
+    indices = explanation.frame_indices
+    numbers = "" if indices is None else f" ({', '.join(map(str, indices))})"
     return (
-        f"{n} frames of the clip{which} are brought to the model's size and cut into {patches}. "
-        f"These and a class token for each frame are {found.n_image} image tokens."
+        f"{n_frames} frames of the clip{numbers} are resized for the model and cut into {patches}. "
+        f"These and a class token for each frame make {explanation.n_image} image tokens."
     )
 
 
-def _frames(found: Explanation) -> str:
+def _frames(explanation: Explanation) -> str:
     """The frames, with lines between the patches."""
-    rows, columns = found.grid
+    rows, columns = explanation.grid
     lines = [f"M0 {n}H{columns}" for n in range(rows + 1)]
     path = "".join([*lines, *(f"M{n} 0V{rows}" for n in range(columns + 1))])
-    several = len(found.frames) > 1
+    is_clip = len(explanation.frames) > 1
     return "".join(
-        f'<figure><div class="cut"><img src="{data_address(frame)}" '
-        f'alt="{f"frame {number}" if several else "the picture"}, as the model sees it">'
+        f'<figure><div class="patches"><img src="{data_url(frame)}" '
+        f'alt="{f"frame {number}" if is_clip else "the image"}, as the model\'s input">'
         f'<svg viewBox="0 0 {columns} {rows}" preserveAspectRatio="none" aria-hidden="true">'
         f'<path d="{path}"/><path class="dashes" d="{path}"/></svg></div>'
-        f"{f'<figcaption>frame {number}</figcaption>' if several else ''}</figure>"
-        for number, frame in enumerate(found.frames, start=1)
+        f"{f'<figcaption>frame {number}</figcaption>' if is_clip else ''}</figure>"
+        for number, frame in enumerate(explanation.frames, start=1)
     )
 
 
-def _words(found: Explanation) -> str:
-    """A button for each word, with where it looked."""
-    side = THUMB if len(found.frames) == 1 else SMALLER
+def _tokens(explanation: Explanation) -> str:
+    """A button for each generated token, with its attention map."""
+    size = IMAGE_THUMBNAIL if len(explanation.frames) == 1 else FRAME_THUMBNAIL
+    pairs = zip(explanation.generated, explanation.patch_attention(), strict=True)
     return "".join(
-        f'<button type="button" data-word="{number}" aria-pressed="false">'
-        f'<img src="{data_address(sheet(found.frames, maps, side))}" alt="">'
-        f"<b>{escape(word.text)}</b><span>{_percent(word.probability)}</span></button>"
-        for number, (word, maps) in enumerate(zip(found.words, found.patches(), strict=True))
+        f'<button type="button" data-token="{index}" aria-pressed="false">'
+        f'<img src="{data_url(contact_sheet(explanation.frames, maps, size))}" alt="">'
+        f"<b>{escape(token.text)}</b><span>{_percent(token.probability)}</span></button>"
+        for index, (token, maps) in enumerate(pairs)
     )
 
 
-def _shares(found: Explanation) -> str:
-    heads = [f"frame {number}" for number in range(1, len(found.frames) + 1)]
+def _frame_shares(explanation: Explanation) -> str:
+    headers = [f"frame {number}" for number in range(1, len(explanation.frames) + 1)]
     rows = [
-        (word.text, [_bar(_percent(share), share) for share in shares])
-        for word, shares in zip(found.words, found.frame_shares().tolist(), strict=True)
+        (token.text, [_bar(_percent(share), share) for share in shares])
+        for token, shares in zip(
+            explanation.generated, explanation.frame_shares().tolist(), strict=True
+        )
     ]
-    return _table(heads, rows)
+    return _table(headers, rows)
 
 
-def _layers(found: Explanation) -> str:
-    """What each layer would have said, word by word; the written word is bold."""
+def _logit_lens(explanation: Explanation) -> str:
+    """The most probable token after each layer; bold where it is the generated token."""
+    generated = explanation.generated
     rows = []
-    for number in range(len(found.words[0].layers)):
+    for layer in range(len(generated[0].logit_lens)):
         cells = []
-        for word in found.words:
-            best = word.layers[number][0]
-            text = escape(best.text)
-            text = f"<b>{text}</b>" if best.token == word.token else text
-            cells.append(_bar(f"{text}<br>{_percent(best.probability)}", best.probability))
-        rows.append((f"layer {number + 1}", cells))
-    return _table([word.text for word in found.words], rows)
+        for token in generated:
+            top = token.logit_lens[layer][0]
+            text = f"<b>{escape(top.text)}</b>" if top.token == token.token else escape(top.text)
+            cells.append(_bar(f"{text}<br>{_percent(top.probability)}", top.probability))
+        rows.append((f"layer {layer + 1}", cells))
+    return _table([token.text for token in generated], rows)
 
 
-def _table(heads: Iterable[str], rows: Sequence[tuple[str, list[str]]]) -> str:
-    """A table; the cells are HTML, the heads and the rows' names are text."""
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+def _table(headers: Iterable[str], rows: Sequence[tuple[str, list[str]]]) -> str:
+    """A table; the cells are HTML, the headers and the rows' names are text."""
+    top = "".join(f'<th scope="col">{escape(header)}</th>' for header in headers)
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
     )
@@ -148,41 +158,43 @@ def _bar(html: str, share: float) -> str:
     return f'<td class="bar" style="--share: {share:.4f}">{html}</td>'
 
 
-def _numbers(found: Explanation) -> dict[str, object]:
-    """What report.js draws from; weights are as `_as_bytes` packs them."""
-    layers, heads = found.image_attention.shape[:2]
+def _data(explanation: Explanation) -> dict[str, object]:
+    """The data that report.js draws; weights are packed by `_packed`."""
+    n_layers, n_heads = explanation.image_attention.shape[:2]
     return {
-        "layers": layers,
-        "heads": heads,
-        "frames": len(found.frames),
-        "grid": found.grid,
-        "tokens": found.tokens,
-        "maps": _as_bytes(found.image_attention[..., 1:]),
-        "rollout": _as_bytes(found.rollout),
-        "text": _as_bytes(found.text_attention),
-        "classes": _as_bytes(found.image_attention[..., 0].sum(-1)),
-        "words": [
+        "layers": n_layers,
+        "heads": n_heads,
+        "frames": len(explanation.frames),
+        "grid": explanation.grid,
+        "input_tokens": explanation.input_tokens,
+        "patch_attention": _packed(explanation.image_attention[..., 1:]),
+        "rollout": _packed(explanation.rollout),
+        "text_attention": _packed(explanation.text_attention),
+        "class_attention": _packed(explanation.image_attention[..., 0].sum(-1)),
+        "generated": [
             {
-                "text": word.text,
-                "probability": word.probability,
-                "others": [(one.text, one.probability) for one in word.runners_up],
-                "layers": [
-                    [(one.text, one.probability) for one in guesses[:3]] for guesses in word.layers
-                ],
+                "text": token.text,
+                "probability": token.probability,
+                "alternatives": _pairs(token.alternatives),
+                "logit_lens": [_pairs(layer[:N_LENS_TOKENS]) for layer in token.logit_lens],
             }
-            for word in found.words
+            for token in explanation.generated
         ],
     }
 
 
-def _as_bytes(weights: Tensor) -> str:
-    """Weights, 0 to 1, as numbers of 16 bits, little-endian."""
+def _pairs(tokens: Iterable[TopToken]) -> list[tuple[str, float]]:
+    return [(token.text, token.probability) for token in tokens]
+
+
+def _packed(weights: Tensor) -> str:
+    """Weights, 0 to 1, as base64 of 16-bit integers, little-endian; 65535 is 1."""
     numbers = (65535 * weights.double().numpy()).round().astype("<u2")
     return base64.b64encode(numbers.tobytes()).decode()
 
 
 def _percent(share: float) -> str:
-    """A share as HTML for people; never a 0 that is not one, and its spaces do not break.
+    """A share as HTML with spaces that do not break; a small one is never rounded to 0.
 
     >>> _percent(0.7421), _percent(2.3e-6)
     ('74.2&nbsp;%', '&lt;&nbsp;0.1&nbsp;%')

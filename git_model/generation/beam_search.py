@@ -1,5 +1,6 @@
 """Beam search, in the styles of both references."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from git_model.config import DecodingOptions
 from git_model.generation.logits_processors import Hypothesis, LogitsProcessor
-from git_model.generation.sampling import Generation, checked
+from git_model.generation.sampling import Generation, checked, require_choice
 from git_model.generation.session import Prompts, TextSession
 
 
@@ -30,7 +31,7 @@ class Candidate(NamedTuple):
 
 
 class BeamState:
-    """Beam search for one prompt: the live beams, and a bank of the best finished hypotheses."""
+    """Beam search for one prompt: the live beams, and the best finished hypotheses."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class BeamState:
         self.options = options
         self.eos_ids = eos_ids
         self.beams = [Beam(0.0, Hypothesis(prompt, [], []), 0)]
-        self.bank: list[tuple[float, Hypothesis]] = []  # scores and hypotheses, best first
+        self.finished: list[tuple[float, Hypothesis]] = []  # with scores, best first
         self.done = False
 
     @property
@@ -53,17 +54,25 @@ class BeamState:
 
     @property
     def n_candidates(self) -> int:
-        """Candidates of each step: enough that `num_beams` continue if all others end."""
-        return 2 * self.options.num_beams
+        """Candidates of each step: enough that `num_beams` continue though others end, be it by
+        any of the end tokens. With one end token both references take 2 x num_beams."""
+        return max(2, 1 + len(self.eos_ids)) * self.options.num_beams
 
     def advance(self, candidates: Sequence[Candidate]) -> None:
-        """Take the best `n_candidates`, best first: bank those that end, continue with others."""
+        """Take the best `n_candidates`, best first: keep those that end, continue with others."""
+        raise NotImplementedError
+
+    @staticmethod
+    def scores(
+        logits: Tensor, hypotheses: Sequence[Hypothesis], processor: LogitsProcessor
+    ) -> Tensor:
+        """The score of each next token (R, V), from logits (R, V)."""
         raise NotImplementedError
 
     def best(self) -> list[Generation]:
         """The requested number of texts, best first."""
         n_texts = self.options.num_return_sequences
-        return [Generation.of(text, score) for score, text in self.bank[:n_texts]]
+        return [Generation.of(text, score) for score, text in self.finished[:n_texts]]
 
     def extended(self, candidate: Candidate) -> Beam:
         """The beam that a candidate makes."""
@@ -71,24 +80,28 @@ class BeamState:
         tokens, logprobs = [*old.tokens, candidate.token], [*old.logprobs, candidate.logprob]
         return Beam(candidate.total, Hypothesis(old.prompt, tokens, logprobs), candidate.parent)
 
-    def put_in_bank(self, score: float, text: Hypothesis, capacity: int) -> None:
-        """Keep a finished hypothesis if it is among the best `capacity`."""
-        self.bank.append((score, text))
-        self.bank.sort(key=lambda entry: -entry[0])
-        del self.bank[capacity:]
+    def finish(self, score: float, text: Hypothesis, capacity: int) -> None:
+        """Keep a finished hypothesis if it is among the best `capacity` and not forbidden."""
+        if score == -math.inf:
+            return
+        self.finished.append((score, text))
+        self.finished.sort(key=lambda entry: -entry[0])
+        del self.finished[capacity:]
 
 
 class HuggingFaceBeams(BeamState):
     """Scores are total / n ** length_penalty, n the generated tokens; an end counts only among the
     first `num_beams` candidates (Transformers, `_beam_search`)."""
 
-    @property
-    def n_candidates(self) -> int:
-        """One part of `num_beams` for each end token, and one that continues."""
-        return max(2, 1 + len(self.eos_ids)) * self.options.num_beams
+    @staticmethod
+    def scores(
+        logits: Tensor, hypotheses: Sequence[Hypothesis], processor: LogitsProcessor
+    ) -> Tensor:
+        """The processed log-probabilities."""
+        return processor(logits.log_softmax(-1), hypotheses)
 
     def advance(self, candidates: Sequence[Candidate]) -> None:
-        """Continue while the best beam might still beat the worst text of a full bank."""
+        """Continue while the best beam might still beat the worst of `num_beams` finished ones."""
         n_beams, norm = self.options.num_beams, self._norm(self.length + 1)
         last = self.length + 1 == self.max_new_tokens
         beams = []
@@ -97,17 +110,17 @@ class HuggingFaceBeams(BeamState):
             if candidate.token not in self.eos_ids and not last:
                 beams.append(beam)
             elif rank < n_beams:
-                self.put_in_bank(candidate.total / norm, beam.text, n_beams)
+                self.finish(candidate.total / norm, beam.text, n_beams)
         self.beams = beams[:n_beams]
-        self.done = last or (len(self.bank) == n_beams and self._is_hopeless())
+        self.done = last or (len(self.finished) == n_beams and self._cannot_improve())
 
-    def _is_hopeless(self) -> bool:
-        """Whether no beam is expected to beat the bank (`_check_early_stop_heuristic` there)."""
+    def _cannot_improve(self) -> bool:
+        """Whether no beam is expected to beat the finished ones (their early-stop heuristic)."""
         if self.options.early_stopping is True:
             return True
         longest = self.options.early_stopping == "never" and self.options.length_penalty > 0
         n_tokens = self.max_new_tokens if longest else self.length
-        return self.beams[0].total / self._norm(n_tokens) <= self.bank[-1][0]
+        return self.beams[0].total / self._norm(n_tokens) <= self.finished[-1][0]
 
     def _norm(self, n_tokens: int) -> float:
         return float(n_tokens**self.options.length_penalty)
@@ -116,17 +129,24 @@ class HuggingFaceBeams(BeamState):
 class MicrosoftBeams(BeamState):
     """Scores are total / ((5 + n) / 6) ** length_penalty, n the tokens with the prompt and without
     the end; an end counts anywhere among the candidates until the beam is full
-    (`GeneratorWithBeamSearch` in the original's decoder.py)."""
+    (`GeneratorWithBeamSearch` in the original's decoder.py). `early_stopping` has no effect."""
+
+    @staticmethod
+    def scores(
+        logits: Tensor, hypotheses: Sequence[Hypothesis], processor: LogitsProcessor
+    ) -> Tensor:
+        """The log-probabilities of the processed logits."""
+        return require_choice(processor(logits, hypotheses)).log_softmax(-1)
 
     def advance(self, candidates: Sequence[Candidate]) -> None:
-        """Continue while the best candidate, at full length, might still beat the bank's worst."""
-        n_tokens = len(self.beams[0].text.prompt) + self.length
-        limit = n_tokens - self.length + self.max_new_tokens
+        """Continue while the best candidate, at full length, might beat the worst finished one."""
+        n_prompt = len(self.beams[0].text.prompt)
+        n_tokens, limit = n_prompt + self.length, n_prompt + self.max_new_tokens
         last = n_tokens + 1 == limit
         n_texts = self.options.num_return_sequences
-        if len(self.bank) == n_texts:
+        if len(self.finished) == n_texts:
             best_possible = candidates[0].total / self._norm(limit - 1)
-            self.done = self.bank[-1][0] >= best_possible
+            self.done = self.finished[-1][0] >= best_possible
         beams: list[Beam] = []
         for candidate in candidates:
             if self.done or len(beams) == self.options.num_beams:
@@ -138,9 +158,10 @@ class MicrosoftBeams(BeamState):
             # At the limit the original takes the candidate's score but not its token.
             ended = candidate.token in self.eos_ids
             text = beam.text if ended else self.beams[beam.parent].text
-            self.put_in_bank(candidate.total / self._norm(n_tokens), text, n_texts)
+            self.finish(candidate.total / self._norm(n_tokens), text, n_texts)
         self.done = self.done or last
-        self.beams = beams or self.beams
+        if not self.done:
+            self.beams = beams
 
     def _norm(self, n_tokens: int) -> float:
         return float(((5 + n_tokens) / 6) ** self.options.length_penalty)
@@ -199,14 +220,10 @@ def _candidates(
     """For each live prompt the best continuations of its rows, best first."""
     beams = [beam for state in live for beam in state.beams]
     hypotheses = [beam.text for beam in beams]
-    logprobs = logits.log_softmax(-1)
-    if live[0].options.style == "huggingface":
-        scores = processor(logprobs, hypotheses)
-    else:
-        scores = processor(logits, hypotheses).log_softmax(-1)
+    logprobs, scores = logits.log_softmax(-1), live[0].scores(logits, hypotheses, processor)
     totals = scores + torch.tensor([[beam.total] for beam in beams], device=scores.device)
     vocab_size, rows_per_prompt = logits.shape[1], len(beams) // len(live)
-    totals, index = totals.view(len(live), -1).topk(live[0].n_candidates)
+    totals, index = require_choice(totals.view(len(live), -1)).topk(live[0].n_candidates)
     parent, token = index // vocab_size, index % vocab_size
     first = torch.arange(len(live), device=index.device)[:, None] * rows_per_prompt
     columns = totals, logprobs[first + parent, token], parent, token

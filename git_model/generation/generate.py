@@ -1,4 +1,4 @@
-"""From a scene and prompts to texts, or from texts to probabilities: the searches, on a model."""
+"""Run the searches on a model: scene and prompts to texts, or texts to probabilities."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -12,7 +12,7 @@ from git_model.generation.trie import TokenTrie
 from git_model.model.git import GIT, Scene
 from git_model.utils.errors import GITError
 
-MAX_ROWS = 1024  # that scoring keeps in memory at a time, each with a logit for every token
+MAX_ROWS = 1024  # that scoring computes at a time, each with a logit for every token
 
 
 def generate(
@@ -39,7 +39,10 @@ def generate(
     options = options or DecodingOptions()
     config = model.config
     _check(prompts, scene, config)
-    _check_options(options, config, trie)
+    _check_options(options, config)
+    if trie is not None:
+        _check_trie(trie, options, config)
+    _check_max_length(prompts, options)
     positions = config.decoder.positions
     limits = [min(options.max_new_tokens, positions - len(prompt)) for prompt in prompts]
     start = left_padded(prompts, config.pad_id, model.device)._replace(limits=limits)
@@ -115,19 +118,39 @@ def _check(prompts: Sequence[Sequence[int]], scene: Scene | None, config: GITCon
         )
 
 
-def _check_options(options: DecodingOptions, config: GITConfig, trie: TokenTrie | None) -> None:
+def _check_options(options: DecodingOptions, config: GITConfig) -> None:
     _check_ids(options.suppress_tokens, config)
     n_left = config.decoder.vocab_size - len(set(options.suppress_tokens))
     if n_left == 0:
         raise GITError("suppress_tokens holds every token of the vocabulary, expected fewer")
     if options.num_beams > 1 and max(2, 1 + len(config.eos_ids)) * options.num_beams > n_left:
+        share = max(2, 1 + len(config.eos_ids))
         raise GITError(
-            f"num_beams is {options.num_beams}, expected at most {n_left // 2}, half of the "
-            "tokens that may be generated"
+            f"num_beams is {options.num_beams}, expected at most {n_left // share}: each step "
+            f"takes {share} x num_beams of the {n_left} tokens that may be generated"
         )
-    if trie is not None and options.num_beams > 1:
+
+
+def _check_trie(trie: TokenTrie, options: DecodingOptions, config: GITConfig) -> None:
+    if options.num_beams > 1:
         raise GITError(
             "num_beams and a trie do not go together, expected greedy search or sampling"
+        )
+    _check_ids((token for level in trie.levels for _, token in level), config)
+    limit = min(options.max_new_tokens, options.max_length or options.max_new_tokens)
+    if len(trie.levels) > limit:
+        raise GITError(
+            f"the longest text of the trie has {len(trie.levels)} tokens, more than the limit of "
+            f"{limit}: expected a larger max_new_tokens"
+        )
+
+
+def _check_max_length(prompts: Sequence[Sequence[int]], options: DecodingOptions) -> None:
+    longest = max(map(len, prompts))
+    if options.max_length is not None and longest >= options.max_length:
+        raise GITError(
+            f"a prompt has {longest} tokens, but max_length is {options.max_length} with the "
+            "prompt counted: expected a larger max_length"
         )
 
 

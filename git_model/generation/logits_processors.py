@@ -1,7 +1,8 @@
 """Logits processors: stateless functions that change the scores of the next token.
 
 A processor gets scores (R, V), logits or log-probabilities, and the hypothesis of each row. A
-forbidden token gets -inf. The input tensor is never written to.
+forbidden token gets -inf. The input tensor is never written to. (In Transformers a processor takes
+its arguments in the other order.)
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -109,7 +110,7 @@ def processors_of(options: DecodingOptions, eos_ids: Collection[int]) -> list[Lo
 
 
 def _completing_ngram(text: Hypothesis, size: int) -> Iterable[int]:
-    """The tokens that would complete an n-gram which is there already."""
+    """The tokens that would repeat an n-gram of the text."""
     tokens = [*text.prompt, *text.tokens]
     end = tokens[len(tokens) - size + 1 :]
     starts = range(len(tokens) - size + 1)

@@ -1,7 +1,7 @@
 """Greedy search and sampling.
 
-Hypotheses are lists: once a step the chosen tokens are fetched from the device, which serves as the
-end check, too.
+Each step copies the chosen tokens from the device once; the copy also serves the check for an end
+token.
 """
 
 import math
@@ -63,8 +63,7 @@ def greedy_or_sample(
         logits = logits[rows]
     live = list(range(len(texts)))  # the texts that have not ended, one per row of the session
     for step in range(max(limits)):
-        scores = processor(logits, [texts[i] for i in live])
-        _require_choice(scores, logits)
+        scores = require_choice(processor(logits, [texts[i] for i in live]))
         next_tokens = (
             sample(scores, uniform[live, step], options) if options.do_sample else scores.argmax(-1)
         )
@@ -89,10 +88,10 @@ def greedy_or_sample(
 
 
 def sample(scores: Tensor, uniform: Tensor, options: DecodingOptions) -> Tensor:
-    """A token for each row (R,), drawn by inverting the cumulative distribution at `uniform`,
-    numbers from 0 to 1.
+    """A token for each row (R,), drawn by inverting the cumulative distribution at `uniform`:
+    random numbers (R,) from 0 to below 1.
 
-    One number per token, drawn in advance, makes a text independent of when others end.
+    They are drawn in advance, one per row and step, so a text does not depend on when others end.
     """
     scores, order = scores.sort(-1, descending=True)
     scores = (scores - scores[:, :1]) / options.temperature
@@ -119,6 +118,8 @@ def checked(logprob: float) -> float:
     return logprob
 
 
-def _require_choice(scores: Tensor, logits: Tensor) -> None:
-    if scores is not logits and scores.amax(-1).isneginf().any():
+def require_choice(scores: Tensor) -> Tensor:
+    """Scores (R, V), refused if a row has no token left."""
+    if scores.amax(-1).isneginf().any():
         raise GITError("every token is forbidden: suppress fewer tokens, or end the trie's texts")
+    return scores

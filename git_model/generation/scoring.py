@@ -20,19 +20,19 @@ def score_trie(session: TextSession, prompts: Prompts, trie: TokenTrie) -> list[
     """
     n_prompts = len(prompts.rows)
     logits = session.step(prompts.tokens, prompts.token_mask).float()
-    row_of = {0: 0}  # for each node of the level before that continues, its row of a prompt
+    row_of = {0: 0}  # the row, within each prompt, of a node that has children
     logprobs: list[list[list[float]]] = []  # for each level, prompt, node
     for depth, level in enumerate(trie.levels):
-        parents, tokens = (
+        parent_rows, tokens = (
             torch.tensor(column, device=logits.device)
             for column in zip(*((row_of[parent], token) for parent, token in level), strict=True)
         )
         first = torch.arange(n_prompts, device=logits.device)[:, None] * len(row_of)
-        logprobs.append(logits.log_softmax(-1)[first + parents, tokens].tolist())
+        logprobs.append(logits.log_softmax(-1)[first + parent_rows, tokens].tolist())
         next_level = trie.levels[depth + 1] if depth + 1 < len(trie.levels) else []
         nodes = sorted({parent for parent, _ in next_level})
         if nodes:
-            session.select((first + parents[nodes]).flatten().tolist())
+            session.select((first + parent_rows[nodes]).flatten().tolist())
             logits = session.step(tokens[nodes].repeat(n_prompts)[:, None]).float()
         row_of = {node: row for row, node in enumerate(nodes)}
     return [[_along(path, logprobs, prompt) for path in trie.paths] for prompt in range(n_prompts)]

@@ -1,22 +1,26 @@
-"""Sessions: R texts in progress, of which the searches see two methods, `step` and `select`."""
+"""Sessions: R texts in progress. The searches use two methods of them, `step` and `select`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from git_model.config import DecodingOptions
 from git_model.model.attention import KeyValue, KVCache, Slots
 from git_model.model.git import GIT, Scene
+from git_model.utils.errors import GITError
 
 
 class TextSession(Protocol):
-    """R texts in progress. Searches use nothing else, so they can be tested on languages made by
-    hand, and run on a model outside PyTorch."""
+    """R texts in progress. Searches use nothing else, so they can be tested on hand-written toy
+    models, and run on a model outside PyTorch."""
 
     def step(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
-        """Append tokens (R, T), False in the mask for padding; logits (R, V) of the next token."""
+        """Append tokens (R, T); logits (R, V) of the next token. The mask (R, T) is False for
+        padding; only the first step may have one."""
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be taken twice."""
@@ -66,33 +70,51 @@ class Session:
         self._image_of: list[int] = []  # the image of each row
         self._cache = KVCache(len(model.decoder.blocks))
         self._token_mask: Tensor | None = None
+        self._lengths: list[int] = []  # of each row's text, without padding
 
     def step(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
         """Append tokens (R, T) and return the logits (R, V) of the token after the last of them.
 
         Args:
-            token_mask: (R, T), False for padding; given at the first step if ever.
+            token_mask: (R, T), False for padding; for the first step only.
+
+        Raises:
+            GITError: the text is longer than the model's positions, or a mask came too late.
         """
-        if self._cache.length == 0 and self._scene is not None:
-            self._image = self._scene.layers_for(len(tokens))
-            rows_per_image = len(tokens) // len(self._scene)
-            self._image_of = [row // rows_per_image for row in range(len(tokens))]
-        if self._token_mask is not None:
-            token_mask = torch.cat([self._token_mask, torch.ones_like(tokens).bool()], dim=1)
-        self._token_mask = token_mask
-        hidden = self._model.decoder(tokens, self._image, self._cache, token_mask)
+        n_rows, length = tokens.shape
+        if self._cache.length == 0:
+            self._start(n_rows, token_mask)
+        elif token_mask is not None:
+            raise GITError("a token mask came after the first step, expected it at the first")
+        elif self._token_mask is not None:
+            self._token_mask = F.pad(self._token_mask, (0, length), value=True)
+        self._lengths = [n_tokens + length for n_tokens in self._lengths]
+        self._model.decoder.check_length(max(self._lengths))
+        hidden = self._model.decoder(tokens, self._image, self._cache, self._token_mask)
         return self._model.decoder.lm_head(hidden[:, -1])
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be taken twice. Rows that are left out cost
         nothing more, and an image without a row is dropped."""
+        if list(rows) == list(range(len(self._lengths))):
+            return
         index = torch.tensor(rows, device=self._model.device)
+        self._lengths = [self._lengths[row] for row in rows]
         self._cache.select(index)
         if self._token_mask is not None:
             self._token_mask = self._token_mask[index]
         if self._scene is not None:
             self._scene, self._image_of = self._select_images(self._scene, rows)
             self._image = self._with_slots(self._scene)
+
+    def _start(self, n_rows: int, token_mask: Tensor | None) -> None:
+        self._token_mask, self._lengths = token_mask, [0] * n_rows
+        if token_mask is not None:  # padding takes no position
+            self._lengths = token_mask.logical_not().sum(1).neg().tolist()
+        if self._scene is not None:
+            self._image = self._scene.layers_for(n_rows)
+            rows_per_image = n_rows // len(self._scene)
+            self._image_of = [row // rows_per_image for row in range(n_rows)]
 
     def _select_images(self, scene: Scene, rows: Sequence[int]) -> tuple[Scene, list[int]]:
         """The images that these rows still need, and the image of each row among them."""
@@ -104,12 +126,12 @@ class Session:
 
     def _with_slots(self, scene: Scene) -> tuple[KeyValue, ...]:
         """The image prefix, with the slot of each row where the images' rows differ in number."""
-        n_slots = max(map(self._image_of.count, range(len(scene))))
-        used = [0] * len(scene)
+        n_slots = max(Counter(self._image_of).values())
+        n_used: Counter[int] = Counter()
         index = []
         for image in self._image_of:
-            index.append(image * n_slots + used[image])
-            used[image] += 1
+            index.append(image * n_slots + n_used[image])
+            n_used[image] += 1
         if index == list(range(n_slots * len(scene))):
             return scene.layers
         slots = Slots(torch.tensor(index, device=self._model.device), n_slots * len(scene))

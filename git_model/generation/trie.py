@@ -22,8 +22,8 @@ class TokenTrie:
     [6, 7]
 
     Attributes:
-        levels: for each depth its nodes, (number of the parent in the level before, token), and
-            their numbers.
+        levels: for each depth a map from (number of the parent at the depth before, token) to the
+            number of the node.
         paths: for each text the numbers of its nodes, level by level.
     """
 

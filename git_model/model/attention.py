@@ -3,6 +3,9 @@
 Self-attention in GIT reads keys and values from one or more *sources*: the image prefix, the text
 before, the tokens themselves. A source may serve several rows at once: beams, questions and class
 names all attend to the one copy of their image's keys and values.
+
+Letters in shapes: B images (or clips), R rows of text, F frames, N patches, I image tokens, T text
+tokens, S tokens of a source, H heads, D width, d = D / H, V vocabulary. R is a multiple of B.
 """
 
 from collections.abc import Sequence
@@ -19,11 +22,14 @@ from git_model.model.layers import Linear
 
 @dataclass(frozen=True)
 class Slots:
-    """Where R rows of queries stand among the `count` equal slots of a source, when some of these
-    slots are empty: the texts of one image may end at different times."""
+    """The positions of R query rows in a batch that is padded to equally many rows per image.
 
-    index: Tensor  # (R,)
-    count: int
+    The texts of one image may end at different times, so images may have different numbers of rows
+    left; a product with the image prefix then runs over the padded batch.
+    """
+
+    index: Tensor  # (R,): the padded row of each row
+    count: int  # padded rows of all images together
 
 
 class KeyValue(NamedTuple):
@@ -31,13 +37,14 @@ class KeyValue(NamedTuple):
 
     key: Tensor  # (B, H, S, d)
     value: Tensor  # (B, H, S, d)
-    slots: Slots | None = None  # None: R is a multiple of B, and every slot is taken
+    slots: Slots | None = None  # None: R is a multiple of B, equally many rows per image
 
 
 def prefix_mask(
     n_image: int, n_text: int, *, first_query: int = 0, device: torch.device | None = None
 ) -> Tensor:
-    """(queries, keys): True where a token may attend. Text attends to the image and its own past.
+    """(queries, keys): True where a token may attend. Text attends to the image and its own past,
+    image tokens attend to the image.
 
     >>> prefix_mask(2, 2).int().tolist()
     [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
@@ -60,8 +67,9 @@ def attend(
 
     Args:
         query: (R, H, T, d).
-        sources: B may differ from source to source. R is a multiple of it, and rows 0 to R/B - 1
-            attend to the source's row 0, and so on; or the source's `slots` say where they stand.
+        sources: B may differ from source to source. Without `slots`, R is a multiple of B, and each
+            R/B consecutive query rows attend to one row of the source. With `slots`, these give the
+            place of each query row.
         mask: True where a query may attend; broadcasts to (R, H, T, S of all sources).
         dropout: probability that an attention weight is dropped.
 
@@ -73,7 +81,9 @@ def attend(
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
     query = query * query.shape[-1] ** -0.5
     parts = [_matmul(query, source.key.mT, source.slots) for source in sources]
-    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)  # cat would copy even one
+    scores = (
+        parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+    )  # torch.cat copies even a single tensor
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1)  # (R, H, T, S of all sources)
@@ -87,11 +97,11 @@ def attend(
 
 
 def _prefers_fused(query: Tensor, key: Tensor) -> bool:
-    """Whether torch's fused kernel applies and is faster than the same formula in steps. On a CPU
-    it is faster only for several images in float32; for one, or in bfloat16, it takes twice as
-    long."""
+    """Whether torch's fused kernel applies and is faster than the same formula in steps; the two
+    differ by rounding. On a CPU it is faster only for several images in float32; for one image, or
+    in bfloat16, it takes twice as long."""
     if torch.compiler.is_compiling():
-        return False  # the formula in steps holds for any batch size, so no graph depends on it
+        return False  # the formula in steps does not specialise a graph on the batch size
     if query.shape[0] != key.shape[0]:
         return False
     return query.device.type != "cpu" or (query.dtype == torch.float32 and query.shape[0] > 1)
@@ -104,7 +114,7 @@ def _matmul(rows: Tensor, shared: Tensor, slots: Slots | None) -> Tensor:
         return _matmul(filled, shared, None)[slots.index]
     n_images, heads, inner, outer = shared.shape
     if not torch.compiler.is_compiling() and rows.shape[0] == n_images:
-        return rows @ shared
+        return rows @ shared  # the same as below, without its reshaping
     length = rows.shape[2]
     grouped = rows.reshape(n_images, -1, heads, length, inner)  # (B, n, H, T, x)
     grouped = grouped.transpose(1, 2).flatten(2, 3)  # (B, H, n T, x)
@@ -130,25 +140,25 @@ class Attention(nn.Module):
         cache: "LayerCache | None" = None,
         *,
         need_output: bool = True,
-    ) -> tuple[Tensor, KeyValue]:
+    ) -> tuple[Tensor | None, KeyValue]:
         """x attends to the sources in `past`, then to itself.
 
         Args:
             x: (R, T, D).
             past: keys and values from before, as in `attend`.
             mask: as in `attend`, over the keys of `past` and then of x.
-            cache: the text before x, which x continues; it counts as part of x as a source.
-            need_output: False if only the keys and values are wanted; then x comes back as it is.
+            cache: the text before x; the keys and values of x are appended to it.
+            need_output: False to compute only the keys and values; the output is then None.
 
         Returns:
-            the output (R, T, D), and the keys and values of x.
+            the output (R, T, D) or None, and the keys and values of x.
         """
         query, key, value = self.split(self.qkv(x))
         present = KeyValue(key, value)
         if not need_output:
-            return x, present
-        itself = present if cache is None else cache.extend(present)
-        mixed = attend(query, [*past, itself], mask, self.dropout if self.training else 0.0)
+            return None, present
+        text = present if cache is None else cache.extend(present)
+        mixed = attend(query, [*past, text], mask, self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2)), present
 
     def split(self, qkv: Tensor) -> tuple[Tensor, ...]:
@@ -159,8 +169,8 @@ class Attention(nn.Module):
 class LayerCache:
     """The keys and values of a growing text in one layer.
 
-    Its buffer doubles when it is full, so a step copies little but its own token. It is for
-    inference: it is written in place.
+    The buffer doubles when it is full, so appending a token rarely copies the past. It is for
+    inference only: it is written in place.
     """
 
     def __init__(self) -> None:

@@ -16,12 +16,14 @@ from git_model.config import DecoderConfig
 from git_model.model.attention import Attention, KeyValue, KVCache, LayerCache, prefix_mask
 from git_model.model.layers import MLP, Linear
 from git_model.utils.errors import GITError
+from git_model.utils.kernels import drop_stale_copies
 
 
 class DecoderBlock(nn.Module):
     """A post-norm transformer block, as in BERT: sublayer, residual connection, norm.
 
-    A block of another kind (pre-norm, RMSNorm) may take its place: the decoder only calls it.
+    A block of another kind (pre-norm, RMSNorm) may take its place in `TextDecoder.blocks`: the
+    decoder only calls it. It needs this signature, and returns keys and values (R, H, T, d).
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -40,16 +42,16 @@ class DecoderBlock(nn.Module):
         cache: LayerCache | None = None,
         *,
         need_output: bool = True,
-    ) -> tuple[Tensor, KeyValue]:
+    ) -> tuple[Tensor | None, KeyValue]:
         """(R, T, D) -> (R, T, D), and the keys and values of x.
 
         Args:
-            need_output: False where only the keys and values are wanted: the block may then return
-                anything in place of its output. Others as in `Attention`.
+            need_output: False to compute only the keys and values; the output is then None, or
+                anything: the decoder ignores it. Others as in `Attention`.
         """
         mixed, key_value = self.attn(x, past, mask, cache, need_output=need_output)
-        if not need_output:
-            return x, key_value
+        if mixed is None:
+            return None, key_value
         x = self.attn_norm(x + self.dropout(mixed))
         return self.mlp_norm(x + self.dropout(self.mlp(x))), key_value
 
@@ -76,13 +78,14 @@ class TextDecoder(nn.Module):
     def prefill(self, visual: Tensor) -> tuple[KeyValue, ...]:
         """Projected image tokens (B, I, D) -> the image prefix: keys and values of every layer.
 
-        Only text is read off the last layer, so it skips everything but its keys and values.
+        The last block computes only keys and values, because its output for image tokens is unused.
         """
+        drop_stale_copies(self)
         layers = []
         for number, block in enumerate(self.blocks, 1):
             visual, key_value = block(visual, need_output=number < len(self.blocks))
             layers.append(key_value)
-        # Each is a view of the fused projection: without this every later product would copy it.
+        # Keys and values are views of the fused projection: copied here once, not at every step.
         return tuple(KeyValue(kv.key.contiguous(), kv.value.contiguous()) for kv in layers)
 
     def forward(
@@ -101,6 +104,8 @@ class TextDecoder(nn.Module):
                 attends to padding, and padding takes no position, so it changes no result.
         """
         past_length = 0 if cache is None else cache.length
+        if past_length == 0:
+            drop_stale_copies(self)
         n_image = image[0].key.shape[2] if image else 0
         x = self.embed(tokens, past_length, token_mask)
         mask = self._mask(n_image, past_length, tokens, token_mask)
@@ -139,16 +144,17 @@ class TextDecoder(nn.Module):
         """
         if token_mask is None:
             total = past_length + tokens.shape[1]
-            self._check_length(total)
+            self.check_length(total)
             position = torch.arange(past_length, total, device=tokens.device)
         else:
-            if past_length == 0:  # later the search counts, so that no step waits for the device
-                self._check_length(int(token_mask.sum(1).max()))
+            if past_length == 0:  # `Session` counts later steps: a check here would wait for a GPU
+                self.check_length(int(token_mask.sum(1).max()))
             position = (token_mask.cumsum(1) - 1).clamp(min=0)[:, past_length:]
         embedded = self.token_embedding(tokens) + self.position_embedding(position)
         return self.dropout(self.embedding_norm(embedded))
 
-    def _check_length(self, n_tokens: int) -> None:
+    def check_length(self, n_tokens: int) -> None:
+        """Refuse a text of so many tokens if it is longer than the positions."""
         if n_tokens > self.config.positions:
             raise GITError(
                 f"text of {n_tokens} tokens is longer than the {self.config.positions} positions "
@@ -175,5 +181,5 @@ class TextDecoder(nn.Module):
 
 
 def _embedding(size: int, width: int) -> nn.Embedding:
-    """An embedding without values: `GIT.initialize` draws them, as `nn.Embedding` would too."""
+    """An embedding without values: `GIT.initialize` draws them."""
     return nn.Embedding.from_pretrained(torch.empty(size, width), freeze=False)

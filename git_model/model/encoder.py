@@ -4,8 +4,6 @@ CLIP itself keeps only the class token of the last layer. GIT keeps all tokens, 
 (paper, section 3.1; `VisualTransformer` with output_grid and grid_after_ln in the original).
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +13,7 @@ from git_model.model.attention import Attention
 from git_model.model.layers import MLP
 from git_model.utils.errors import GITError
 
-MAX_PATCHES = 2**14  # of an image: attention takes time in their square
+MAX_PATCHES = 2**14  # per image: the time of attention grows with the square
 
 
 class EncoderBlock(nn.Module):
@@ -30,7 +28,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 + N, D) -> (B, 1 + N, D)"""
-        x = x + self.attn(self.attn_norm(x))[0]
+        mixed, _ = self.attn(self.attn_norm(x))
+        x = x + mixed
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -83,7 +82,7 @@ class Encoder(nn.Module):
             raise GITError(
                 f"pixels are {height} x {width}, expected at least one patch of {patch} x {patch}"
             )
-        n_patches = math.prod(side // patch for side in (height, width))
+        n_patches = (height // patch) * (width // patch)
         if n_patches > MAX_PATCHES:
             raise GITError(
                 f"pixels are {height} x {width}, in {n_patches} patches, expected at most "

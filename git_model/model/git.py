@@ -88,10 +88,12 @@ class GIT(nn.Module):
     @torch.no_grad()
     def initialize(self) -> None:
         """Random weights as in BERT: N(0, 0.02), biases 0, norms 1, temporal embeddings 0."""
-        if self.decoder.lm_head.weight.is_meta:
-            return  # filling nothing takes a second there, because torch imports its compiler
+        if self.device.type == "meta":
+            return  # meta tensors hold no values, and filling them imports torch's compiler (1 s)
+        norms = [m for m in self.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
+        of_norms = {id(parameter) for norm in norms for parameter in norm.parameters()}
         for name, parameter in self.named_parameters():
-            if "norm" in name:
+            if id(parameter) in of_norms:
                 parameter.fill_(float(name.endswith("weight")))
             elif name.endswith("bias") or name == "temporal_embedding":
                 parameter.zero_()
@@ -101,12 +103,12 @@ class GIT(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.decoder.lm_head.weight.device
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the weights."""
-        return self.decoder.lm_head.weight.dtype
+        return next(self.parameters()).dtype
 
     def see(self, pixels: Tensor) -> Scene:
         """Encode images once: (B, 3, H, W), or clips of F frames: (B, F, 3, H, W)."""
@@ -136,8 +138,8 @@ class GIT(nn.Module):
         return (tokens + self.temporal_embedding[:frames, None]).flatten(1, 2)
 
     def _still(self, tokens: Tensor) -> Tensor:
-        """A still image in a video model: the original's single-image path adds temporal embedding
-        0 (model.py, `CaptioningModel.forward_one`), Transformers adds none."""
+        """A still image in a video model. The original runs it as a clip of one frame, with
+        temporal embedding 0 (inference.py); Transformers adds none."""
         if self.temporal_embedding is None or self.config.style == "huggingface":
             return tokens
         return tokens + self.temporal_embedding[0]
@@ -170,15 +172,19 @@ class GIT(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        integrity: bool = False,
     ) -> Self:
         """The model in a folder that `save_pretrained` or `git-model convert` wrote, in eval mode.
+
+        Args:
+            integrity: compare every file with its digest in the folder's SHA256SUMS first.
 
         Raises:
             CheckpointError: the folder is missing, damaged, or does not fit its configuration.
         """
         from git_model.checkpoints.native import read_checkpoint
 
-        config, state = read_checkpoint(Path(folder), dtype=dtype)
+        config, state = read_checkpoint(Path(folder), dtype=dtype, integrity=integrity)
         return cls.from_state(config, state, str(folder)).to(device)
 
     @classmethod
@@ -198,7 +204,7 @@ class GIT(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Every weight once, by name: what a checkpoint holds. A tied output layer's weight is the
         token embedding's, so it is not listed again."""
-        return dict(self.named_parameters())
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write config.json and model.safetensors; see `write_checkpoint`."""

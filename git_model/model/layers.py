@@ -11,10 +11,14 @@ from git_model.utils.kernels import linear
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, faster for a few rows on a CPU (see utils/kernels.py)."""
+    """`torch.nn.Linear` with a bias, and the same result. For few rows on a CPU it takes the
+    fastest kernel (utils/kernels.py); in training it is `F.linear`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., I) -> (..., O)"""
+        """(..., inputs) -> (..., outputs)"""
         return linear(x, self.weight, self.bias)
 
 

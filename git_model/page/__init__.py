@@ -1,1 +1,1 @@
-"""A page to play with: what it does, how it looks, and its parts on the screen."""
+"""The web page: its actions, its HTML, its layout in gradio, and what it accepts from browsers."""

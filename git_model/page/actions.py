@@ -1,6 +1,6 @@
-"""What the page does, without the page: a picture that is read once, and what is said about it.
+"""The actions of the page, without gradio: a session encodes an image once and generates texts.
 
-Nothing here knows gradio; layout.py brings it to the screen.
+layout.py connects these functions to the parts of the page.
 """
 
 import io
@@ -21,242 +21,251 @@ from PIL import Image
 from torch import Tensor
 
 from git_model.captioner import Caption, Captioner, ImageScene, Label
-from git_model.explain.explanation import Explanation, Guess, explain
+from git_model.explain.explanation import Explanation, TopToken, explain
 from git_model.preprocessing.inputs import Frames
 from git_model.preprocessing.video import Clip, read_media
 from git_model.shapes.clips import draw_clip, make_story
 from git_model.shapes.world import draw, make_world
 from git_model.utils.errors import GITError
 
-VISITS = 16  # kept at a time; the scene of a large video model takes some 50 MB
-QUESTIONS = 20  # whose answers are kept for a picture
-LABELS = 1000  # at a time
-SHOWN = 640  # pixels, the longest side of a picture that is sent to be looked at
+MAX_SESSIONS = 16  # in memory; the scene of a large video model takes about 50 MB
+MAX_ANSWERS = 20  # that a session keeps
+MAX_LABELS = 1000  # of one classification
+PREVIEW_SIZE = 640  # pixels, the longest side of an image that is sent to the browser
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A word as people see it, the tokens it was written in, and the probability of all of them."""
+class ReplyWord:
+    """A word between spaces, and the joint probability of its tokens.
+
+    tokens: their indices in the generated text.
+    """
 
     text: str
-    tokens: list[int]  # their places in the caption
+    tokens: list[int]
     probability: float
 
 
 @dataclass(frozen=True)
-class Said:
-    """A caption, or the answer to a question.
+class Reply:
+    """A caption (question: None), or the answer to a question.
 
-    confidence: the geometric mean of the probabilities of all tokens, the end included.
-    seconds: what writing it took, once the picture was read.
+    confidence: the geometric mean of the probabilities of all tokens, the end token included.
+    seconds: of generating it from the encoded image.
     """
 
     question: str | None
     text: str
-    words: list[Spoken]
+    words: list[ReplyWord]
     confidence: float
     seconds: float
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Labels, the likeliest first, and the seconds it took to score them."""
+    """Labels, the most probable first, and the seconds of scoring them."""
 
     labels: list[Label]
     seconds: float
 
 
 @dataclass(frozen=True)
-class Gaze:
-    """Where the model looked when it chose a word.
+class WordAttention:
+    """The attention of a word, averaged over its tokens, all layers and all heads.
 
-    frames: the picture, or the frames, as the model saw them.
-    shares: (F, rows, columns), each patch's share of what went to patches; they sum to 1.
-    picture_share: of all that was looked at, how much was picture; the rest is text.
-    runners_up: what else the word's first token might have been.
-    seconds: of reading and writing again to watch; nearly none if that was done before.
+    frames: the model's input: the image, or the frames of a clip.
+    shares: (F, rows, columns), each patch's share of the attention to patches; they sum to 1.
+    image_share: the attention to image tokens; the rest goes to text.
+    alternatives: the most probable other tokens in place of the word's first.
+    seconds: of recording it; almost none if the reply was recorded before.
     """
 
-    word: Spoken
+    word: ReplyWord
     frames: list[Image.Image]
     shares: Tensor
-    picture_share: float
-    runners_up: list[Guess]
+    image_share: float
+    alternatives: list[TopToken]
     seconds: float
 
 
 @dataclass
-class Visit:
-    """A picture or clip that somebody brought: read once, kept until the next.
+class PageSession:
+    """The image or clip of one open page, encoded once, and the replies about it.
 
-    said: what was said about it, by number; 0 is the caption.
-    looked_at: the word whose look is shown, by the number of its text and its place there.
+    data: the file.
+    previews: the image or frames, reduced for the browser.
+    seconds: of reading and encoding the file.
+    replies: by number; 0 is the caption.
+    selected: the word whose attention is shown: the number of its reply, its index in it.
     """
 
     data: bytes
-    pictures: list[Image.Image]  # small ones, to show
+    previews: list[Image.Image]
     scene: ImageScene
     seconds: float
-    said: dict[int, Said] = field(default_factory=dict)
-    looked_at: tuple[int, int] | None = None
-    _explained: dict[int, Explanation] = field(default_factory=dict)
+    replies: dict[int, Reply] = field(default_factory=dict)
+    selected: tuple[int, int] | None = None
+    _explanations: dict[int, Explanation] = field(default_factory=dict)
 
-    def keep(self, said: Said) -> None:
-        """Note an answer under the next number; the oldest one is forgotten when there are many."""
-        self.said[max(self.said, default=-1) + 1] = said
-        if len(self.said) > QUESTIONS + 1:
-            oldest = sorted(self.said)[1]
-            del self.said[oldest]
-            self._explained.pop(oldest, None)
+    def add_reply(self, reply: Reply) -> None:
+        """Keep a reply under the next number; the oldest answer is dropped if they are too many."""
+        self.replies[max(self.replies, default=-1) + 1] = reply
+        if len(self.replies) > MAX_ANSWERS + 1:
+            oldest = sorted(self.replies)[1]
+            del self.replies[oldest]
+            self._explanations.pop(oldest, None)
 
-    def explanation(self, git: Captioner, number: int) -> Explanation:
-        """How a text came about; the picture is read again for it, once for all words of the text.
+    def explanation(self, captioner: Captioner, number: int) -> Explanation:
+        """The explanation of a reply. It encodes the image again, once for all words of the reply.
 
         Raises:
-            GITError: the model cannot be watched.
+            GITError: attention cannot be recorded, since the encoder was compiled.
         """
-        if number not in self._explained:
-            with as_file(self.data) as path:
-                self._explained[number] = explain(git, path, self.said[number].question)
-        return self._explained[number]
+        if number not in self._explanations:
+            question = self.replies[number].question
+            with temporary_file(self.data) as path:
+                self._explanations[number] = explain(captioner, path, question)
+        return self._explanations[number]
 
 
-class Visits:
-    """The visits of all who have the page open, by session. Each sees only its own, and the one
-    that was used least lately makes room for a new one."""
+class SessionStore:
+    """The sessions of all open pages, by an id that each page has. The least recently used session
+    is dropped if they are too many."""
 
-    def __init__(self, most: int = VISITS) -> None:
-        self._most = most
-        self._visits: OrderedDict[str, Visit] = OrderedDict()
+    def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
+        self._max_sessions = max_sessions
+        self._sessions: OrderedDict[str, PageSession] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._visits)
+        return len(self._sessions)
 
-    def put(self, session: str, visit: Visit) -> None:
-        """Keep a session's visit instead of its last one."""
+    def put(self, session_id: str, session: PageSession) -> None:
+        """Store a session, in place of an earlier one of the same page."""
         with self._lock:
-            self._visits[session] = visit
-            self._visits.move_to_end(session)
-            while len(self._visits) > self._most:
-                self._visits.popitem(last=False)
+            self._sessions[session_id] = session
+            self._sessions.move_to_end(session_id)
+            while len(self._sessions) > self._max_sessions:
+                self._sessions.popitem(last=False)
 
-    def get(self, session: str) -> Visit:
-        """A session's visit.
+    def get(self, session_id: str) -> PageSession:
+        """The session of a page.
 
         Raises:
-            GITError: it has none, or it had to make room.
+            GITError: there is none, or it was dropped.
         """
         with self._lock:
-            if session not in self._visits:
-                raise GITError("There is no picture yet, or it is no longer kept: drop one first.")
-            self._visits.move_to_end(session)
-            return self._visits[session]
+            if session_id not in self._sessions:
+                raise GITError("There is no image yet, or it is no longer kept: drop one first.")
+            self._sessions.move_to_end(session_id)
+            return self._sessions[session_id]
 
-    def forget(self, session: str) -> None:
-        """Drop a session's visit, if it has one."""
+    def remove(self, session_id: str) -> None:
+        """Drop the session of a page, if it has one."""
         with self._lock:
-            self._visits.pop(session, None)
+            self._sessions.pop(session_id, None)
 
 
-def read(git: Captioner, data: bytes) -> Visit:
-    """Read a picture, or with a model that has temporal embeddings a clip, from a file's bytes.
+def open_session(captioner: Captioner, data: bytes) -> PageSession:
+    """Encode an image, or with a model that has temporal embeddings a clip, from a file's bytes.
 
     Raises:
-        GITError: they are no picture and no clip, or too many pixels.
+        GITError: the file is no image and no clip, or has too many pixels.
     """
     start = perf_counter()
-    with as_file(data) as path:
-        media = read_media(path, git.model.config.frames)
-    frames = media.frames if isinstance(media, Clip) else [media]
-    scene = git.see(Frames(frames)) if isinstance(media, Clip) else git.see(media)
-    scene.layers[-1].value[0, 0, 0, 0].item()  # a GPU is done only when it is asked for a number
+    with temporary_file(data) as path:
+        media = read_media(path, captioner.model.config.frames)
+    if isinstance(media, Clip):
+        frames, scene = media.frames, captioner.see(Frames(media.frames))
+    else:
+        frames, scene = [media], captioner.see(media)
+    scene.layers[-1].value[0, 0, 0, 0].item()  # waits until a GPU has finished
     seconds = perf_counter() - start
-    return Visit(data, [_small(frame) for frame in frames], scene, seconds)
+    return PageSession(data, [_preview(frame) for frame in frames], scene, seconds)
 
 
-def say(git: Captioner, visit: Visit, question: str | None = None) -> Said:
-    """Caption a visit's picture, or answer a question about it, and note it there.
+def generate_reply(
+    captioner: Captioner, session: PageSession, question: str | None = None
+) -> Reply:
+    """Caption a session's image, or answer a question about it, and add the reply to the session.
 
     Raises:
         GITError: the question is empty or too long.
     """
     if question is None:
-        best, seconds = _timed(lambda: git.caption(visit.scene))
+        caption, seconds = _timed(lambda: captioner.caption(session.scene))
     else:
-        asked = question.strip()
-        best, seconds = _timed(lambda: git.ask(visit.scene, asked))
-    confidence = math.exp(best.logprob / len(best.tokens))
-    said = Said(question, best.text, spoken_words(git, best), confidence, seconds)
-    visit.keep(said)
-    return said
+        caption, seconds = _timed(lambda: captioner.ask(session.scene, question.strip()))
+    confidence = math.exp(caption.logprob / len(caption.tokens))
+    words = reply_words(captioner, caption)
+    reply = Reply(question, caption.text, words, confidence, seconds)
+    session.add_reply(reply)
+    return reply
 
 
-def rank(git: Captioner, visit: Visit, text: str) -> Ranking:
-    """Score the labels in a text, see `labels_in`, for a visit's picture.
+def rank_labels(captioner: Captioner, session: PageSession, text: str) -> Ranking:
+    """Score the labels in a text, as `parse_labels` finds them, for a session's image.
 
     Raises:
         GITError: there are none, or too many, or one is too long.
     """
-    labels = labels_in(text)
+    labels = parse_labels(text)
     if not labels:
-        raise GITError("There are no labels: type some, one a line or with commas between them.")
-    if len(labels) > LABELS:
-        raise GITError(f"There are {len(labels)} labels, expected at most {LABELS} at a time.")
-    ranked, seconds = _timed(lambda: git.classify(visit.scene, labels))
+        raise GITError("There are no labels: type some, one a line or separated by commas.")
+    if len(labels) > MAX_LABELS:
+        raise GITError(f"There are {len(labels)} labels, expected at most {MAX_LABELS} at a time.")
+    ranked, seconds = _timed(lambda: captioner.classify(session.scene, labels))
     return Ranking(ranked, seconds)
 
 
-def look_back(git: Captioner, visit: Visit, number: int, word: int) -> Gaze:
-    """Where the model looked for a word, which is noted as `looked_at`.
-
-    Args:
-        number: of the text, as in `Visit.said`.
-        word: its place among the text's words.
+def word_attention(
+    captioner: Captioner, session: PageSession, reply_number: int, word_index: int
+) -> WordAttention:
+    """The attention of a word, which becomes the session's selected word.
 
     Raises:
-        GITError: there is no such word (any more).
+        GITError: the session has no such word, or dropped its reply.
     """
-    said = visit.said.get(number)
-    if said is None or not 0 <= word < len(said.words):
+    reply = session.replies.get(reply_number)
+    if reply is None or not 0 <= word_index < len(reply.words):
         raise GITError("That answer is no longer kept: ask again.")
-    found, seconds = _timed(lambda: visit.explanation(git, number))
-    visit.looked_at = number, word
-    spoken = said.words[word]
-    shares = found.patches()[spoken.tokens].mean(0)
-    return Gaze(
-        word=spoken,
-        frames=found.frames,
-        shares=shares / shares.sum(),
-        picture_share=found.image_attention[:, :, spoken.tokens].sum((-1, -2)).mean().item(),
-        runners_up=found.words[spoken.tokens[0]].runners_up,
+    explanation, seconds = _timed(lambda: session.explanation(captioner, reply_number))
+    session.selected = reply_number, word_index
+    word = reply.words[word_index]
+    attention = explanation.patch_attention()[word.tokens].mean(0)
+    return WordAttention(
+        word=word,
+        frames=explanation.frames,
+        shares=attention / attention.sum(),
+        image_share=explanation.image_attention[:, :, word.tokens].sum((-1, -2)).mean().item(),
+        alternatives=explanation.generated[word.tokens[0]].alternatives,
         seconds=seconds,
     )
 
 
-def spoken_words(git: Captioner, caption: Caption) -> list[Spoken]:
-    """The words between the spaces of a text, each with the tokens that made it.
+def reply_words(captioner: Captioner, caption: Caption) -> list[ReplyWord]:
+    """The words between the spaces of a text, each with its tokens.
 
-    A token belongs to the last word of the text up to it. The end token belongs to none.
+    A token belongs to the last word of the text up to it; an end token belongs to none.
     """
     texts = caption.text.split()
-    places: list[list[int]] = [[] for _ in texts]
-    for place, token in enumerate(caption.tokens):
-        so_far = len(git.tokenizer.decode(caption.tokens[: place + 1]).split())
-        if token != git.model.config.eos_id and so_far:
-            places[min(so_far, len(texts)) - 1].append(place)
+    tokens_of: list[list[int]] = [[] for _ in texts]
+    for index, token in enumerate(caption.tokens):
+        n_words = len(captioner.tokenizer.decode(caption.tokens[: index + 1]).split())
+        if token not in captioner.model.config.eos_ids and n_words:
+            tokens_of[min(n_words, len(texts)) - 1].append(index)
     return [
-        Spoken(text, tokens, math.exp(sum(caption.token_logprobs[place] for place in tokens)))
-        for text, tokens in zip(texts, places, strict=True)
+        ReplyWord(text, tokens, math.exp(sum(caption.token_logprobs[index] for index in tokens)))
+        for text, tokens in zip(texts, tokens_of, strict=True)
         if tokens
     ]
 
 
-def labels_in(text: str) -> list[str]:
-    """The labels in a text, each once, split at line ends and commas.
+def parse_labels(text: str) -> list[str]:
+    """The distinct labels in a text, separated by line ends and commas.
 
-    >>> labels_in("a cat, a dog\\n\\na bird, a cat")
+    >>> parse_labels("a cat, a dog\\n\\na bird, a cat")
     ['a cat', 'a dog', 'a bird']
     """
     return list(
@@ -264,9 +273,8 @@ def labels_in(text: str) -> list[str]:
     )
 
 
-def shapes_picture(rng: Random, *, clip: bool) -> bytes:
-    """A file with a new picture or clip of the built-in model's world, of a kind that its training
-    never showed."""
+def random_shapes(rng: Random, *, clip: bool) -> bytes:
+    """A file with a random image or clip of the built-in model's world, from its held-out split."""
     file = io.BytesIO()
     if clip:
         first, *others = draw_clip(make_story(rng, "held_out"))
@@ -277,8 +285,8 @@ def shapes_picture(rng: Random, *, clip: bool) -> bytes:
 
 
 @contextmanager
-def as_file(data: bytes) -> Iterator[Path]:
-    """These bytes as a file while the block runs; errors call it "the file", once."""
+def temporary_file(data: bytes) -> Iterator[Path]:
+    """These bytes as a file while the block runs; errors name it "the file", not by its path."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(data)
@@ -289,14 +297,14 @@ def as_file(data: bytes) -> Iterator[Path]:
             raise GITError(message.replace("the file: the file", "the file")) from None
 
 
-def _small(picture: Image.Image) -> Image.Image:
-    """The picture in RGB, no larger than it is shown."""
-    copy = picture.copy()
-    copy.thumbnail((SHOWN, SHOWN))
-    return copy.convert("RGB")
+def _preview(image: Image.Image) -> Image.Image:
+    """The image in RGB, at most `PREVIEW_SIZE` a side."""
+    preview = image.copy()
+    preview.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
+    return preview.convert("RGB")
 
 
-def _timed(act: Callable[[], T]) -> tuple[T, float]:
-    """What a function returns, and the seconds it took."""
+def _timed(function: Callable[[], T]) -> tuple[T, float]:
+    """The result of a function, and the seconds it took."""
     start = perf_counter()
-    return act(), perf_counter() - start
+    return function(), perf_counter() - start

@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: pictures, words that can be clicked, answers, bars."""
+"""The HTML of the page: images, clickable words, answers, bars."""
 
 import base64
 import io
@@ -7,153 +7,164 @@ from html import escape
 
 from PIL import Image
 
-from git_model.explain.heat import enlarged, spotlight
-from git_model.page.actions import Gaze, Ranking, Said, Spoken, Visit
+from git_model.explain.drawings import overlay, upscaled
+from git_model.page.actions import PageSession, Ranking, Reply, ReplyWord, WordAttention
 
-SMALL = 256  # pixels; smaller pictures are enlarged, pixel by pixel
-BARS = 20  # labels that are shown
-RUNNERS_UP = 3  # words that are shown
+MIN_SIZE = 256  # pixels; smaller images are scaled up by a whole factor
+MAX_BARS = 20  # labels that are shown
+MAX_ALTERNATIVES = 3  # tokens that are shown
 
 
 def heading(name: str) -> str:
-    """What this page is."""
+    """The title and purpose of the page."""
     return (
-        f"<header><h1>GIT <small>{escape(name)}</small></h1><p>Drop a picture or a clip. The model "
-        "reads it once; the caption, your questions and the classes all share that one "
-        "reading.</p></header>"
+        f"<header><h1>GIT <small>{escape(name)}</small></h1><p>Drop an image or a clip. The model "
+        "encodes it once; the caption, your questions and the classes share that one "
+        "encoding.</p></header>"
     )
 
 
 def notice(text: str) -> str:
-    """What went wrong, in a line."""
+    """An error in one line."""
     return f'<p class="notice" role="alert">{escape(text[:1].upper() + text[1:])}</p>'
 
 
-def waiting() -> str:
-    """Where a picture will be."""
-    return '<figure class="look"><div class="empty">Your picture will be here.</div></figure>'
+def drop_zone(max_bytes: int) -> str:
+    """A zone to drop or choose a file of at most `max_bytes`, with a line for errors of the upload;
+    upload.js handles its events."""
+    return (
+        '<label class="drop"><b>Image or clip</b>'
+        "<span>Drop it here, paste it, or click to choose a file.</span>"
+        f'<input type="file" accept="image/*,video/*" data-max-bytes="{max_bytes}"></label>'
+        '<p class="notice" role="alert" hidden></p>'
+    )
+
+
+def no_image() -> str:
+    """The placeholder of the image."""
+    return '<figure class="frames"><div class="empty">Your image will be here.</div></figure>'
 
 
 def no_caption() -> str:
-    """Where a caption will be."""
-    return '<div class="said"><p class="words empty">and its caption here</p></div>'
+    """The placeholder of the caption."""
+    return '<div class="reply"><p class="words empty">and its caption here</p></div>'
 
 
-def picture(visit: Visit) -> str:
-    """A visit's picture or frames, and what reading it took."""
-    count, tokens = len(visit.pictures), visit.scene.n_tokens
-    what = f"{count} frames" if count > 1 else "the picture"
+def image(session: PageSession) -> str:
+    """A session's image or frames, and the time of encoding."""
+    n_frames, n_tokens = len(session.previews), session.scene.n_tokens
+    name = f"{n_frames} frames" if n_frames > 1 else "the image"
     return _figure(
-        visit.pictures,
-        f"<b>Read {what} once</b>, in {_time(visit.seconds)}: {tokens} image tokens. All that "
-        "follows is written from these.",
+        session.previews,
+        f"<b>Encoded {name} once</b>, in {_time(session.seconds)}: {n_tokens} image tokens. The "
+        "caption, answers and classes below are computed from these.",
     )
 
 
-def gaze(found: Gaze) -> str:
-    """Where the model looked for a word, in light, and what else it might have said."""
-    brightest = found.shares.max().item()
+def attention(result: WordAttention) -> str:
+    """The attention map of a word, and the alternatives to it."""
+    max_share = result.shares.max().item()
     frames = [
-        spotlight(frame, shares, brightest)
-        for frame, shares in zip(found.frames, found.shares, strict=True)
+        overlay(frame, shares, max_share)
+        for frame, shares in zip(result.frames, result.shares, strict=True)
     ]
-    others = ", ".join(
-        f"“{escape(guess.text)}” {_percent(guess.probability)}"
-        for guess in found.runners_up[:RUNNERS_UP]
+    alternatives = ", ".join(
+        f"“{escape(token.text)}” {_percent(token.probability)}"
+        for token in result.alternatives[:MAX_ALTERNATIVES]
     )
     return _figure(
         frames,
-        f"<b>Where it looked for “{escape(found.word.text)}”</b>: "
-        f"{_percent(found.picture_share)} of its attention went to the picture, the rest to the "
-        f"text before. The brightest patch got {_percent(brightest)} of what went to patches. "
-        f"Probability {_percent(found.word.probability)}; next came {others}. Watching took "
-        f"another reading, {_time(found.seconds)}. Click the word again to see the whole picture.",
+        f"<b>Attention of “{escape(result.word.text)}”</b>: {_percent(result.image_share)} to the "
+        f"image, the rest to the text before it. The brightest patch gets {_percent(max_share)} of "
+        f"the attention to patches. Probability {_percent(result.word.probability)}; alternatives: "
+        f"{alternatives}. Recording this took another forward pass, {_time(result.seconds)}. "
+        "Click the word again to show the image.",
     )
 
 
-def caption(said: Said) -> str:
-    """A caption of words to click."""
+def caption(reply: Reply) -> str:
+    """A caption of clickable words."""
     return (
-        f'<div class="said">{_words(said, 0, None)}'
-        f'<p class="note">Confidence {_percent(said.confidence)}, written in '
-        f"{_time(said.seconds)}. Click a word to see where the model looked.</p></div>"
+        f'<div class="reply">{_words(reply, 0, None)}'
+        f'<p class="note">Confidence {_percent(reply.confidence)}, generated in '
+        f"{_time(reply.seconds)}. Click a word to show its attention.</p></div>"
     )
 
 
-def answers(visit: Visit) -> str:
+def answers(session: PageSession) -> str:
     """All answers, the latest first."""
     return "".join(
-        f'<div class="said"><p class="asked">{escape(said.question)}</p>'
-        f"{_words(said, number, visit.looked_at)}"
-        f'<p class="note">Confidence {_percent(said.confidence)}, answered in '
-        f"{_time(said.seconds)}</p></div>"
-        for number, said in sorted(visit.said.items(), reverse=True)
-        if said.question is not None
+        f'<div class="reply"><p class="question">{escape(reply.question)}</p>'
+        f"{_words(reply, number, session.selected)}"
+        f'<p class="note">Confidence {_percent(reply.confidence)}, answered in '
+        f"{_time(reply.seconds)}</p></div>"
+        for number, reply in sorted(session.replies.items(), reverse=True)
+        if reply.question is not None
     )
 
 
 def bars(ranking: Ranking) -> str:
-    """The likeliest labels, each with its probability as a bar."""
+    """The most probable labels, each with its probability as a bar."""
     rows = "".join(
-        f"<tr><th>{escape(one.label)}</th>"
-        f'<td class="bar"><div style="width: {100 * one.probability:.2f}%"></div></td>'
-        f"<td>{_exact(one.probability)}</td></tr>"
-        for one in ranking.labels[:BARS]
+        f"<tr><th>{escape(label.label)}</th>"
+        f'<td class="bar"><div style="width: {100 * label.probability:.2f}%"></div></td>'
+        f"<td>{_exact(label.probability)}</td></tr>"
+        for label in ranking.labels[:MAX_BARS]
     )
-    left = len(ranking.labels) - BARS
-    more = f", {left} more not shown" if left > 0 else ""
+    n_hidden = len(ranking.labels) - MAX_BARS
+    more = f", {n_hidden} more not shown" if n_hidden > 0 else ""
     return (
         f'<table class="bars">{rows}</table><p class="note">Exact probabilities among '
         f"{len(ranking.labels)} labels{more}, scored in {_time(ranking.seconds)}</p>"
     )
 
 
-def _words(said: Said, number: int, pressed: tuple[int, int] | None) -> str:
-    """A button for each word, underlined as far as the model was sure of it."""
-    if not said.words:
-        return '<p class="words">(no words)</p>'
+def _words(reply: Reply, number: int, selected: tuple[int, int] | None) -> str:
+    """A button for each word; the length of its underline is its probability."""
+    if not reply.words:
+        return '<p class="words">(empty)</p>'
     buttons = " ".join(
-        _word(word, number, place, pressed=(number, place) == pressed)
-        for place, word in enumerate(said.words)
+        _word(word, number, index, selected=(number, index) == selected)
+        for index, word in enumerate(reply.words)
     )
     return f'<p class="words">{buttons}</p>'
 
 
-def _word(word: Spoken, number: int, place: int, *, pressed: bool) -> str:
+def _word(word: ReplyWord, number: int, index: int, *, selected: bool) -> str:
     return (
-        f'<button type="button" data-said="{number}" data-word="{place}" '
-        f'aria-pressed="{str(pressed).lower()}" '
+        f'<button type="button" data-reply="{number}" data-word="{index}" '
+        f'aria-pressed="{str(selected).lower()}" '
         f'title="probability {_percent(word.probability)}" '
-        f'style="--sure: {100 * word.probability:.0f}%">{escape(word.text)}</button>'
+        f'style="--probability: {100 * word.probability:.0f}%">{escape(word.text)}</button>'
     )
 
 
 def _figure(frames: Sequence[Image.Image], note: str) -> str:
-    several = " several" if len(frames) > 1 else ""
+    is_clip = len(frames) > 1
     images = "".join(
-        f'<img src="{_address(frame)}" alt="{f"frame {number}" if several else "the picture"}">'
+        f'<img src="{_data_url(frame)}" alt="{f"frame {number}" if is_clip else "the image"}">'
         for number, frame in enumerate(frames, start=1)
     )
     return (
-        f'<figure class="look{several}"><div>{images}</div>'
+        f'<figure class="frames{" clip" if is_clip else ""}"><div>{images}</div>'
         f'<figcaption class="note">{note}</figcaption></figure>'
     )
 
 
-def _address(image: Image.Image) -> str:
-    """A picture as a data: address; small ones without loss."""
+def _data_url(frame: Image.Image) -> str:
+    """An image as a data: URL; small images without loss."""
     file = io.BytesIO()
-    if max(image.size) < SMALL:
-        enlarged(image, SMALL).save(file, "PNG")
+    if max(frame.size) < MIN_SIZE:
+        upscaled(frame, MIN_SIZE).save(file, "PNG")
         kind = "png"
     else:
-        image.save(file, "JPEG", quality=88)
+        frame.save(file, "JPEG", quality=88)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _percent(share: float) -> str:
-    """A share as people read it; never a 0 or a 100 that is not one.
+    """A share for people; never rounded to 0 or 100 unless it is that.
 
     >>> _percent(0.7421), _percent(0.99997), _percent(2.3e-6)
     ('74.2 %', '> 99.9 %', '< 0.1 %')
@@ -166,7 +177,7 @@ def _percent(share: float) -> str:
 
 
 def _exact(share: float) -> str:
-    """A share with all digits that matter, however small it is.
+    """A share with at least two significant digits, however small it is.
 
     >>> _exact(0.98021), _exact(0.0), _exact(2.34e-6)
     ('98.02 %', '0.00 %', '2.3e-04 %')

@@ -1,1 +1,1 @@
-"""The procedural world of the built-in model: pictures, clips, and what is said of them."""
+"""The procedural world of the built-in model: images, clips, captions and questions."""

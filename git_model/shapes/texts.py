@@ -1,27 +1,27 @@
-"""What is said about the shapes world: captions and class names, and the words they are made of.
+"""The texts of the shapes world: captions, class names, and the vocabulary of both.
 
-The rules leave no choice, so each world has one right caption, and exact match is a fair measure.
+The rules leave no choice: a world has exactly one right caption, so exact match is a fair metric.
 """
 
 from string import ascii_lowercase, digits
 
-from git_model.shapes.clips import ACTS, STAY, Story
+from git_model.shapes.clips import ACTIONS, STAY, Story
 from git_model.shapes.world import (
+    APPEARANCES,
     COLOURS,
-    KNOWN_LOOKS,
     LINES,
-    LOOKS,
     OUTLINES,
-    PLACES,
+    POSITIONS,
     SIZES,
-    Look,
+    TRAINING_APPEARANCES,
+    Appearance,
     Thing,
     World,
 )
 
-NUMBERS = ("none", "one", "two", "three", "four", "five")
-# Words that stand in no other list here.
-OTHER_WORDS = (
+NUMBER_WORDS = ("none", "one", "two", "three", "four", "five")
+# The words of the templates.
+TEMPLATE_WORDS = (
     "a an and above below between to of left right the first then while up down things "
     "what colour shape is thing there how many are where which or larger does do happens last way "
     "that yes no"
@@ -29,65 +29,68 @@ OTHER_WORDS = (
 
 
 def describe(world: World) -> str:
-    """The caption of a picture. By what there is to say:
+    """The caption of an image. The first case that applies:
 
-    a close-up: its class name, `a red star`; one thing: `a small red star at the top left`;
-    two that differ: `a small red circle above a large blue star`, the first in reading order first;
-    three that differ and stand in a line: `a small red circle between a large blue star and …`;
-    else how many of what there are, by first in reading order: `two red circles and a blue star`.
+    - a close-up: its class name, `a red star`
+    - one thing: `a small red star at the top left`
+    - two different things, in reading order: `a small red circle above a large blue star`
+    - three different things in a line: `a small red circle between a large blue star and …`
+    - else the count of each kind, in reading order: `two red circles and a blue star`
     """
     things = world.things
     if world.is_close_up:
-        return class_name(things[0].look)
+        return class_name(things[0].appearance)
     if len(things) == 1:
-        return f"{_sized(things[0])} {PLACES[things[0].cell]}"
-    if len({thing.look for thing in things}) == len(things):
+        return f"{_sized_name(things[0])} {POSITIONS[things[0].cell]}"
+    if len({thing.appearance for thing in things}) == len(things):
         if len(things) == 2:
-            return f"{_sized(things[0])} {relation(*things)} {_sized(things[1])}"
+            return f"{_sized_name(things[0])} {relation(*things)} {_sized_name(things[1])}"
         if tuple(thing.cell for thing in things) in LINES:
-            first, middle, last = map(_sized, things)
+            first, middle, last = map(_sized_name, things)
             return f"{middle} between {first} and {last}"
-    return _listed([_counted(look, n) for look, n in count_looks(world).items()])
+    return _join([_counted_name(kind, n) for kind, n in count_appearances(world).items()])
 
 
-def relation(one: Thing, other: Thing) -> str:
-    """Where one thing is, seen from another: `above`, or `above and to the left of`."""
-    rows = one.cell // 3 - other.cell // 3
-    columns = one.cell % 3 - other.cell % 3
+def relation(first: Thing, second: Thing) -> str:
+    """The first thing's position relative to the second: `above`, `above and to the left of`, …"""
+    rows = first.cell // 3 - second.cell // 3
+    columns = first.cell % 3 - second.cell % 3
     height = "" if rows == 0 else "above" if rows < 0 else "below"
     side = "" if columns == 0 else "to the left of" if columns < 0 else "to the right of"
     return f"{height} and {side}" if height and side else height or side
 
 
-def count_looks(world: World) -> dict[Look, int]:
-    """How many of each look there are, by first in reading order."""
-    looks = [thing.look for thing in world.things]
-    return {look: looks.count(look) for look in dict.fromkeys(looks)}
+def count_appearances(world: World) -> dict[Appearance, int]:
+    """The number of things of each appearance, in reading order."""
+    appearances = [thing.appearance for thing in world.things]
+    return {kind: appearances.count(kind) for kind in dict.fromkeys(appearances)}
 
 
 def describe_story(story: Story) -> str:
     """The caption of a clip: `a red star moves left`, `a red star moves left, then grows`,
     `a red star grows while a blue cross stays`, `first a red star fades, then a blue cross grows`.
     """
-    if len(story.parts) == 1:
-        [(actor, act)] = story.parts
-        return f"{class_name(actor.look)} {act}"
-    (one, act), (other, then) = story.parts
-    if one is other:
-        return f"{class_name(one.look)} {act}, then {then}"
-    if then == STAY:
-        return f"{class_name(one.look)} {act} while {class_name(other.look)} {then}"
-    return f"first {class_name(one.look)} {act}, then {class_name(other.look)} {then}"
+    if len(story.events) == 1:
+        [(actor, action)] = story.events
+        return f"{class_name(actor.appearance)} {action}"
+    (actor, action), (second_actor, second_action) = story.events
+    name, second_name = class_name(actor.appearance), class_name(second_actor.appearance)
+    if actor is second_actor:
+        return f"{name} {action}, then {second_action}"
+    if second_action == STAY:
+        return f"{name} {action} while {second_name} {second_action}"
+    return f"first {name} {action}, then {second_name} {second_action}"
 
 
-def class_name(look: Look) -> str:
+def class_name(appearance: Appearance) -> str:
     """`a red star`, `an orange star`."""
-    return f"{'an' if look[0][0] in 'aeiou' else 'a'} {look[0]} {look[1]}"
+    colour, shape = appearance
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
 
 
 def class_names(*, new: bool = True) -> list[str]:
-    """The labels to classify close-ups among, with or without those never seen in training."""
-    return [class_name(look) for look in (LOOKS if new else KNOWN_LOOKS)]
+    """The labels of close-ups, with or without those that training never shows."""
+    return [class_name(kind) for kind in (APPEARANCES if new else TRAINING_APPEARANCES)]
 
 
 def plural(shape: str) -> str:
@@ -98,27 +101,28 @@ def plural(shape: str) -> str:
 def vocabulary() -> list[str]:
     """Every token of the world's WordPiece vocabulary, in the order of their ids.
 
-    BERT's special tokens, the words of captions, questions and answers, then letters and digits
-    (alone, and inside a word) and marks: any plain English text can be spelt, if at length.
+    BERT's special tokens; the words of captions, questions and answers; then letters and digits
+    (alone, and inside a word) and punctuation, which spell any other plain English text.
     """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     shapes = [*OUTLINES, *map(plural, OUTLINES)]
-    acts = [*ACTS, STAY, *(act.split()[0].removesuffix("s") for act in ACTS)]
-    words = " ".join((*SIZES, *COLOURS, *shapes, *PLACES, *NUMBERS, *acts, OTHER_WORDS))
-    signs = list(ascii_lowercase + digits)
-    inside = [f"##{sign}" for sign in signs]
-    return list(dict.fromkeys([*special, *words.split(), *signs, *inside, *",.?!'-:"]))
+    verbs = [*ACTIONS, STAY, *(action.split()[0].removesuffix("s") for action in ACTIONS)]
+    words = " ".join((*SIZES, *COLOURS, *shapes, *POSITIONS, *NUMBER_WORDS, *verbs, TEMPLATE_WORDS))
+    letters = list(ascii_lowercase + digits)
+    suffixes = [f"##{letter}" for letter in letters]
+    return list(dict.fromkeys([*special, *words.split(), *letters, *suffixes, *",.?!'-:"]))
 
 
-def _sized(thing: Thing) -> str:
+def _sized_name(thing: Thing) -> str:
     return f"a {thing.size} {thing.colour} {thing.shape}"
 
 
-def _counted(look: Look, n: int) -> str:
-    return class_name(look) if n == 1 else f"{NUMBERS[n]} {look[0]} {plural(look[1])}"
+def _counted_name(appearance: Appearance, n: int) -> str:
+    colour, shape = appearance
+    return class_name(appearance) if n == 1 else f"{NUMBER_WORDS[n]} {colour} {plural(shape)}"
 
 
-def _listed(phrases: list[str]) -> str:
+def _join(phrases: list[str]) -> str:
     """`x`, `x and y`, `x, y and z`."""
     *others, last = phrases
     return f"{', '.join(others)} and {last}" if others else last

@@ -1,1 +1,1 @@
-"""Training: a recipe, where a run starts, the processes that learn, and the loop."""
+"""Training: the recipe, the initial model, loss, optimizer, parallelism, state and the loop."""

@@ -1,13 +1,12 @@
 """Training, as one explicit loop.
 
 A run is a function of its recipe and its step number. The learning rates, the examples of a step,
-their crops, the answers that are drawn and the random numbers of dropout follow from these two, and
-from nothing that happened before. So all that a run has learned is in its weights (with the
-optimizer's moments, and their running average if there is one), and one that was killed and goes on
-ends with the very same bits as one that was not.
+their crops, the answers that are drawn and the random numbers of dropout follow from these two
+alone. So the state of a run is its weights, the optimizer's moments and, where the recipe has one,
+the moving average: a run that was killed and resumed ends with the same bits as one that was not.
 
-Nor does it matter into how many batches a step is cut, or over how many processes it is spread: a
-step's loss is the sum over all its tokens to predict, divided by their number.
+A step's loss is the sum over all its tokens to predict, divided by their number, so it does not
+depend on the number of batches or processes that the step is split over.
 """
 
 import math
@@ -30,7 +29,7 @@ from git_model.evaluation.predictions import Prediction
 from git_model.evaluation.run import predict, text_predictor
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.training.initialization import start_of
+from git_model.training.initialization import initial_model
 from git_model.training.loss import LossModule
 from git_model.training.optimizer import EMA, freeze, full_tensor, make_optimizer, schedule, update
 from git_model.training.parallel import (
@@ -41,35 +40,40 @@ from git_model.training.parallel import (
 )
 from git_model.training.recipe import Recipe
 from git_model.training.reports import Report, StepStats
-from git_model.training.state import TrainState, agree, load_state, open_folder, save_state
-from git_model.utils.distributed import ProcessGroup, init, stop_on_sigterm
+from git_model.training.state import (
+    TrainState,
+    load_state,
+    open_run_folder,
+    require_same_recipe,
+    save_state,
+)
+from git_model.utils.distributed import ProcessGroup, StopRequest, init, stop_on_sigterm
 from git_model.utils.errors import GITError
 
 CHECKPOINT = "checkpoint"
 
-Start = Callable[[Recipe], tuple[GIT, Tokenizer]]
+Initializer = Callable[[Recipe], tuple[GIT, Tokenizer]]
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-    """Train as the recipe says, alone or as one of the processes that torchrun started.
+    """Train as the recipe says, in one process or as one of those that torchrun started.
 
-    On SIGTERM the step at hand is finished, the state saved, and the run returns.
+    On SIGTERM the run finishes its current step, saves the state and returns.
 
     Args:
-        out: a new folder. It gets recipe.json, log.jsonl and, replaced from time to time, the
-            checkpoint (see checkpoint.py) and the state (see run_state.py).
-        resume: go on in the folder of an earlier run of this recipe.
+        out: a new folder. It gets recipe.json, log.jsonl and, each replaced by the next, the
+            checkpoint (see checkpoints/native.py) and the state (see state.py).
+        resume: continue in the folder of an earlier run of this recipe.
 
     Raises:
-        GITError: a setting does not fit, the data cannot be read, or the loss is no number.
+        GITError: a setting does not fit, the data cannot be read, or the loss is not finite.
     """
-    reports = recipe.reports
     with (
         init(recipe.compute.device) as group,
         _torch_settings(recipe, group),
         stop_on_sigterm() as stop,
     ):
-        agree(recipe, group)
+        require_same_recipe(recipe, group)
         trainer = Trainer(recipe, group)
         loader = StepLoader(
             recipe.data.open(),
@@ -78,40 +82,59 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
             recipe.loader,
             seed=recipe.seed,
         )
-        open_folder(out, recipe, group, resume=resume)
-        done = load_state(out, trainer.state, group) if resume else 0
-        steps = loader.steps(done + 1, recipe.steps, group.rank, group.size)
-        n_reported = 0  # of the examples that could not be read
-        with Report(out, recipe, done) if group.is_first else nullcontext() as report:
-            for step, batches in enumerate(steps, done + 1):
-                stats = trainer.step(step, batches)
-                new = loader.broken.reasons[n_reported:]
-                n_reported += len(new)
-                stopped, n_broken = group.all_gather(stop.received, len(new)).sum(0).tolist()
-                broken = group.all_gather_object(new) if n_broken else []
-                if report is not None:
-                    report.step(step, stats, [reason for part in broken for reason in part])
-                if trainer.is_due(step, reports.check_every) and not stopped:
-                    trainer.check(out, step, report)
-                if trainer.is_due(step, reports.save_every) or stopped:
-                    save_state(out, step, trainer.state, group)
-                if stopped:
-                    break
+        open_run_folder(out, recipe, group, resume=resume)
+        last = load_state(out, trainer.state, group) if resume else 0
+        with Report(out, recipe, last) if group.is_first else nullcontext() as report:
+            _run_steps(trainer, loader, out, last, report, stop)
+
+
+def _run_steps(
+    trainer: "Trainer",
+    loader: StepLoader,
+    out: Path,
+    last: int,
+    report: Report | None,
+    stop: StopRequest,
+) -> None:
+    """The training loop: every step after `last`, until the recipe's last or a stop request.
+
+    Args:
+        report: on rank 0.
+    """
+    recipe, group = trainer.recipe, trainer.group
+    n_reported = 0  # examples that could not be read
+    steps = loader.steps(last + 1, recipe.steps, group.rank, group.size)
+    for step, batches in enumerate(steps, last + 1):
+        stats = trainer.step(step, batches)
+        broken = loader.broken.reasons[n_reported:]
+        n_reported += len(broken)
+        stopped, n_broken = group.all_gather(stop.received, len(broken)).sum(0).tolist()
+        reasons = group.all_gather_object(broken) if n_broken else []
+        if report is not None:
+            report.step(step, stats, [reason for rank in reasons for reason in rank])
+        if trainer.is_due(step, recipe.reports.check_every) and not stopped:
+            trainer.check(out, step, report)
+        if trainer.is_due(step, recipe.reports.save_every) or stopped:
+            save_state(out, step, trainer.state, group)
+        if stopped:
+            break
 
 
 class Trainer:
-    """A model in training: its weights, and what changes them.
+    """A model in training, its loss and its optimizer.
 
     Args:
-        start: makes the model before its first step, and its vocabulary.
+        initializer: makes the model before its first step, and its vocabulary.
     """
 
-    def __init__(self, recipe: Recipe, group: ProcessGroup, start: Start = start_of) -> None:
+    def __init__(
+        self, recipe: Recipe, group: ProcessGroup, initializer: Initializer = initial_model
+    ) -> None:
         self.recipe, self.group = recipe, group
         learning, compute = recipe.learning, recipe.compute
         self.validation = None if recipe.validation is None else recipe.validation.open()
         torch.manual_seed(recipe.seed)
-        self.model, self.tokenizer = start(recipe)
+        self.model, self.tokenizer = initializer(recipe)
         self.model.to(group.device).train()
         freeze(self.model, learning.frozen)
         if compute.activation_checkpointing:
@@ -123,13 +146,10 @@ class Trainer:
         self.ema = None if learning.ema is None else EMA(self.model, learning.ema)
 
     def step(self, step: int, batches: list[Batch]) -> StepStats:
-        """Learn from this rank's batches of a step.
-
-        Returns:
-            what is logged of the step.
+        """One update of the weights, from this rank's batches of a step.
 
         Raises:
-            GITError: the loss or its gradient is not finite; the weights are as before.
+            GITError: the loss or its gradient is not finite; the weights are unchanged.
         """
         learning = self.recipe.learning
         torch.manual_seed(step_seed(self.recipe.seed, step, self.group.rank))
@@ -147,24 +167,28 @@ class Trainer:
         return StepStats(loss, n_images, grad_norm, lr_share)
 
     def _backward(self, batches: list[Batch]) -> tuple[float, int]:
-        """Add up the gradient of the step's loss; the loss and the pictures, of all ranks."""
+        """Accumulate the gradient of the step's loss.
+
+        Returns:
+            the loss, and the number of images, over all ranks.
+        """
         group = self.group
-        gathered = group.all_gather(
+        counts = group.all_gather(
             sum(batch.n_predicted for batch in batches),
             sum(len(batch.pixels) for batch in batches),
             len(batches),
         )
-        n_tokens, n_images, _ = (int(number) for number in gathered.sum(0))
-        n_tokens = max(n_tokens, 1)  # not one of the step's examples may be readable
-        missing = int(gathered[:, 2].max()) - len(batches)
-        batches = batches + [empty_batch(self.model)] * missing
+        n_tokens, n_images, _ = (int(number) for number in counts.sum(0))
+        n_tokens = max(n_tokens, 1)  # if no example of the step can be read
+        n_missing = int(counts[:, 2].max()) - len(batches)
+        batches = batches + [empty_batch(self.model)] * n_missing
         losses = []
         for number, batch in enumerate(batches, 1):
             with gradient_sync(self._loss_module, last=number == len(batches)):
                 part = self._loss(batch.to(group.device))
-                (part * (group.size / n_tokens)).backward()  # whose mean over ranks is taken
+                (part * (group.size / n_tokens)).backward()  # gradients are averaged over ranks
             losses.append(part.detach())
-        loss = sum(part.item() for part in losses)  # the first time that a GPU is waited for
+        loss = sum(part.item() for part in losses)  # nothing before waits for a GPU
         return group.all_gather(loss).sum().item() / n_tokens, n_images
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -173,18 +197,18 @@ class Trainer:
             return self._loss_module(batch)
 
     def is_due(self, step: int, every: int) -> bool:
-        """For what happens every so many steps, and at the end."""
+        """Whether a step is a multiple of `every`, or the last."""
         return step % every == 0 or step == self.recipe.steps
 
     @property
     def state(self) -> TrainState:
-        """All that a step changes."""
+        """Everything that a step changes."""
         return TrainState(self.model, self.optimizer, self.ema)
 
     def check(self, out: Path, step: int, report: Report | None) -> None:
-        """Write the checkpoint, and report what it says about the validation data."""
+        """Write the checkpoint and report its validation scores; all ranks call together."""
         weights = self.model.tensors() if self.ema is None else self.ema.weights
-        tensors = {name: full_tensor(tensor.detach()).cpu() for name, tensor in weights.items()}
+        tensors = {name: full_tensor(tensor).cpu() for name, tensor in weights.items()}
         if report is not None:  # on rank 0
             files = {TOKENIZER: self.tokenizer.to_json()}
             folder = out / CHECKPOINT
@@ -197,7 +221,7 @@ class Trainer:
 def validate(
     folder: Path, source: Source | Stream, recipe: Recipe, group: ProcessGroup
 ) -> list[Prediction]:
-    """What a checkpoint says about the first examples of the validation data."""
+    """A checkpoint's predictions for the first examples of the validation data."""
     captioner = Captioner.from_pretrained(folder, device=group.device)
     broken = BrokenExamples(recipe.loader.broken_limit)
     limit = recipe.reports.check_examples
@@ -207,19 +231,19 @@ def validate(
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Of the random numbers that a rank draws during a step."""
+    """The seed of the random numbers that a rank draws during a step."""
     return Random(f"{seed} {step} {rank}").getrandbits(63)  # noqa: S311  (dropout, no secrets)
 
 
 @contextmanager
 def _torch_settings(recipe: Recipe, group: ProcessGroup) -> Iterator[None]:
-    """The recipe's threads while training; threads and random numbers as before, afterwards."""
+    """Set the recipe's number of threads; restore it and the random state afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(recipe.compute.threads or threads)
     gpus = [group.device] if group.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(gpus), warnings.catch_warnings():
-            # FSDP2 warns of what writing into its keys and values would do; nobody does.
+            # FSDP2 warns against writing into the keys and values of a block; nothing does.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")
             yield
     finally:

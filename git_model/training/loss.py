@@ -1,4 +1,4 @@
-"""The training loss: the cross-entropy of each next token of the right text (teacher forcing)."""
+"""The training loss: cross-entropy of each next token of the reference text (teacher forcing)."""
 
 import math
 
@@ -20,12 +20,14 @@ class LossModule(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, batch: Batch) -> Tensor:
-        """The sum of the losses of a batch's tokens to predict."""
+        """The sum of the losses of all tokens to predict."""
         style, temporal = self.model.config.style, self.model.temporal_embedding
         loss = batch_loss(self.model, batch, label_smoothing=self.label_smoothing, style=style)
         if temporal is None:
             return loss
-        return loss + 0 * temporal.sum()  # DDP expects a gradient of every weight, with stills too
+        return (
+            loss + 0 * temporal.sum()
+        )  # DDP expects a gradient of every weight, also without clips
 
 
 def batch_loss(
@@ -33,15 +35,15 @@ def batch_loss(
 ) -> Tensor:
     """The sum of the losses of a batch's tokens to predict; see `token_losses`.
 
-    Each image is encoded once for all its texts, and the output layer, the largest product of all,
-    runs only where a token is to be predicted.
+    Each image is encoded once for all its texts, and the output layer, the largest matrix product,
+    runs only at positions that predict a token.
     """
     scene = model.see(batch.pixels)
     image = scene.layers_for(batch.tokens.shape[0])
     hidden = model.decoder(batch.tokens[:, :-1], image)  # (R, T - 1, D)
-    predicted = batch.mask[:, 1:]
-    logits = model.decoder.lm_head(hidden[predicted])  # (batch.n_predicted, V)
-    target = batch.tokens[:, 1:][predicted]
+    is_target = batch.mask[:, 1:]
+    logits = model.decoder.lm_head(hidden[is_target])  # (batch.n_predicted, V)
+    target = batch.tokens[:, 1:][is_target]
     return token_losses(logits, target, label_smoothing=label_smoothing, style=style).sum()
 
 
@@ -61,8 +63,8 @@ def caption_loss(
         mask: (R, T), True for the tokens to predict: neither prompt nor padding. Nothing predicts
             the first token, so its mask is ignored.
     """
-    predicted = mask[:, 1:]
-    logits, target = logits[:, :-1][predicted], tokens[:, 1:][predicted]
+    is_target = mask[:, 1:]
+    logits, target = logits[:, :-1][is_target], tokens[:, 1:][is_target]
     return token_losses(logits, target, label_smoothing=label_smoothing, style=style).mean()
 
 
@@ -73,9 +75,9 @@ def token_losses(
 
     Args:
         logits: (N, V).
-        target: (N,), the right tokens.
+        target: (N,), the correct tokens.
         label_smoothing: the share of the target distribution that goes to other tokens.
-        style: `huggingface` spreads it over all tokens, the right one included, as torch does;
+        style: `huggingface` spreads it over all tokens, the correct one included, as torch does;
             `microsoft` over the other tokens, and the loss is the divergence from that target, so
             a perfect model reaches 0 (the original's SmoothLabelCrossEntropyLoss).
     """
@@ -83,14 +85,14 @@ def token_losses(
     if style == "huggingface":
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
     vocab_size = logits.shape[-1]
-    # torch gives each other token e / V, the original e / (V - 1): scale e, and they agree.
-    scaled = label_smoothing * vocab_size / (vocab_size - 1)
-    losses = F.cross_entropy(logits, target, label_smoothing=scaled, reduction="none")
+    # torch gives every other token e / V, the original e / (V - 1): with this e they are equal.
+    torch_smoothing = label_smoothing * vocab_size / (vocab_size - 1)
+    losses = F.cross_entropy(logits, target, label_smoothing=torch_smoothing, reduction="none")
     return losses - _entropy(label_smoothing, vocab_size)
 
 
 def _entropy(label_smoothing: float, vocab_size: int) -> float:
-    """The entropy of a target with 1 - e on one token and e spread over the others."""
+    """The entropy of a target with 1 - e on the correct token and e spread over the others."""
     if label_smoothing == 0:
         return 0.0
     rest = label_smoothing * math.log(label_smoothing / (vocab_size - 1))

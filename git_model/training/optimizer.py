@@ -1,4 +1,4 @@
-"""From gradients to new weights: parameter groups, the schedule, the moving average."""
+"""AdamW with parameter groups, the learning-rate schedule, clipping, and the moving average."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,8 @@ from git_model.model.git import GIT
 from git_model.training.recipe import OptimConfig, Recipe
 from git_model.utils.errors import GITError
 
-FUSED = ("cpu", "cuda", "mps")  # devices on which torch updates a tensor in one go
+FUSED = ("cpu", "cuda", "mps")  # devices for which torch has a fused AdamW
+EMBEDDINGS = ("token", "position", "temporal_embedding")  # in names of weights that are added
 
 
 def freeze(model: GIT, parts: Iterable[str]) -> None:
@@ -46,8 +47,8 @@ def parameter_groups(model: GIT, learning: OptimConfig) -> list[dict[str, Any]]:
         if not parameter.requires_grad:
             continue
         rate = learning.encoder_lr if name.startswith("encoder.") else learning.decoder_lr
-        added = any(part in name for part in ("token", "position", "temporal_embedding"))
-        decay = 0.0 if added or parameter.ndim < 2 else learning.weight_decay
+        is_embedding = any(part in name for part in EMBEDDINGS)
+        decay = 0.0 if is_embedding or parameter.ndim < 2 else learning.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
@@ -84,10 +85,10 @@ def update(optimizer: torch.optim.Optimizer, lr_share: float, max_grad_norm: flo
 
 
 class EMA:
-    """An exponential moving average of a model's weights, often a better model than the last ones.
+    """An exponential moving average of a model's weights; often better than the last weights.
 
-    The decay is smaller in the first steps, so that random first weights are soon forgotten (as in
-    TensorFlow's ExponentialMovingAverage).
+    The decay is smaller in the first steps, so that random initial weights soon have no share in it
+    (as in TensorFlow's ExponentialMovingAverage).
     """
 
     def __init__(self, model: GIT, decay: float) -> None:
@@ -96,7 +97,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: GIT, step: int) -> None:
-        """Include the weights after a step, counted from 1."""
+        """Add the weights after a step, counted from 1."""
         decay = min(self._decay, step / (step + 9))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -104,5 +105,5 @@ class EMA:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor that may be sharded over processes (FSDP2), whole; all processes call together."""
+    """The whole of a tensor that may be sharded over processes (FSDP2); all call together."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

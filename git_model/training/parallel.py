@@ -38,7 +38,7 @@ def parallelize(
 
 @contextmanager
 def gradient_sync(module: nn.Module, *, last: bool) -> Iterator[None]:
-    """For each batch of a step, forward and backward: gradients are reduced with the last one."""
+    """Around forward and backward of each batch of a step: only the last reduces gradients."""
     if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
         module.set_requires_gradient_sync(last)  # type: ignore[operator]
     if isinstance(module, DistributedDataParallel) and not last:
@@ -55,8 +55,8 @@ def checkpoint_activations(model: GIT) -> None:
 
 
 def empty_batch(model: GIT) -> Batch:
-    """A batch without tokens to predict, for a process that has fewer batches than the others:
-    these wait for its gradients."""
+    """A batch without tokens to predict, for a process that has fewer batches than another, so that
+    both take part in every reduction of gradients."""
     side = model.config.encoder.image_size
     tokens = torch.tensor([[model.config.bos_id, model.config.eos_id]])
     return Batch(torch.zeros(1, 3, side, side), tokens, torch.zeros_like(tokens).bool())

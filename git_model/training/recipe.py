@@ -1,6 +1,6 @@
 """A recipe: everything that decides what a training run learns, as a TOML file.
 
-configs/train/ has recipes, and tells where their numbers come from.
+configs/train/ holds recipes, with the source of their numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from git_model.data.sources import DataConfig
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
-Part = Literal["encoder", "temporal_embedding", "projector", "decoder"]
-Rule = tuple[str, bool, str]  # a field, whether its value is good, what was expected
+ModelPart = Literal["encoder", "temporal_embedding", "projector", "decoder"]
+FieldRule = tuple[str, bool, str]  # a field, whether its value is valid, what was expected
 
 
-def _check(config: Any, *rules: Rule) -> None:
-    for name, good, expected in rules:
-        if not good:
+def _check(config: Any, *rules: FieldRule) -> None:
+    for name, valid, expected in rules:
+        if not valid:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected {expected}")
 
 
-def _at_least_one(config: Any, *names: str) -> list[Rule]:
+def _at_least_one(config: Any, *names: str) -> list[FieldRule]:
     return [(name, getattr(config, name) >= 1, "at least 1") for name in names]
 
 
@@ -39,11 +39,10 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0  # gradients are clipped to this norm, all parameters together
     label_smoothing: float = 0.0  # in the model's style; see `token_losses`
-    frozen: tuple[Part, ...] = ()  # parts that are not trained
+    frozen: tuple[ModelPart, ...] = ()  # parts that are not trained
     ema: float | None = None  # decay of an exponential moving average of the weights
-    precision: Literal["float32", "bfloat16"] = (
-        "float32"  # of matrix products (autocast); weights stay float32
-    )
+    # of matrix products (autocast); weights stay float32
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         _check(
@@ -59,9 +58,9 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
-    """What a run computes on. A resumed run may use other values: it then learns the same, up to
-    the rounding of sums in another order."""
+class ComputeConfig:
+    """The hardware of a run. A resumed run may use other values: its weights are then the same, up
+    to the rounding of sums in another order."""
 
     device: str = "auto"  # auto: a GPU if there is one; with torchrun, each process has its own
     threads: int | None = None  # of torch on a CPU; None: torch's default
@@ -69,18 +68,16 @@ class Compute:
     activation_checkpointing: bool = False  # recompute activations in the backward pass
 
     def __post_init__(self) -> None:
-        few = self.threads is None or 1 <= self.threads <= 1024
-        _check(self, ("threads", few, "from 1 to 1024"))
+        valid = self.threads is None or 1 <= self.threads <= 1024
+        _check(self, ("threads", valid, "from 1 to 1024"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reports:
-    """What a run logs and saves. A resumed run may use other values."""
+class ReportConfig:
+    """What a run logs and saves, and when. A resumed run may use other values."""
 
     log_every: int = 50  # steps
-    check_every: int = (
-        1000  # steps between checkpoints, and validations if there is validation data
-    )
+    check_every: int = 1000  # steps between checkpoints, and validations on [validation]
     check_examples: int = 200  # of the validation data, the first ones
     show: int = 3  # validation texts to print
     save_every: int = 1000  # steps between states from which the run can resume
@@ -107,8 +104,8 @@ class Recipe:
     loader: LoaderConfig
     validation: DataConfig | None = None
     learning: OptimConfig
-    compute: Compute = field(default_factory=Compute)
-    reports: Reports = field(default_factory=Reports)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    reports: ReportConfig = field(default_factory=ReportConfig)
 
     def __post_init__(self) -> None:
         _check(
@@ -123,7 +120,7 @@ class Recipe:
             ),
         )
         if (self.model is None) == (self.checkpoint is None):
-            raise ConfigError("give either model (random weights) or checkpoint, where to start")
+            raise ConfigError("give either model (random weights) or checkpoint, to start from")
         if self.model is not None and self.tokenizer is None:
             raise ConfigError("tokenizer is missing: random weights come without a vocabulary")
         if self.learning.warmup_steps >= self.steps:
@@ -133,7 +130,7 @@ class Recipe:
             )
 
 
-FREE = ("validation", "compute", "reports")  # tables that may change when a run resumes
+MUTABLE = ("validation", "compute", "reports")  # tables that may change when a run resumes
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -145,25 +142,25 @@ def read_recipe(path: Path) -> Recipe:
     return from_dict(Recipe, read_mapping(path), str(path))
 
 
-def difference(one: Recipe, other: Recipe, *, but: Sequence[str] = ()) -> str | None:
+def difference(left: Recipe, right: Recipe, *, ignore: Sequence[str] = ()) -> str | None:
     """Where two recipes first differ, such as "learning.encoder_lr is 0.1 and 0.2"; None: nowhere.
 
     Args:
-        but: tables to leave out.
+        ignore: tables to leave out.
     """
-    left, right = (
-        {name: value for name, value in to_dict(recipe).items() if name not in but}
-        for recipe in (one, other)
-    )
-    return _first_difference(left, right)
+    tables = [
+        {name: value for name, value in to_dict(recipe).items() if name not in ignore}
+        for recipe in (left, right)
+    ]
+    return _first_difference(tables[0], tables[1])
 
 
-def _first_difference(one: Any, other: Any, where: str = "") -> str | None:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for name in {**one, **other}:
+def _first_difference(left: Any, right: Any, where: str = "") -> str | None:
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        for name in {**left, **right}:
             inside = f"{where}.{name}" if where else name
-            found = _first_difference(one.get(name), other.get(name), inside)
-            if found is not None:
-                return found
+            description = _first_difference(left.get(name), right.get(name), inside)
+            if description is not None:
+                return description
         return None
-    return None if one == other else f"{where} is {one} and {other}"
+    return None if left == right else f"{where} is {left} and {right}"

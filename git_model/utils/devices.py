@@ -1,4 +1,4 @@
-"""What there is to compute on: devices, number formats, and the processor's maker."""
+"""Devices, number formats (dtypes), and the maker of the CPU."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ CPU_MAKER = str(CPU.get("cpu_name", "")).partition(" ")[0]  # such as "Intel"
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device of this name, if tensors can be made on it; `auto` is a GPU if there is one.
+    """The device of this name; `auto` is a GPU if there is one.
 
     Raises:
-        GITError: they cannot.
+        GITError: no tensor can be made on it.
     """
     if device == "auto":
         device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
@@ -33,11 +33,11 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 
 def dtype_of(name: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The number format of this name; `auto` is bfloat16 on a device that computes in it, on
-    others float32.
+    """The number format of this name; `auto` is bfloat16 on a device that computes in it, and
+    float32 on others.
 
     Raises:
-        GITError: there is none of this name.
+        GITError: there is no number format of this name.
     """
     if isinstance(name, torch.dtype):
         return name

@@ -1,7 +1,7 @@
-"""The processes of a run: one alone, or as many as `torchrun` started.
+"""The processes of a run (torch.distributed): a single one, or those that `torchrun` started.
 
-Each process has a rank from 0 to size - 1 and its own part of every step. Only rank 0 writes files
-and prints.
+Each process has a rank from 0 to size - 1 and computes its part of every step. Only rank 0 writes
+files and prints.
 """
 
 import os
@@ -19,8 +19,8 @@ from torch import Tensor
 from git_model.utils.devices import usable_device
 from git_model.utils.errors import GITError
 
-TIMEOUT = timedelta(hours=2)  # others wait for rank 0 while it captions the validation data
-# What torch says when a process on the other end of a connection is gone.
+TIMEOUT = timedelta(hours=2)  # other ranks wait while rank 0 captions the validation data
+# Texts of torch's errors when the process at the other end of a connection has ended.
 PEER_GONE = ("closed by peer", "reset by peer", "Broken pipe")
 T = TypeVar("T")
 
@@ -62,16 +62,16 @@ class ProcessGroup:
         return values[0]
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
         self.all_gather(0)
 
 
 @contextmanager
 def init(device: str, timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
-    """This process, once all that torchrun started have found each other.
+    """The process group: waits until all processes that torchrun started are connected.
 
     Args:
-        timeout: how long they wait for each other.
+        timeout: the longest that processes wait for each other.
 
     Raises:
         GITError: the device cannot be used, or another process has ended.
@@ -83,7 +83,7 @@ def init(device: str, timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
     if target.type == "cuda":
         target = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(target)
-    # Numbers that processes exchange stay on the CPU, where nothing waits for a GPU.
+    # Numbers that processes exchange stay on the CPU, so that nothing waits for a GPU.
     backend = "cpu:gloo,cuda:nccl" if target.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timeout)
     try:
@@ -105,16 +105,16 @@ class StopRequest:
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Note SIGTERM, instead of ending at once: a cluster sends it before it takes a machine back.
+    """Record SIGTERM, instead of ending at once: a cluster sends it before it takes a machine back.
 
     Only for the main thread of a process.
     """
     request = StopRequest()
 
-    def note(*_: object) -> None:
+    def record(*_: object) -> None:
         request.received = True
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, record)
     try:
         yield request
     finally:

@@ -10,12 +10,16 @@ class GITError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        text = "".join(map(_printable, message[: MAX_ERROR_LENGTH + 1]))
+        text = one_line(message[: MAX_ERROR_LENGTH + 1])
         super().__init__(text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]}…")
 
 
-def _printable(letter: str) -> str:
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+def one_line(text: str) -> str:
+    r"""A text with every character escaped that is not printable: a line break as \n, and so on."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 class ConfigError(GITError):

@@ -1,7 +1,7 @@
 """Matrix products with few rows, as fast as a CPU allows.
 
-Generation is bound by reading weights: each step multiplies one row per text or beam by every matrix
-of the decoder. How fast the usual x W^T reads them depends on the processor's maker, because torch
+Generation is bound by reading weights: each step multiplies one row per text or beam by every
+matrix of the decoder. How fast the usual x W^T reads them depends on the processor's maker, because torch
 calls Intel's library MKL. So a kernel is chosen per maker from measurements
 (`python benchmarks/few_rows.py` measures this machine); other processors, training, and compiled or
 exported graphs take the usual product.
@@ -23,21 +23,29 @@ BLOCK = 64  # outputs
 # oneDNN is the other library that torch ships. Its operators are private and may disappear.
 ONEDNN = torch.ops.mkldnn
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
-    hasattr(ONEDNN, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+    hasattr(ONEDNN, name)
+    for name in ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
 )
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # (rows, I), (O, I), (O,) -> (rows, O)
 
 
 class PackedWeight(NamedTuple):
-    """A weight in oneDNN's own order, and the version of the weight that it copies."""
+    """A copy of a weight in oneDNN's own order, with the weight's version and fingerprint."""
 
     copy: Tensor
     version: int
+    fingerprint: float
 
     def is_fresh(self, weight: Tensor) -> bool:
-        """Whether the weight has not been written since."""
+        """Whether the weight has not been written since, as far as torch counts."""
         return _version_of(weight) == self.version
+
+
+def _fingerprint(weight: Tensor) -> float:
+    """A sum over some hundred values. A write through `.data`, as when an adapter is merged,
+    changes it; torch does not count such a write."""
+    return float(weight.detach().flatten()[:: max(1, weight.numel() // 499)].double().sum())
 
 
 def _version_of(weight: Tensor) -> int:
@@ -48,17 +56,32 @@ def _version_of(weight: Tensor) -> int:
 def pack_weights(module: nn.Module) -> None:
     """Keep a second, reordered copy of every linear weight where this was measured to pay: in
     bfloat16 on an AMD processor. `linear` uses it outside of training."""
-    if CPU_MAKER != "AMD" or not HAS_ONEDNN:
-        return
     for layer in module.modules():
-        if isinstance(layer, nn.Linear) and _can_be_packed(layer.weight):
-            copy = ONEDNN._reorder_linear_weight(layer.weight.detach(), 1)
-            packed = PackedWeight(copy, _version_of(layer.weight))
+        if isinstance(layer, nn.Linear) and can_be_packed(layer.weight):
+            copy = reordered(layer.weight.detach())
+            version, fingerprint = _version_of(layer.weight), _fingerprint(layer.weight)
+            packed = PackedWeight(copy, version, fingerprint)
             layer.weight.packed = packed  # type: ignore[attr-defined]
 
 
-def _can_be_packed(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+def drop_stale_copies(module: nn.Module) -> None:
+    """Forget the second copy of every weight that was written since, by whatever way."""
+    if torch.compiler.is_compiling():
+        return
+    for layer in module.modules():
+        if not isinstance(layer, nn.Linear):
+            continue
+        packed: PackedWeight | None = getattr(layer.weight, "packed", None)
+        if packed is not None and packed.fingerprint != _fingerprint(layer.weight):
+            del layer.weight.packed
+
+
+def can_be_packed(weight: Tensor) -> bool:
+    """Whether `pack_weights` keeps a copy of this weight on this machine."""
+    if CPU_MAKER != "AMD" or not HAS_ONEDNN:
+        return False
+    is_bfloat16 = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    return is_bfloat16 and bool(ONEDNN._is_mkldnn_bf16_supported())
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -96,6 +119,11 @@ def transposed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if rows in (1, 3):  # two and four rows are faster still
         x = F.pad(x, (0, 0, 0, 1))
     return torch.addmm(bias[:, None], weight, x.T).T[:rows]
+
+
+def reordered(weight: Tensor) -> Tensor:
+    """The weight in the order that `onednn` reads fastest."""
+    return ONEDNN._reorder_linear_weight(weight, 1)
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ MAX_FILE_BYTES = 2**22  # of a settings file; those of released checkpoints have
 T = TypeVar("T")
 
 
-def shown(value: Any) -> str:
-    """A value as errors show it: short, whatever a file made of it."""
+def short_repr(value: Any) -> str:
+    """The repr of a value, cut to 40 characters, for an error line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, a list within lists
@@ -37,17 +37,17 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
         data: keys are field names; nested dataclasses are nested mappings; lists become tuples.
             Where a field may be one of several dataclasses, the mapping's `kind` says which: each
             has a field `kind` with a Literal of its own.
-        where: the name that errors begin with, such as a file's path.
+        where: what errors begin with, such as a file's path.
 
     Raises:
-        ConfigError: an unknown key, a missing one without a default, a value of a wrong type.
+        ConfigError: an unknown key, a missing key without a default, or a value of a wrong type.
     """
     hints = get_type_hints(cls)
     fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
             raise ConfigError(
-                f"{where}: unknown key {shown(key)}, expected one of {', '.join(fields)}"
+                f"{where}: unknown key {short_repr(key)}, expected one of {', '.join(fields)}"
             )
     for name, item in fields.items():
         required = item.default is item.default_factory is dataclasses.MISSING
@@ -65,41 +65,46 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, Mapping):
             return from_dict(hint, value, where)
-        raise ConfigError(f"{where} is {shown(value)}, expected a table")
+        raise ConfigError(f"{where} is {short_repr(value)}, expected a table")
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        some = [a for a in arguments if a is not type(None)]
-        return _coerce(some[0] if len(some) == 1 else _of_kind(some, value, where), value, where)
+        choices = [argument for argument in arguments if argument is not type(None)]
+        target = choices[0] if len(choices) == 1 else _dataclass_of_kind(choices, value, where)
+        return _coerce(target, value, where)
     if origin is Literal:
-        if value in arguments:
+        if value in arguments and type(value) in map(type, arguments):  # 1 == True
             return value
-        choices = ", ".join(map(str, arguments))
-        raise ConfigError(f"{where} is {shown(value)}, expected one of {choices}")
+        expected = ", ".join(map(str, arguments))
+        raise ConfigError(f"{where} is {short_repr(value)}, expected one of {expected}")
     if origin is tuple:
         return _coerce_tuple(arguments, value, where)
     if type(value) is int and hint in (int, float):
         if abs(value) >= 2**63:
-            raise ConfigError(f"{where} is {shown(value)}, expected a number of at most 63 bits")
+            raise ConfigError(
+                f"{where} is {short_repr(value)}, expected a number of at most 63 bits"
+            )
         return hint(value)
     if type(value) is hint:
         return value
-    raise ConfigError(f"{where} is {shown(value)}, expected {hint.__name__}")
+    raise ConfigError(f"{where} is {short_repr(value)}, expected {hint.__name__}")
 
 
-def _of_kind(choices: list[Any], value: Any, where: str) -> Any:
-    """The one of these dataclasses that a table means by its `kind`."""
+def _dataclass_of_kind(choices: list[Any], value: Any, where: str) -> Any:
+    """The dataclass whose `kind` a table names."""
     kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise ConfigError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(kinds)}")
+        raise ConfigError(
+            f"{where}: kind is {short_repr(kind)}, expected one of {', '.join(kinds)}"
+        )
     return kinds[kind]
 
 
 def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where} is {shown(value)}, expected a list")
+        raise ConfigError(f"{where} is {short_repr(value)}, expected a list")
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
@@ -116,10 +121,10 @@ def read_mapping(path: Path, *, max_bytes: int | None = MAX_FILE_BYTES) -> dict[
     """The table in a .toml or .json file.
 
     Args:
-        max_bytes: the most bytes that the file may have; None: as many as it has, for lists of data.
+        max_bytes: maximum size of the file; None: no limit, for lists of data.
 
     Raises:
-        ConfigError: the file is missing, too large, is not UTF-8, does not parse, or is no table.
+        ConfigError: the file is missing, too large, not UTF-8, does not parse, or holds no table.
     """
     text = read_text(path, max_bytes=max_bytes)
     try:
@@ -148,12 +153,12 @@ def read_text(path: Path, *, max_bytes: int | None = MAX_FILE_BYTES) -> str:
 
 
 def require_file(path: Path, max_bytes: int | None = None) -> None:
-    """Refuse what cannot be read as a file, or is too large for what it is, before it is opened:
-    a pipe may never end.
+    """Refuse a path that is no regular file, or a file that is too large, before it is opened:
+    reading a pipe may never end.
 
     Raises:
-        ConfigError: it says which.
-        OSError: there is nothing of this name.
+        ConfigError: the error says which.
+        OSError: the path does not exist.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -163,17 +168,17 @@ def require_file(path: Path, max_bytes: int | None = None) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there; False also where the system refuses the name itself."""
-    return _is(path, stat.S_ISREG)
+    """Whether the path is a regular file; False also where the system refuses the name itself."""
+    return _has_mode(path, stat.S_ISREG)
 
 
 def is_folder(path: Path) -> bool:
-    """The same for a folder."""
-    return _is(path, stat.S_ISDIR)
+    """Whether the path is a folder; False also where the system refuses the name itself."""
+    return _has_mode(path, stat.S_ISDIR)
 
 
-def _is(path: Path, kind: Callable[[int], bool]) -> bool:
+def _has_mode(path: Path, is_type: Callable[[int], bool]) -> bool:
     try:
-        return kind(path.stat().st_mode)
+        return is_type(path.stat().st_mode)
     except (OSError, ValueError):  # Path.is_file lets some of these through, such as long names
         return False

@@ -1,17 +1,17 @@
-"""How captions are put."""
+"""Filters on captions."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.caption_filters import Wording
+from git_model.batch.caption_filters import CaptionFilters
 from git_model.utils.errors import ConfigError
 
-NO_WRITING = Wording(remove_words=True)
+NO_WRITING = CaptionFilters(remove_words=True)
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("caption", "expected"),
     [
         ("a book cover with the words the art of war on it", "a book cover"),
         ('a poster with the words " hello world " on it', "a poster"),
@@ -33,9 +33,9 @@ NO_WRITING = Wording(remove_words=True)
         ("a jersey with the number 10 with the name messi on it", "a jersey"),
     ],
 )  # fmt: skip
-def test_what_is_said_of_writing_is_taken_out(said: str, left: str) -> None:
-    assert NO_WRITING.cleaned(said) == left
-    assert Wording().cleaned(said) == said
+def test_phrases_on_writing_are_removed(caption: str, expected: str) -> None:
+    assert NO_WRITING.clean(caption) == expected
+    assert CaptionFilters().clean(caption) == caption
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_is_said_of_writing_is_taken_out(said: str, left: str) -> None:
     ],
 )
 def test_other_texts_stay_as_they_are(text: str) -> None:
-    assert NO_WRITING.cleaned(text) == text
+    assert NO_WRITING.clean(text) == text
 
 
 PIECES = ["a cat", "with the words", "that says", '"', "'", "hello", "on it", ",", "and", "with",
@@ -61,43 +61,43 @@ PIECES = ["a cat", "with the words", "that says", '"', "'", "hello", "on it", ",
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join))
 def test_cleaning_twice_is_cleaning_once_and_leaves_nothing_dangling(text: str) -> None:
-    once = NO_WRITING.cleaned(text)
-    assert NO_WRITING.cleaned(once) == once
+    once = NO_WRITING.clean(text)
+    assert NO_WRITING.clean(once) == once
     if once != text:
         assert once == " ".join(once.split())
         assert not once.endswith((",", " with", " and", " that"))
         assert " ," not in once
 
 
-def test_phrases_are_taken_out_as_words_in_any_case() -> None:
-    wording = Wording(remove=("arafed", "in the background"))
-    assert wording.cleaned("Arafed man, with a hill in the background") == "man, with a hill"
-    assert wording.cleaned("unarafed men") == "unarafed men"
+def test_phrases_are_removed_as_words_in_any_case() -> None:
+    filters = CaptionFilters(remove=("arafed", "in the background"))
+    assert filters.clean("Arafed man, with a hill in the background") == "man, with a hill"
+    assert filters.clean("unarafed men") == "unarafed men"
 
 
 @given(st.text(max_size=20), st.text(min_size=1, max_size=5))
 def test_a_phrase_is_a_text_and_no_pattern(text: str, phrase: str) -> None:
     if phrase.strip():
-        cleaned = Wording(remove=(phrase,)).cleaned(f"{text} {phrase} end")
+        cleaned = CaptionFilters(remove=(phrase,)).clean(f"{text} {phrase} end")
         assert cleaned.endswith("end") or "end".startswith(phrase.strip().lower()) or cleaned == ""
 
 
 def test_words_are_put_around_a_text() -> None:
-    wording = Wording(trigger="sks", prefix="photo of ", postfix=", 4k")
-    assert wording.framed("a cat") == "sks, photo of a cat, 4k"
-    assert Wording().framed("a cat") == "a cat"
+    filters = CaptionFilters(trigger="sks", prefix="photo of ", postfix=", 4k")
+    assert filters.frame("a cat") == "sks, photo of a cat, 4k"
+    assert CaptionFilters().frame("a cat") == "a cat"
 
 
 def test_only_the_models_own_words_are_counted() -> None:
-    wording = Wording(min_words=2, max_words=3, prefix="one two three four ")
-    assert wording.fault("cat") == "1 word, expected at least 2"
-    assert wording.fault("a cat") is None
-    assert wording.fault("a cat on a mat") == "5 words, expected at most 3"
-    assert Wording().fault("") == "0 words, expected at least 1"
+    filters = CaptionFilters(min_words=2, max_words=3, prefix="one two three four ")
+    assert filters.fault("cat") == "1 word, expected at least 2"
+    assert filters.fault("a cat") is None
+    assert filters.fault("a cat on a mat") == "5 words, expected at most 3"
+    assert CaptionFilters().fault("") == "0 words, expected at least 1"
 
 
 def test_settings_that_leave_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match="at least min_words, 5"):
-        Wording(min_words=5, max_words=4)
+        CaptionFilters(min_words=5, max_words=4)
     with pytest.raises(ConfigError, match="is empty"):
-        Wording(remove=(" ",))
+        CaptionFilters(remove=(" ",))

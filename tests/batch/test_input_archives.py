@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from photos import colour_of, photo_bytes
-from test_shards import shard
+from photos import colour_of, photo_bytes, write_tar
 
-from git_model.batch.input_archives import MAX_HEADER, TarInputs, TsvInputs
-from git_model.batch.input_items import Input, Refused
-from git_model.data.folder import PICTURES, VIDEOS
+from git_model.batch.inputs import TarInputs, TsvInputs
+from git_model.batch.items import Input, RefusedInput
+from git_model.data.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from git_model.data.tar import MAX_HEADER_BYTES
 
 
-def in_tars(*paths, suffixes=PICTURES):
+def in_tars(*paths, suffixes=IMAGE_SUFFIXES):
     inputs = TarInputs(paths, suffixes)
-    found = list(inputs)
-    assert list(inputs) == found
-    for item in found:
+    items = list(inputs)
+    assert list(inputs) == items
+    for item in items:
         assert isinstance(item, Input) or len(item.reason.splitlines()) == 1
-    return found
+    return items
 
 
 def special(path, *members):
@@ -47,17 +47,19 @@ def member(name, kind=tarfile.REGTYPE, link=""):
 # Tars
 
 
-def test_a_tars_pictures_are_read_where_they_lie(tmp_path):
+def test_a_tars_images_are_read_where_they_lie(tmp_path):
     long = "long/" * 40 + "é.PNG"
     files = {"a/1.png": photo_bytes(), "a/1.txt": b"x", "a/2.mp4": b"x", long: photo_bytes("blue")}
-    path = shard(tmp_path / "x.tar", files)
-    one, two = in_tars(path)
-    assert (one.key, two.key) == ("a/1.png", long)
-    assert colour_of(one.open(0, "uniform")) == (1, 0, 0)
-    assert colour_of(two.open(0, "uniform")) == (0, 0, 1)
-    assert two.read() == files[long]
-    assert (two.place.shard, two.place.suffix) == (path, ".PNG")
-    assert [item.key for item in in_tars(path, suffixes=PICTURES + VIDEOS)][1] == "a/2.mp4"
+    path = write_tar(tmp_path / "x.tar", files)
+    first, second = in_tars(path)
+    assert (first.key, second.key) == ("a/1.png", long)
+    assert colour_of(first.open(0, "uniform")) == (1, 0, 0)
+    assert colour_of(second.open(0, "uniform")) == (0, 0, 1)
+    assert second.read() == files[long]
+    assert second.location.archive == path
+    assert [item.key for item in in_tars(path, suffixes=IMAGE_SUFFIXES + VIDEO_SUFFIXES)][
+        1
+    ] == "a/2.mp4"
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -68,19 +70,19 @@ def test_tars_of_every_format_are_read(tmp_path, kind):
             info = tarfile.TarInfo(key)
             info.size = len(photo_bytes())
             tar.addfile(info, io.BytesIO(photo_bytes()))
-    found = in_tars(path)
-    assert [item.key for item in found] == ["1.png", name]
-    assert all(item.read() == photo_bytes() for item in found)
+    items = in_tars(path)
+    assert [item.key for item in items] == ["1.png", name]
+    assert all(item.read() == photo_bytes() for item in items)
 
 
 def test_keys_of_several_tars_begin_with_the_tars_name(tmp_path):
     for name in ("a/0.tar", "b/0.tar", "b/1.tar"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shard(tmp_path / name, {"1.png": photo_bytes()})
-    found = in_tars(tmp_path / "a/0.tar", tmp_path / "b/0.tar", tmp_path / "b/1.tar")
-    assert [item.key for item in found] == ["a/0/1.png", "b/0/1.png", "b/1/1.png"]
-    found = in_tars(tmp_path / "b/0.tar", tmp_path / "b/1.tar")
-    assert [item.key for item in found] == ["0/1.png", "1/1.png"]
+        write_tar(tmp_path / name, {"1.png": photo_bytes()})
+    items = in_tars(tmp_path / "a/0.tar", tmp_path / "b/0.tar", tmp_path / "b/1.tar")
+    assert [item.key for item in items] == ["a/0/1.png", "b/0/1.png", "b/1/1.png"]
+    items = in_tars(tmp_path / "b/0.tar", tmp_path / "b/1.tar")
+    assert [item.key for item in items] == ["0/1.png", "1/1.png"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_what_is_hidden_in_a_tar_is_passed_over(tmp_path):
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.3, 0.55, 0.7])
 def test_a_tar_that_is_cut_gives_what_is_whole_and_one_line(tmp_path, part):
-    path = shard(tmp_path / "x.tar", {f"{n}.png": photo_bytes() for n in range(5)})
+    path = write_tar(tmp_path / "x.tar", {f"{n}.png": photo_bytes() for n in range(5)})
     size = 5 * 1024 + 1024  # five members and the end; what follows fills the last record
     path.write_bytes(path.read_bytes()[: int(part * size)])
     *good, bad = in_tars(path)
@@ -126,7 +128,7 @@ def test_a_tar_that_is_cut_gives_what_is_whole_and_one_line(tmp_path, part):
 
 @pytest.mark.parametrize("n_members", [1, 3])
 def test_a_tar_without_its_end_is_one_line(tmp_path, n_members):
-    path = shard(tmp_path / "x.tar", {f"{n}.png": photo_bytes() for n in range(n_members)})
+    path = write_tar(tmp_path / "x.tar", {f"{n}.png": photo_bytes() for n in range(n_members)})
     path.write_bytes(path.read_bytes()[: 1024 * n_members])
     *good, bad = in_tars(path)
     assert len(good) == n_members
@@ -134,13 +136,13 @@ def test_a_tar_without_its_end_is_one_line(tmp_path, n_members):
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
-    path = shard(tmp_path / "x.tar", {f"{n}.png": photo_bytes() for n in range(5)})
+    path = write_tar(tmp_path / "x.tar", {f"{n}.png": photo_bytes() for n in range(5)})
     data = bytearray(path.read_bytes())
     data[2048:2060] = b"\xff" * 12
     path.write_bytes(data)
     *good, bad = in_tars(path)
     assert len(good) == 2
-    assert isinstance(bad, Refused)
+    assert isinstance(bad, RefusedInput)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +150,9 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
     [
         (
             gzip.compress(bytes(512), mtime=0),
-            "compressed with gzip, expected a plain tar: unpack it first",
+            "it is compressed with gzip, expected a plain tar: unpack it first",
         ),
-        (b"BZh9" + bytes(600), "compressed with bzip2"),
+        (b"BZh9" + bytes(600), "it is compressed with bzip2"),
         (b"a cat" * 200, "the tar is damaged"),
         (b"", "the tar is damaged, what follows is lost: empty file"),
     ],
@@ -162,9 +164,9 @@ def test_what_is_no_tar_is_one_line(tmp_path, data, message):
 
 
 def test_a_tar_that_is_gone_is_one_line_and_the_next_is_read(tmp_path):
-    path = shard(tmp_path / "2.tar", {"1.png": photo_bytes()})
+    path = write_tar(tmp_path / "2.tar", {"1.png": photo_bytes()})
     bad, good = in_tars(tmp_path / "1.tar", path)
-    assert bad == Refused("1", f"{tmp_path}/1.tar: No such file or directory")
+    assert bad == RefusedInput("1", f"{tmp_path}/1.tar: No such file or directory")
     assert good.key == "2/1.png"
 
 
@@ -184,7 +186,7 @@ def header(name, size, kind=tarfile.REGTYPE):
         header("2.png", -1024),
         header("2", 1 << 40, tarfile.GNUTYPE_LONGNAME),
         header("2", -512, tarfile.GNUTYPE_LONGNAME),
-        header("2", MAX_HEADER + 1, tarfile.XHDTYPE) + bytes(2 * MAX_HEADER),
+        header("2", MAX_HEADER_BYTES + 1, tarfile.XHDTYPE) + bytes(2 * MAX_HEADER_BYTES),
         header("2", -1024, tarfile.XGLTYPE),
         header("2", 0, tarfile.GNUTYPE_LONGNAME) * 3000,
     ],
@@ -199,7 +201,7 @@ def test_claims_of_a_header_take_no_memory_and_no_time(tmp_path, begin):
     tracemalloc.stop()
     assert len(good) <= 1
     assert "the tar is damaged" in bad.reason
-    assert peak < 8 * MAX_HEADER
+    assert peak < 8 * MAX_HEADER_BYTES
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -207,11 +209,11 @@ def test_claims_of_a_header_take_no_memory_and_no_time(tmp_path, begin):
 def test_a_tar_with_bytes_changed_never_breaks_the_walk(tmp_path, changes):
     path = special(tmp_path / "x.tar")
     data = bytearray(path.read_bytes())
-    for place, new in changes:
-        data[place : place + len(new)] = new
+    for offset, new in changes:
+        data[offset : offset + len(new)] = new
     path.write_bytes(data)
     for item in in_tars(path):
-        assert not item.key.startswith(("/", "..")) or isinstance(item, Refused)
+        assert not item.key.startswith(("/", "..")) or isinstance(item, RefusedInput)
 
 
 # The original's TSV
@@ -231,9 +233,9 @@ def tsv(path, rows, index=None, end=b"\n"):
 
 def in_tsv(path):
     inputs = TsvInputs(path)
-    found = list(inputs)
-    assert list(inputs) == found
-    return found
+    items = list(inputs)
+    assert list(inputs) == items
+    return items
 
 
 @pytest.mark.parametrize("index", [None, "text", "binary"])
@@ -241,10 +243,10 @@ def in_tsv(path):
 def test_rows_are_read_where_they_lie(tmp_path, index, end):
     rows = [(b"a 1", photo_bytes()), (b"\xff", photo_bytes("blue")), (b"c", b"")]
     path = tsv(tmp_path / "x.tsv", rows, index, end)
-    found = in_tsv(path)
-    assert [os.fsencode(item.key) for item in found] == [key for key, _ in rows]
-    assert [item.read() for item in found] == [data for _, data in rows]
-    assert colour_of(found[1].open(0, "uniform")) == (0, 0, 1)
+    items = in_tsv(path)
+    assert [os.fsencode(item.key) for item in items] == [key for key, _ in rows]
+    assert [item.read() for item in items] == [data for _, data in rows]
+    assert colour_of(items[1].open(0, "uniform")) == (0, 0, 1)
     if index is None:
         path.write_bytes(path.read_bytes().removesuffix(end))
         assert [item.read() for item in in_tsv(path)] == [data for _, data in rows]
@@ -252,8 +254,8 @@ def test_rows_are_read_where_they_lie(tmp_path, index, end):
 
 def test_rows_longer_than_what_is_read_at_once_are_found(tmp_path):
     rows = [(b"a", bytes(2_000_000)), (b"b", bytes(900_000)), (b"c", b"x")]
-    found = in_tsv(tsv(tmp_path / "x.tsv", rows))
-    assert [item.read() for item in found] == [data for _, data in rows]
+    items = in_tsv(tsv(tmp_path / "x.tsv", rows))
+    assert [item.read() for item in items] == [data for _, data in rows]
 
 
 @pytest.mark.parametrize("line", [b"", b"no tab", b"\tno key", b"k" * 5000 + b"\tAA=="])
@@ -274,15 +276,19 @@ def test_a_row_without_a_key_is_refused(tmp_path, line):
         ("0\n99\n", "row 2: the file .lineidx is of another TSV, expected rising numbers"),
         ("7\n0\n", "row 1: the file .lineidx is of another TSV, expected rising numbers"),
         ("-3\n", "row 1: the file .lineidx is of another TSV, expected rising numbers"),
-        ("0\nx\n", "row 1: line 2 of x.lineidx is no number, what follows is lost"),
-        ("0\n" + "9" * 5000, "row 1: line 2 of x.lineidx is no number, what follows is lost"),
+        ("0\nx\n", "row 1: {index}: expected a number on each line, line 2 has none, what"),
+        (
+            "0\n" + "9" * 5000,
+            "row 1: {index}: expected a number on each line, line 2 has none, what",
+        ),
     ],
 )
 def test_an_index_of_another_file_is_refused(tmp_path, index, message):
     path = tsv(tmp_path / "x.tsv", [(b"a", b"x"), (b"b", b"x")])
     assert path.stat().st_size == 14
     path.with_suffix(".lineidx").write_text(index)
-    bad = [item for item in in_tsv(path) if isinstance(item, Refused)]
+    bad = [item for item in in_tsv(path) if isinstance(item, RefusedInput)]
+    message = message.format(index=path.with_suffix(".lineidx"))
     assert bad[0].reason.startswith(f"{path}: {message}")
 
 

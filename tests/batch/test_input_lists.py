@@ -9,28 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.input_items import Input, Refused
-from git_model.batch.input_lists import MAX_LINE, ListInputs, StreamInputs, key_below, read_lines
+from git_model.batch.input_tables import (
+    MAX_LINE_BYTES,
+    ListInputs,
+    StreamInputs,
+    key_within,
+    numbered_lines,
+)
+from git_model.batch.items import Input, RefusedInput
 from git_model.data.manifests import DataError
 
 
 def listed(tmp_path, content, root=None):
     (tmp_path / "list.txt").write_bytes(content)
     inputs = ListInputs(tmp_path / "list.txt", "list.txt", root or tmp_path)
-    found = list(inputs)
-    assert list(inputs) == found
-    return found
+    items = list(inputs)
+    assert list(inputs) == items
+    return items
 
 
 def test_each_line_is_a_path(tmp_path):
-    found = listed(tmp_path, b"\xef\xbb\xbfb.jpg\r\n\n./a//c d.jpg\n a.jpg\nz.jpg")
-    assert [item.key for item in found] == ["b.jpg", "a/c d.jpg", " a.jpg", "z.jpg"]
-    assert [item.place for item in found] == [tmp_path / item.key for item in found]
+    items = listed(tmp_path, b"\xef\xbb\xbfb.jpg\r\n\n./a//c d.jpg\n a.jpg\nz.jpg")
+    assert [item.key for item in items] == ["b.jpg", "a/c d.jpg", " a.jpg", "z.jpg"]
+    assert [item.location for item in items] == [tmp_path / item.key for item in items]
 
 
 def test_names_need_not_be_utf8(tmp_path):
     [item] = listed(tmp_path, b"a/\xff.jpg\n")
-    assert os.fsencode(item.place) == os.fsencode(tmp_path) + b"/a/\xff.jpg"
+    assert os.fsencode(item.location) == os.fsencode(tmp_path) + b"/a/\xff.jpg"
     assert item.name == "a/\\xff.jpg"
 
 
@@ -51,39 +57,42 @@ def test_a_path_that_leaves_its_folder_is_refused(tmp_path, name):
     first, bad, last = listed(tmp_path, f"1.jpg\n{name}\n2.jpg\n".encode())
     assert (first.key, last.key) == ("1.jpg", "2.jpg")
     line = f"list.txt: line 2: the file name {name!r} leads out of {tmp_path}; --root says which"
-    assert bad == Refused("list.txt: line 2", f"{line} folder it lies in")
+    assert bad == RefusedInput("list.txt: line 2", f"{line} folder it lies in")
 
 
 def test_a_name_that_no_file_can_have_is_refused(tmp_path):
     [bad] = listed(tmp_path, b"a\0.jpg")
     assert bad.reason == r"list.txt: line 1: 'a\x00.jpg' cannot be the name of a file"
     with pytest.raises(DataError, match="cannot be the name of a file"):
-        key_below(tmp_path, "\ud800.jpg")
+        key_within(tmp_path, "\ud800.jpg")
 
 
 @given(st.text(st.characters(exclude_categories=[])))
 def test_no_name_leads_out_of_its_folder(name):
     root, key = Path("/a/root"), ""
     with suppress(DataError):
-        key = key_below(root, name)
+        key = key_within(root, name)
     path = os.path.normpath(root / key)
     assert path == str(root) or path.startswith(f"{root}/")
 
 
 def test_a_line_that_is_too_long_is_refused_and_the_next_is_read(tmp_path):
-    long = b"a" * (3 * MAX_LINE)
+    long = b"a" * (3 * MAX_LINE_BYTES)
     first, bad, last = listed(tmp_path, b"1.jpg\n" + long + b"\n2.jpg")
     assert (first.key, last.key) == ("1.jpg", "2.jpg")
-    assert bad.reason == f"list.txt: line 2: it is too long, expected fewer than {MAX_LINE} bytes"
+    assert (
+        bad.reason
+        == f"list.txt: line 2: it is too long, expected fewer than {MAX_LINE_BYTES} bytes"
+    )
 
 
 @pytest.mark.parametrize("over", [-2, -1, 0, 1, 2])
 def test_a_line_is_whole_or_refused(tmp_path, over):
-    line = b"a" * (MAX_LINE + over)
+    line = b"a" * (MAX_LINE_BYTES + over)
     (tmp_path / "list.txt").write_bytes(b"first\n" + line + b"\nlast")
-    _, (_, found), (number, last) = read_lines(tmp_path / "list.txt", "")
+    _, (_, second), (number, last) = numbered_lines(tmp_path / "list.txt", "")
     assert (number, last) == (3, b"last")
-    assert found == line if over < -1 else isinstance(found, DataError)
+    assert second == line if over < -1 else isinstance(second, DataError)
 
 
 def test_a_list_that_is_gone_is_one_line(tmp_path):
@@ -97,7 +106,7 @@ def test_a_stream_is_kept_so_that_it_can_be_walked_again():
     first, second = iter(inputs), iter(inputs)
     assert next(first) == next(second) == Input("a.jpg", Path("photos/a.jpg"))
     assert next(first).reason.startswith("standard input: line 2: the file name '../b.jpg' leads")
-    kept = Path(inputs.file.name)
-    assert kept.exists()
+    path = Path(inputs.file.name)
+    assert path.exists()
     del inputs, first, second
-    assert not kept.exists()
+    assert not path.exists()

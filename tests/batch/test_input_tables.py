@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from git_model.batch.input_items import Input, Refused
 from git_model.batch.input_tables import table_inputs
+from git_model.batch.items import Input, RefusedInput
 from git_model.data.manifests import DataError
 
 FORMS = ["jsonl", "csv", "parquet"]
@@ -38,25 +38,25 @@ def opened(path, path_column=None, question_column=None):
 
 def read(path, **columns):
     inputs = opened(path, **columns)
-    found = list(inputs)
-    assert list(inputs) == found
-    return found
+    items = list(inputs)
+    assert list(inputs) == items
+    return items
 
 
 def reasons(path, **columns):
-    """What is said of the rows that are refused, without where, which is checked."""
-    found = [item for item in read(path, **columns) if isinstance(item, Refused)]
-    for item in found:
+    """Why rows are refused, without their positions, which are checked."""
+    refused = [item for item in read(path, **columns) if isinstance(item, RefusedInput)]
+    for item in refused:
         assert item.reason.startswith(f"{path.parent}/{item.key}: ")
         assert len(item.reason.splitlines()) == 1
-    return [item.reason.removeprefix(f"{path}: ") for item in found]
+    return [item.reason.removeprefix(f"{path}: ") for item in refused]
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_table_names_files(tmp_path, form):
     rows = [{"n": n, "file_name": f"a/{n} é.jpg", "text": 'one,\n"two"'} for n in range(3)]
-    found = read(write(tmp_path / f"x.{form}", rows))
-    assert found == [Input(row["file_name"], tmp_path / row["file_name"]) for row in rows]
+    items = read(write(tmp_path / f"x.{form}", rows))
+    assert items == [Input(row["file_name"], tmp_path / row["file_name"]) for row in rows]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -66,12 +66,12 @@ def test_questions_may_stand_in_a_column(tmp_path, form):
         {"image": "a.jpg", "ask": "who?", "question_id": 8},
     ]
     path = write(tmp_path / f"x.{form}", rows)
-    place = tmp_path / "a.jpg"
+    image = tmp_path / "a.jpg"
     assert read(path, question_column="ask") == [
-        Input("a.jpg", place, "what,\nthen?", "7"),
-        Input("a.jpg", place, "who?", "8"),
+        Input("a.jpg", image, "what,\nthen?", "7"),
+        Input("a.jpg", image, "who?", "8"),
     ]
-    assert read(path) == [Input("a.jpg", place)] * 2
+    assert read(path) == [Input("a.jpg", image)] * 2
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -91,12 +91,12 @@ def test_the_column_of_paths_is_known_by_its_name_or_named(tmp_path, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_column_that_is_not_there_is_refused_at_once(tmp_path, form):
     path = write(tmp_path / f"x.{form}", [{"a": "1.jpg", "b": 2}])
-    for columns, wanted in (
-        ({}, "file_name or path or image or file, those there are: a, b; --path-column"),
-        ({"path_column": "c"}, "c, those there are: a, b; --path-column"),
+    for columns, message in (
+        ({}, "file_name or path or image or file, its columns are: a, b; --path-column"),
+        ({"path_column": "c"}, "c, its columns are: a, b; --path-column"),
         ({"path_column": "a", "question_column": "d"}, "d, .*: a, b; --question-column"),
     ):
-        with pytest.raises(DataError, match=f"no column of texts is named {wanted} names one"):
+        with pytest.raises(DataError, match=f"no column of texts is named {message} names one"):
             opened(path, **columns)
 
 
@@ -106,12 +106,12 @@ def test_a_row_that_names_no_file_below_the_folder_is_refused(tmp_path, form, na
     rows = [{"path": "1.jpg", "more": ""}, {"path": name, "more": ""}, {"path": "2.jpg"}]
     first, bad, last = read(write(tmp_path / f"x.{form}", rows))
     assert (first.key, last.key) == ("1.jpg", "2.jpg")
-    place = {"jsonl": "line 2", "csv": "row 3", "parquet": "row 2"}[form]
-    assert bad.key == f"x.{form}: {place}"
-    assert bad.reason.startswith(f"{tmp_path}/x.{form}: {place}: ")
+    position = {"jsonl": "line 2", "csv": "row 3", "parquet": "row 2"}[form]
+    assert bad.key == f"x.{form}: {position}"
+    assert bad.reason.startswith(f"{tmp_path}/x.{form}: {position}: ")
 
 
-def test_what_is_wrong_with_a_line_of_json_is_said(tmp_path):
+def test_a_line_of_json_is_refused_for_its_fault(tmp_path):
     path = tmp_path / "x.jsonl"
     lines = [
         b'{"path": "1.jpg", "q": "?"}',
@@ -131,10 +131,12 @@ def test_what_is_wrong_with_a_line_of_json_is_said(tmp_path):
         b'{"path": "2.jpg", "q": "?"}',
     ]
     path.write_bytes(b"\n".join(lines))
-    said = reasons(path, question_column="q")
-    assert [line.split(": ", 1)[0] for line in said] == [f"line {n}" for n in (2, *range(4, 15))]
+    lines_refused = reasons(path, question_column="q")
+    assert [line.split(": ", 1)[0] for line in lines_refused] == [
+        f"line {n}" for n in (2, *range(4, 15))
+    ]
     for line, message in zip(
-        said,
+        lines_refused,
         [
             "not valid JSON",
             "found [], expected an object with path",
@@ -162,14 +164,14 @@ def test_a_first_line_that_is_damaged_spoils_no_other(tmp_path):
     assert good.key == "1.jpg"
 
 
-def test_what_is_wrong_with_a_row_of_csv_is_said(tmp_path):
+def test_a_row_of_csv_is_refused_for_its_fault(tmp_path):
     path = tmp_path / "x.csv"
     long = b'1.jpg,"' + b"a" * 200_000 + b'"'
     lines = [b"path,q", b"1.jpg,?", b"1.jpg", b'"1"2,?', long, b"", b"\xff.jpg,?", b"1.jpg,\xff",
              b"1.jpg," + b"a" * (1 << 20), b"2.jpg,?,more", b'"3.jpg,?', b"4.jpg,?"]  # fmt: skip
     path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
-    found = [item.name for item in read(path, question_column="q") if isinstance(item, Input)]
-    assert found == ["1.jpg", "\\xff.jpg", "2.jpg"]
+    names = [item.name for item in read(path, question_column="q") if isinstance(item, Input)]
+    assert names == ["1.jpg", "\\xff.jpg", "2.jpg"]
     for line, message in zip(
         reasons(path, question_column="q"),
         [
@@ -189,14 +191,14 @@ def test_a_csv_without_rows_has_none(tmp_path):
     (tmp_path / "x.csv").write_text("path\n")
     assert read(tmp_path / "x.csv") == []
     (tmp_path / "x.csv").write_text("")
-    with pytest.raises(DataError, match="those there are: none at all"):
+    with pytest.raises(DataError, match="its columns are: none at all"):
         opened(tmp_path / "x.csv")
 
 
-def test_pictures_within_a_parquet_file_are_no_paths(tmp_path):
-    pictures = [{"image": {"bytes": b"x", "path": "1.jpg"}, "file": b"y", "text": "a"}]
-    with pytest.raises(DataError, match=r"is named .*, those there are: text; --path-column"):
-        opened(write(tmp_path / "x.parquet", pictures))
+def test_images_within_a_parquet_file_are_no_paths(tmp_path):
+    rows = [{"image": {"bytes": b"x", "path": "1.jpg"}, "file": b"y", "text": "a"}]
+    with pytest.raises(DataError, match=r"is named .*, its columns are: text; --path-column"):
+        opened(write(tmp_path / "x.parquet", rows))
 
 
 def test_texts_in_parquet_may_be_of_any_kind(tmp_path):
@@ -243,13 +245,13 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5), st.sampled_from(FORMS))
-def test_each_row_is_an_input_or_refused_in_every_form(tmp_path, rows, form):
+def test_every_row_is_an_input_or_refused_in_every_form(tmp_path, rows, form):
     # in CSV a lone line end within quotes is read as \n
     clean = [{"path": a.replace("\r", ""), "q": b.replace("\r", "")} for a, b in rows]
     path = write(tmp_path / f"x.{form}", clean)
-    found = read(path, question_column="q")
-    assert len(found) == len(rows)
-    for item, row in zip(found, clean, strict=True):
+    items = read(path, question_column="q")
+    assert len(items) == len(rows)
+    for item, row in zip(items, clean, strict=True):
         if isinstance(item, Input):
             assert item.question == row["q"].strip()
             assert Path(item.key) == Path(row["path"])

@@ -13,18 +13,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from photos import photo, photo_bytes
-from test_shards import shard
+from photos import photo, photo_bytes, write_tar
 
-from git_model.batch.inputs import Input, InputOptions, Refused, find_inputs
+from git_model.batch.inputs import InputOptions, find_inputs
+from git_model.batch.items import Input, RefusedInput
 from git_model.utils.errors import GITError
 
 
 def find(source, **options):
     inputs = find_inputs(str(source), InputOptions(**options))
-    found = list(inputs)
-    assert list(inputs) == found
-    return found
+    items = list(inputs)
+    assert list(inputs) == items
+    return items
 
 
 def keys(source, **options):
@@ -48,7 +48,7 @@ def photos(tmp_path):
 # Forms
 
 
-def test_every_form_names_the_same_pictures(photos, monkeypatch):
+def test_every_form_names_the_same_images(photos, monkeypatch):
     names = ["1.png", "2.png", "a/3.png"]
     lines = "".join(f"{name}\n" for name in names)
     for suffix in ("txt", "lst", "LIST"):
@@ -66,11 +66,11 @@ def test_every_form_names_the_same_pictures(photos, monkeypatch):
 
 
 def test_what_lies_in_one_file_is_found(tmp_path):
-    shard(tmp_path / "x.tar", {"1.png": photo_bytes(), "2.mp4": b"x"})
+    write_tar(tmp_path / "x.tar", {"1.png": photo_bytes(), "2.mp4": b"x"})
     (tmp_path / "x.tsv").write_bytes(b"1\t" + base64.b64encode(photo_bytes()))
-    for source, found in (("x.tar", ["1.png"]), ("x.tsv", ["1"])):
+    for source, key in (("x.tar", "1.png"), ("x.tsv", "1")):
         [item] = find(tmp_path / source)
-        assert [item.key] == found
+        assert item.key == key
         assert item.read() == photo_bytes()
     assert keys(tmp_path / "x.tar", videos=True) == ["1.png", "2.mp4"]
 
@@ -78,7 +78,7 @@ def test_what_lies_in_one_file_is_found(tmp_path):
 @pytest.mark.parametrize("pattern", ["{000..002}.tar", "*.tar", "00?.tar"])
 def test_shards_are_named_by_a_pattern(tmp_path, pattern):
     for name in ("000", "001", "002"):
-        shard(tmp_path / f"{name}.tar", {"1.png": photo_bytes()})
+        write_tar(tmp_path / f"{name}.tar", {"1.png": photo_bytes()})
     assert keys(tmp_path / pattern) == ["000/1.png", "001/1.png", "002/1.png"]
 
 
@@ -106,11 +106,10 @@ def test_paths_lie_in_the_folder_of_their_list_or_in_another(photos, tmp_path):
 # Questions
 
 
-def test_each_question_is_asked_about_each_picture(photos):
+def test_every_question_is_asked_about_every_image(photos):
     (photos / "x.txt").write_text("1.png\n../no.png\n2.png\n")
-    found = find(photos / "x.txt", questions=("what?", "who?"))
-    asked = [(item.key, getattr(item, "question", None)) for item in found]
-    assert asked == [
+    items = find(photos / "x.txt", questions=("what?", "who?"))
+    assert [(item.key, getattr(item, "question", None)) for item in items] == [
         ("1.png", "what?"),
         ("1.png", "who?"),
         ("x.txt: line 2", None),
@@ -136,15 +135,15 @@ def test_questions_come_from_a_column_or_a_list_not_both(photos):
         ("none", "none: there is no such file or folder"),
         ("none.jpg", "none.jpg: there is no such file or folder"),
         ("none.csv", "none.csv: there is no such file or folder"),
-        ("none.tar", "none.tar: there is no such shard"),
-        ("{0..9}.tar", "0.tar: there is no such shard"),
-        ("n*.tar", "n*.tar: there are no shards of this name"),
+        ("none.tar", "none.tar: no such shard, expected a tar file"),
+        ("{0..9}.tar", "0.tar: no such shard, expected a tar file"),
+        ("n*.tar", "n*.tar: no shard has such a name, expected at least one"),
         ("none/*.jpg", "none: there is no such folder"),
-        ("n*.jpg", "n*.jpg: there are no pictures in it, expected at least one"),
-        ("empty", "empty: there are no pictures in it, expected at least one"),
-        ("empty.txt", "empty.txt: there are no pictures in it, expected at least one"),
-        ("empty.tsv", "empty.tsv: there are no pictures in it, expected at least one"),
-        ("empty.doc", "empty.doc: expected a folder, a picture, or a file that ends in .txt, .lst"),
+        ("n*.jpg", "n*.jpg: there are no images in it, expected at least one"),
+        ("empty", "empty: there are no images in it, expected at least one"),
+        ("empty.txt", "empty.txt: there are no images in it, expected at least one"),
+        ("empty.tsv", "empty.tsv: there are no images in it, expected at least one"),
+        ("empty.doc", "empty.doc: expected a folder, an image, or a file that ends in .txt, .lst"),
         ("pipe.txt", "pipe.txt: there is no such file or folder"),
         ("a.tar.gz", "a.tar.gz: a compressed tar, expected a plain one: unpack it first"),
         ("a.TGZ", "a.TGZ: a compressed tar, expected a plain one: unpack it first"),
@@ -165,7 +164,7 @@ def test_a_source_that_cannot_be_is_refused_at_once(tmp_path, monkeypatch, sourc
 
 def test_an_empty_stream_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
-    assert refusal("-").startswith("standard input: there are no pictures in it")
+    assert refusal("-").startswith("standard input: there are no images in it")
 
 
 @pytest.mark.parametrize(
@@ -205,10 +204,10 @@ def rows_of_tsv(path, n):
 
 def rows_with_index(path, n):
     rows_of_tsv(path, n)
-    starts, place = [], 0
+    starts, start = [], 0
     for i in range(n):
-        starts.append(f"{place}\n")
-        place += len(f"{i}\tAAAA\n")
+        starts.append(f"{start}\n")
+        start += len(f"{i}\tAAAA\n")
     path.with_suffix(".lineidx").write_text("".join(starts))
 
 
@@ -235,10 +234,10 @@ def peak_of(make, path, n):
     make(path, n)
     inputs = find_inputs(str(path), InputOptions())
     tracemalloc.start()
-    found = sum(isinstance(item, Input) for item in inputs)
+    n_inputs = sum(isinstance(item, Input) for item in inputs)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found == n
+    assert n_inputs == n
     return peak
 
 
@@ -266,11 +265,13 @@ def test_memory_for_parquet_does_not_grow_with_the_number_of_rows(tmp_path):
     rng = random.Random(0)
     names = [f"{rng.random()}{rng.random()}.jpg" for _ in range(n)]
     pq.write_table(pa.table({"path": names}), path, row_group_size=10_000, use_dictionary=False)
-    peak = found = 0
+    peak = n_inputs = 0
     before = pa.total_allocated_bytes()
     for item in find_inputs(str(path), InputOptions()):
-        found += isinstance(item, Input)
+        n_inputs += isinstance(item, Input)
         peak = max(peak, pa.total_allocated_bytes() - before)
-    assert found == n
+    assert n_inputs == n
     assert peak < path.stat().st_size / 3
-    assert not any(isinstance(item, Refused) for item in find_inputs(str(path), InputOptions()))
+    assert not any(
+        isinstance(item, RefusedInput) for item in find_inputs(str(path), InputOptions())
+    )

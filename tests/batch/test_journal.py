@@ -1,4 +1,4 @@
-"""What a run remembers, whatever happens to it."""
+"""The journal of a run, whatever happens to the run."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.journal import JournalError, Outcome, open_journal, seen
+from git_model.batch.journal import JournalError, Outcome, disk_set, open_journal
 
 RECORD = {"file_name": "a.jpg", "text": "a cat"}
 
 
-def test_what_was_noted_is_found_again(tmp_path: Path) -> None:
+def test_an_outcome_that_was_noted_is_read_again(tmp_path: Path) -> None:
     with open_journal(tmp_path / "0.sqlite") as journal:
         journal.note([Outcome(b"a", RECORD), Outcome(b"b", failure="b: gone")])
     with open_journal(tmp_path / "0.sqlite") as journal:
@@ -36,12 +36,12 @@ def test_an_input_has_one_outcome_the_last(notes: list[tuple[bytes, str]]) -> No
         for key, text in notes:
             journal.note([Outcome(key, {"text": text})])
         expected = {key: {"text": text} for key, text in notes}
-        assert {one.key: one.record for one in journal} == expected
+        assert {outcome.key: outcome.record for outcome in journal} == expected
         assert len(list(journal)) == len(expected)
         assert all(journal.find(key).record == record for key, record in expected.items())
 
 
-def test_a_process_finds_what_others_noted_and_writes_only_its_own_file(tmp_path: Path) -> None:
+def test_a_process_reads_the_journals_of_all_and_writes_only_its_own_file(tmp_path: Path) -> None:
     for name in ("0", "1"):
         with open_journal(tmp_path / f"{name}.sqlite") as journal:
             journal.note([Outcome(name.encode(), RECORD)])
@@ -54,15 +54,15 @@ def test_a_process_finds_what_others_noted_and_writes_only_its_own_file(tmp_path
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_what_a_process_settled_counts_more_than_what_another_left(
+def test_a_settled_outcome_counts_more_than_one_that_another_process_left(
     tmp_path: Path, first: int
 ) -> None:
-    left, end = Outcome(b"a", RECORD, settled=False), Outcome(b"a", failure="a: gone")
-    for number, outcome in ((first, left), (1 - first, end)):
+    unsettled, settled = Outcome(b"a", RECORD, is_settled=False), Outcome(b"a", failure="a: gone")
+    for number, outcome in ((first, unsettled), (1 - first, settled)):
         with open_journal(tmp_path / f"{number}.sqlite") as journal:
             journal.note([outcome])
     with open_journal(tmp_path / "0.sqlite") as journal:
-        assert journal.find(b"a") == end
+        assert journal.find(b"a") == settled
 
 
 def test_a_batch_is_noted_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -107,18 +107,18 @@ def test_a_killed_process_leaves_whole_batches(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "0.sqlite").write_bytes(os.urandom(5000))
-    wanted = pytest.raises(JournalError, match=r"0\.sqlite: .*expected the journal of a run")
-    with wanted, open_journal(tmp_path / "0.sqlite"):
+    refusal = pytest.raises(JournalError, match=r"0\.sqlite: .*expected the journal of a run")
+    with refusal, open_journal(tmp_path / "0.sqlite"):
         pass
 
 
-def test_a_full_disk_is_told_in_one_line_and_costs_nothing_that_was_noted(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_noted(tmp_path: Path) -> None:
     with open_journal(tmp_path / "0.sqlite") as journal:
         journal.note([Outcome(b"a", RECORD)])
         journal._files[0].execute("PRAGMA max_page_count = 4")  # SQLite's own way to be full
-        with pytest.raises(JournalError, match="full") as found:
+        with pytest.raises(JournalError, match="full") as error:
             journal.note(Outcome(b"%d" % i, {"text": "x" * 500}) for i in range(100))
-        assert "\n" not in str(found.value)
+        assert "\n" not in str(error.value)
         assert [outcome.key for outcome in journal] == [b"a"]
 
 
@@ -134,8 +134,8 @@ def test_one_thread_may_ask_while_another_notes(tmp_path: Path) -> None:
         assert journal.find(b"199") is not None
 
 
-def test_a_set_on_disk_knows_what_is_new() -> None:
-    with seen() as keys:
+def test_a_set_on_disk_says_which_keys_are_new() -> None:
+    with disk_set() as keys:
         assert [keys.add(key) for key in (b"a", b"b", b"a", b"", b"")] == [
             True, True, False, True, False,
         ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whole runs over data sets, and what may happen to them."""
+"""Whole runs over data sets, and runs that are interrupted."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from PIL import Image
 from test_captioner import exact_captioner
 
 from git_model import Captioner, DecodingOptions
-from git_model.batch.caption_filters import Wording
+from git_model.batch.caption_filters import CaptionFilters
 from git_model.batch.inputs import InputOptions, find_inputs
 from git_model.batch.journal import open_journal
 from git_model.batch.loop import BatchOptions
-from git_model.batch.run import write_about
-from git_model.batch.sinks import Target, find_target
+from git_model.batch.run import caption_dataset
+from git_model.batch.sinks import Sink, TextFileSink, find_sink
 from git_model.utils.atomic import DiskFullError
-from git_model.utils.distributed import ProcessGroup, Stop
+from git_model.utils.distributed import ProcessGroup, StopRequest
 from git_model.utils.errors import GITError
 
 SHORT = DecodingOptions(max_new_tokens=3, min_new_tokens=2)  # so that none is empty
@@ -34,39 +34,42 @@ MODEL = {"model": "tiny", "revision": "1"}
 
 
 @pytest.fixture
-def git() -> Captioner:
-    found = exact_captioner()
-    return Captioner(found.model.float(), found.tokenizer)
+def captioner() -> Captioner:
+    exact = exact_captioner()
+    return Captioner(exact.model.float(), exact.tokenizer)
 
 
 def fill(folder: Path, n: int, first: int = 0) -> Path:
-    """Pictures of noise, which is what a random model tells apart, some in a folder within."""
+    """Images of noise, which a random model captions differently, some in a folder within."""
     for number in range(first, first + n):
         path = folder / ("inner" if number % 3 else "") / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw = torch.Generator().manual_seed(number)
-        pixels = torch.randint(0, 256, (20, 20, 3), generator=draw).to(torch.uint8)
+        rng = torch.Generator().manual_seed(number)
+        pixels = torch.randint(0, 256, (20, 20, 3), generator=rng).to(torch.uint8)
         Image.fromarray(pixels.numpy()).save(path)
     return folder
 
 
 def run(
-    git: Captioner, source: Path, target: Target, search: dict[str, Any] | None = None, **given: Any
+    captioner: Captioner,
+    source: Path,
+    sink: Sink,
+    search: dict[str, Any] | None = None,
+    **values: Any,
 ) -> dict[str, Any]:
-    control = {name: given.pop(name) for name in ("ranks", "stop") if name in given}
-    options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | given)
+    control = {name: values.pop(name) for name in ("group", "stop") if name in values}
+    options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | values)
     inputs = find_inputs(str(source), InputOptions(**search or {}))
-    return write_about(
-        git, inputs, target, options, model=MODEL, source={"source": str(source)}, **control
-    )
+    about = {"source": str(source)}
+    return caption_dataset(captioner, inputs, sink, options, model=MODEL, source=about, **control)
 
 
-def table(path: Path) -> Target:
-    return find_target(str(path), None, "unused")
+def table(path: Path) -> Sink:
+    return find_sink(str(path), None, "unused")
 
 
-def beside(folder: Path) -> Target:
-    return find_target(None, None, str(folder))
+def beside(folder: Path) -> Sink:
+    return find_sink(None, None, str(folder))
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -80,29 +83,29 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def test_every_input_has_one_record_in_the_order_of_the_inputs(
-    git: Captioner, tmp_path: Path
+    captioner: Captioner, tmp_path: Path
 ) -> None:
     folder, out = fill(tmp_path / "in", 10), tmp_path / "out.jsonl"
-    done = run(git, folder, table(out))
-    found = records(out)
+    summary = run(captioner, folder, table(out))
+    written = records(out)
     inputs = list(find_inputs(str(folder), InputOptions()))
-    assert [one["file_name"] for one in found] == [one.key for one in inputs]
-    assert len({one["text"] for one in found}) > 1
-    for one in found:
-        alone = git.caption(git.see(folder / one["file_name"]), SHORT)
-        assert one["text"] == alone.text
-        assert one["logprob"] == pytest.approx(alone.logprob, abs=1e-4)
-        assert one["model"] == "tiny"
-        assert one["style"] == "huggingface"
-        assert one["decoding"] == {"max_new_tokens": 3, "min_new_tokens": 2}
-    assert (done["written"], done["failed"]) == (10, 0)
+    assert [record["file_name"] for record in written] == [item.key for item in inputs]
+    assert len({record["text"] for record in written}) > 1
+    for record in written:
+        alone = captioner.caption(captioner.see(folder / record["file_name"]), SHORT)
+        assert record["text"] == alone.text
+        assert record["logprob"] == pytest.approx(alone.logprob, abs=1e-4)
+        assert record["model"] == "tiny"
+        assert record["style"] == "huggingface"
+        assert record["decoding"] == {"max_new_tokens": 3, "min_new_tokens": 2}
+    assert (summary["written"], summary["failed"]) == (10, 0)
     assert json.loads((tmp_path / "out.batch.json").read_text())["written"] == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.batch.json", "out.jsonl"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_cannot_be_read_is_named_and_the_run_goes_on(
-    git: Captioner, tmp_path: Path, workers: int
+def test_what_cannot_be_read_is_named_and_the_run_continues(
+    captioner: Captioner, tmp_path: Path, workers: int
 ) -> None:
     folder, out = fill(tmp_path / "in", 6), tmp_path / "out.jsonl"
     (folder / "000.png").write_bytes(b"")
@@ -110,76 +113,78 @@ def test_what_cannot_be_read_is_named_and_the_run_goes_on(
     (folder / "dir.jpg").mkdir()
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     (folder / "loop").symlink_to(folder)
-    done = run(git, folder, table(out), workers=workers)
+    summary = run(captioner, folder, table(out), workers=workers)
     errors = records(tmp_path / "out.errors.jsonl")
-    assert {one["file_name"] for one in errors} == {
+    assert {error["file_name"] for error in errors} == {
         "000.png", "003.png", "dir.jpg", "gone.jpg", "loop",
     }  # fmt: skip
-    assert all(one["error"] and "\n" not in one["error"] for one in errors)
-    assert (done["written"], done["failed"]) == (4, 5)
+    assert all(error["error"] and "\n" not in error["error"] for error in errors)
+    assert (summary["written"], summary["failed"]) == (4, 5)
     assert len(records(out)) == 4
 
 
-def test_failures_are_tried_again_by_the_next_run(git: Captioner, tmp_path: Path) -> None:
+def test_failures_are_tried_again_by_the_next_run(captioner: Captioner, tmp_path: Path) -> None:
     folder, out = fill(tmp_path / "in", 4), tmp_path / "out.jsonl"
     whole = (folder / "000.png").read_bytes()
     (folder / "000.png").write_bytes(whole[:50])
-    assert run(git, folder, table(out))["failed"] == 1
+    assert run(captioner, folder, table(out))["failed"] == 1
     (folder / "000.png").write_bytes(whole)
-    done = run(git, folder, table(out))
-    assert (done["written"], done["kept"], done["failed"]) == (1, 3, 0)
+    summary = run(captioner, folder, table(out))
+    assert (summary["written"], summary["kept"], summary["failed"]) == (1, 3, 0)
     assert not (tmp_path / "out.errors.jsonl").exists()
     assert records(out)[0]["file_name"] == "000.png"
 
 
-def test_an_input_that_comes_twice_has_one_record(git: Captioner, tmp_path: Path) -> None:
+def test_an_input_that_comes_twice_has_one_record(captioner: Captioner, tmp_path: Path) -> None:
     fill(tmp_path, 3)
     (tmp_path / "list.txt").write_text("000.png\ninner/001.png\n000.png\n" * 3)
     out = tmp_path / "out.jsonl"
-    run(git, tmp_path / "list.txt", table(out))
-    assert [one["file_name"] for one in records(out)] == ["000.png", "inner/001.png"]
+    run(captioner, tmp_path / "list.txt", table(out))
+    assert [record["file_name"] for record in records(out)] == ["000.png", "inner/001.png"]
 
 
-def test_all_questions_about_a_picture_share_one_reading(
-    git: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_all_questions_about_an_image_share_one_encoding(
+    captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = fill(tmp_path / "in", 4), tmp_path / "out.jsonl"
-    read: list[int] = []
-    see = git.model.see
-    monkeypatch.setattr(git.model, "see", lambda pixels: read.append(len(pixels)) or see(pixels))
+    encoded: list[int] = []
+    see = captioner.model.see
+    monkeypatch.setattr(
+        captioner.model, "see", lambda pixels: encoded.append(len(pixels)) or see(pixels)
+    )
     questions = ("word3 word4", "word5")
-    run(git, folder, table(out), {"questions": questions})
-    assert sum(read) == 4
-    found = records(out)
-    assert [one["question"] for one in found] == [*questions] * 4
-    scene = git.see(folder / found[1]["file_name"])
-    assert found[1]["answer"] == git.ask(scene, questions[1], SHORT).text
+    run(captioner, folder, table(out), {"questions": questions})
+    assert sum(encoded) == 4
+    answers = records(out)
+    assert [record["question"] for record in answers] == [*questions] * 4
+    scene = captioner.see(folder / answers[1]["file_name"])
+    assert answers[1]["answer"] == captioner.ask(scene, questions[1], SHORT).text
 
 
-def test_a_question_that_is_too_long_fails_alone(git: Captioner, tmp_path: Path) -> None:
+def test_a_question_that_is_too_long_fails_alone(captioner: Captioner, tmp_path: Path) -> None:
     folder, out = fill(tmp_path / "in", 2), tmp_path / "out.jsonl"
     long = " ".join(["word3"] * 500)
-    done = run(git, folder, table(out), {"questions": ("word3", long)})
-    assert (done["written"], done["failed"]) == (2, 2)
+    summary = run(captioner, folder, table(out), {"questions": ("word3", long)})
+    assert (summary["written"], summary["failed"]) == (2, 2)
     assert "tokens" in records(tmp_path / "out.errors.jsonl")[0]["error"]
 
 
 def test_a_second_run_keeps_what_is_there_and_adds_what_is_new(
-    git: Captioner, tmp_path: Path
+    captioner: Captioner, tmp_path: Path
 ) -> None:
     folder, out = fill(tmp_path / "in", 4), tmp_path / "out.jsonl"
-    run(git, folder, table(out))
+    run(captioner, folder, table(out))
     lines = out.read_text().splitlines()
     edited = json.loads(lines[0]) | {"text": "by hand"}
     out.write_text("\n".join([json.dumps(edited), *lines[1:]]) + "\n")
     fill(folder, 2, first=4)
     (folder / "inner" / "001.png").unlink()
-    done = run(git, folder, table(out))
-    found = {one["file_name"]: one["text"] for one in records(out)}
-    assert (done["written"], done["kept"]) == (2, 3)
-    assert found["000.png"] == "by hand"
-    assert len(found) == 6  # that of the picture which is gone, too
-    assert list(found)[-1] == "inner/001.png"
+    summary = run(captioner, folder, table(out))
+    text_of = {record["file_name"]: record["text"] for record in records(out)}
+    assert (summary["written"], summary["kept"]) == (2, 3)
+    assert text_of["000.png"] == "by hand"
+    assert len(text_of) == 6  # that of the image which is gone, too
+    assert list(text_of)[-1] == "inner/001.png"
 
 
 @pytest.mark.parametrize(
@@ -188,59 +193,63 @@ def test_a_second_run_keeps_what_is_there_and_adds_what_is_new(
 )
 @pytest.mark.parametrize("form", ["table", "beside"])
 def test_texts_that_are_there_are_replaced_or_joined(
-    git: Captioner, tmp_path: Path, mode: str, expected: str, form: str
+    captioner: Captioner, tmp_path: Path, mode: str, expected: str, form: str
 ) -> None:
     folder, out = fill(tmp_path / "in", 3), tmp_path / "out.jsonl"
-    target = {"table": lambda: table(out), "beside": lambda: beside(folder)}[form]
-    found = {
-        "table": lambda: {one["file_name"]: one["text"] for one in records(out)},
+    sink = {"table": lambda: table(out), "beside": lambda: beside(folder)}[form]
+    read_texts = {
+        "table": lambda: {record["file_name"]: record["text"] for record in records(out)},
         "beside": lambda: texts(folder),
     }[form]
-    run(git, folder, target(), wording=Wording(prefix="old-"))
-    old = found()
-    run(git, folder, target(), mode=mode)
-    for name, text in found().items():
+    run(captioner, folder, sink(), filters=CaptionFilters(prefix="old-"))
+    old = read_texts()
+    run(captioner, folder, sink(), mode=mode)
+    for name, text in read_texts().items():
         new = old[name].removeprefix("old-")
         assert text == expected.format(old=old[name], new=new)
 
 
 def test_a_text_that_is_not_good_enough_is_rejected_and_replaces_nothing(
-    git: Captioner, tmp_path: Path
+    captioner: Captioner, tmp_path: Path
 ) -> None:
     folder, out = fill(tmp_path / "in", 2), tmp_path / "out.jsonl"
-    done = run(git, folder, table(out), min_confidence=1.0)
-    assert (done["written"], done["rejected"]) == (0, 2)
-    assert all("is below 1" in one["rejected"] for one in records(out))
-    assert run(git, folder, table(out))["written"] == 2  # a rejected text is none
+    summary = run(captioner, folder, table(out), min_confidence=1.0)
+    assert (summary["written"], summary["rejected"]) == (0, 2)
+    assert all("is below 1" in record["rejected"] for record in records(out))
+    assert run(captioner, folder, table(out))["written"] == 2  # a rejected text is none
     good = out.read_text()
-    assert run(git, folder, table(out), mode="append", min_confidence=1.0)["rejected"] == 2
+    assert run(captioner, folder, table(out), mode="append", min_confidence=1.0)["rejected"] == 2
     assert out.read_text() == good
-    run(git, folder, beside(folder), min_confidence=1.0)
+    run(captioner, folder, beside(folder), min_confidence=1.0)
     assert texts(folder) == {}
 
 
-def test_a_run_cannot_go_on_with_other_settings(git: Captioner, tmp_path: Path) -> None:
+def test_a_run_cannot_continue_with_other_settings(captioner: Captioner, tmp_path: Path) -> None:
     folder, out = fill(tmp_path / "in", 8), tmp_path / "out.jsonl"
     with pytest.raises(GITError, match="as it was asked"):
-        run(git, folder, table(out), stop=Stop(asked=True))
-    with pytest.raises(GITError, match=r"begun with wording = .*delete .*out\.batch\.run"):
-        run(git, folder, table(out), wording=Wording(prefix="x"))
+        run(captioner, folder, table(out), stop=StopRequest(received=True))
+    with pytest.raises(GITError, match=r"begun with filters = .*delete .*out\.batch\.run"):
+        run(captioner, folder, table(out), filters=CaptionFilters(prefix="x"))
     with pytest.raises(GITError, match=r'begun with extension = "\.jsonl", now it is "\.csv"'):
-        run(git, folder, table(tmp_path / "out.csv"))
-    done = run(git, folder, table(out), batch_size=3)  # which changes no text
-    assert (done["written"], done["done_before"]) == (4, 4)
+        run(captioner, folder, table(tmp_path / "out.csv"))
+    summary = run(captioner, folder, table(out), batch_size=3)  # which changes no text
+    assert (summary["written"], summary["done_before"]) == (4, 4)
 
 
-def test_two_runs_at_a_time_are_refused(git: Captioner, tmp_path: Path) -> None:
+def test_two_runs_at_a_time_are_refused(captioner: Captioner, tmp_path: Path) -> None:
     folder, out = fill(tmp_path / "in", 2), tmp_path / "out.jsonl"
 
-    class Reentrant(Captioner):
-        def replies(self, *args: Any) -> Any:
-            with pytest.raises(GITError, match="another run writes here"):
-                run(git, folder, table(out))
-            return super().replies(*args)
+    refusals = []
 
-    run(Reentrant(git.model, git.tokenizer), folder, table(out))
+    class Reentrant(Captioner):
+        def generate(self, *args: Any) -> Any:
+            with pytest.raises(GITError, match="another run writes here") as error:
+                run(captioner, folder, table(out))
+            refusals.append(error)
+            return super().generate(*args)
+
+    run(Reentrant(captioner.model, captioner.tokenizer), folder, table(out))
+    assert len(refusals) == 1
     assert len(records(out)) == 2
 
 
@@ -248,45 +257,45 @@ def test_two_runs_at_a_time_are_refused(git: Captioner, tmp_path: Path) -> None:
 class InTurn(ProcessGroup):
     """Two processes, of which the second begins when the first has done its part."""
 
-    done: tuple[Event, Event] = field(default_factory=lambda: (Event(), Event()))
+    ended: tuple[Event, Event] = field(default_factory=lambda: (Event(), Event()))
     parts: list[Any] = field(default_factory=list)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         if self.rank == 1:
-            self.done[0].wait()
+            self.ended[0].wait()
 
-    def all_of(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         self.parts.append(value)
-        self.done[self.rank].set()
-        self.done[1].wait()
+        self.ended[self.rank].set()
+        self.ended[1].wait()
         return self.parts
 
-    def same(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
 
-def test_nothing_is_lost_of_a_process_that_begins_late(git: Captioner, tmp_path: Path) -> None:
+def test_nothing_is_lost_of_a_process_that_begins_late(
+    captioner: Captioner, tmp_path: Path
+) -> None:
     folder, out = fill(tmp_path / "in", 8), tmp_path / "out.jsonl"
-    run(git, folder, table(tmp_path / "alone.jsonl"))
-    first = InTurn(torch.device("cpu"), rank=0, count=2)
+    run(captioner, folder, table(tmp_path / "alone.jsonl"))
+    first = InTurn(torch.device("cpu"), rank=0, size=2)
     with ThreadPoolExecutor(1) as thread:
-        second = thread.submit(run, git, folder, table(out), ranks=replace(first, rank=1))
-        done = run(git, folder, table(out), ranks=first)
+        second = thread.submit(run, captioner, folder, table(out), group=replace(first, rank=1))
+        summary = run(captioner, folder, table(out), group=first)
         second.result()
-    assert done["written"] == 8
+    assert summary["written"] == 8
     assert [part.written > 0 for part in first.parts] == [True, True]
-    assert [one["file_name"] for one in records(out)] == [
-        one["file_name"] for one in records(tmp_path / "alone.jsonl")
+    assert [record["file_name"] for record in records(out)] == [
+        record["file_name"] for record in records(tmp_path / "alone.jsonl")
     ]
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(
-    git: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from git_model.batch import sinks as targets
-
     folder = fill(tmp_path / "in", 8)
-    write, calls = targets.Sidecars.write, []
+    write, calls = TextFileSink.write, []
 
     def full(self: Any, item: Any, record: Any) -> None:
         calls.append(item)
@@ -294,12 +303,12 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
             raise DiskFullError("x: cannot be written: No space left on device")
         write(self, item, record)
 
-    monkeypatch.setattr(targets.Sidecars, "write", full)
+    monkeypatch.setattr(TextFileSink, "write", full)
     with pytest.raises(GITError, match="No space left"):
-        run(git, folder, beside(folder))
+        run(captioner, folder, beside(folder))
     monkeypatch.undo()
-    done = run(git, folder, beside(folder))
-    assert done["failed"] == 0
+    summary = run(captioner, folder, beside(folder))
+    assert summary["failed"] == 0
     assert len(texts(folder)) == 8
 
 
@@ -332,7 +341,7 @@ def journaled(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("form", ["table", "beside"])
-def test_a_run_may_be_killed_at_any_moment(git: Captioner, tmp_path: Path, form: str) -> None:
+def test_a_run_may_be_killed_at_any_moment(captioner: Captioner, tmp_path: Path, form: str) -> None:
     """Thirty kills, and in the end every input has one record, and nothing was done twice."""
     rng, kills, rounds = random.Random(form), 0, 0
     while kills < 30:
@@ -340,12 +349,12 @@ def test_a_run_may_be_killed_at_any_moment(git: Captioner, tmp_path: Path, form:
         out = tmp_path / f"out{rounds}.jsonl"
         for path in [path for path in folder.rglob("*.png") if form == "beside"]:
             path.with_suffix(".txt").write_text("old")
-        target = table(out) if form == "table" else beside(folder)
+        sink = table(out) if form == "table" else beside(folder)
         state = (tmp_path / f"out{rounds}.batch.run") if form == "table" else folder / "batch.run"
         mode = "skip" if form == "table" else "append"
 
-        def begin(folder: Path = folder, target: Target = target, mode: str = mode) -> None:
-            run(git, folder, target, mode=mode, batch_size=2)
+        def begin(folder: Path = folder, sink: Sink = sink, mode: str = mode) -> None:
+            run(captioner, folder, sink, mode=mode, batch_size=2)
 
         report = tmp_path / f"out{rounds}.batch.json" if form == "table" else folder / "batch.json"
         first, before = kills, 0
@@ -355,44 +364,46 @@ def test_a_run_may_be_killed_at_any_moment(git: Captioner, tmp_path: Path, form:
             if report.exists() and not state.exists():
                 break  # it was complete, and killed on its way out
             before = journaled(state)
-        done = json.loads(report.read_text())
-        assert done["done_before"] >= before
-        assert done["done_before"] + done["written"] == 40
+        summary = json.loads(report.read_text())
+        assert summary["done_before"] >= before
+        assert summary["done_before"] + summary["written"] == 40
         expected = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
         if form == "table":
-            assert sorted(one["file_name"] for one in records(out)) == sorted(expected)
+            names = [record["file_name"] for record in records(out)]
+            assert sorted(names) == sorted(expected)
         else:
-            found = texts(folder)
-            assert {name.replace(".txt", ".png") for name in found} == expected
-            assert all(text.startswith("old, word") for text in found.values())
-            assert all(text.count("old") == 1 for text in found.values())
+            text_of = texts(folder)
+            assert {name.replace(".txt", ".png") for name in text_of} == expected
+            assert all(text.startswith("old, word") for text in text_of.values())
+            assert all(text.count("old") == 1 for text in text_of.values())
         assert not state.exists()
-        # what a run leaves that is killed while it takes its folder away
-        gone = [path.name.endswith(".gone") for path in tmp_path.rglob(".*")]
-        assert all(gone)
+        # a run that is killed while it removes its folder leaves the rest of it
+        assert all(path.name.endswith(".gone") for path in tmp_path.rglob(".*"))
         rounds += 1
     assert kills >= 30
 
 
 # Size --------------------------------------------------------------------------------------------
 
+HERE = Path(__file__).parent
+SEARCHED = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 LARGE = """
 import resource, sys
 from pathlib import Path
-from test_batch import run, table
+from test_run import run, table
 from test_captioner import exact_captioner
 from git_model import Captioner
 from git_model.captioner import Caption
 
 class Quick(Captioner):
-    def replies(self, scene, asked, options=None):
-        return [[[Caption("a picture", [5, 2], -1.0, [-0.5, -0.5])]] for _ in asked]
+    def generate(self, scene, questions, options=None):
+        return [[[Caption("a picture", [5, 2], -1.0, [-0.5, -0.5])]] for _ in questions]
 
-found = exact_captioner()
-git = Quick(found.model.float(), found.tokenizer)
-git.see_pixels = lambda pixels: pixels
-done = run(git, Path(sys.argv[1]), table(Path(sys.argv[2])), batch_size=64, workers=1)
-print(done["written"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+exact = exact_captioner()
+captioner = Quick(exact.model.float(), exact.tokenizer)
+captioner.see_pixels = lambda pixels: pixels
+summary = run(captioner, Path(sys.argv[1]), table(Path(sys.argv[2])), batch_size=64, workers=1)
+print(summary["written"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
@@ -410,9 +421,10 @@ def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path: Path) -> None:
         out = tmp_path / f"{n}.jsonl"
         result = subprocess.run(
             [sys.executable, "-c", LARGE, folder, out],
-            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
+            capture_output=True, text=True, check=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(SEARCHED)},
         )  # fmt: skip
         written, peaks[n] = map(int, result.stdout.split())
-        assert written == n == len({one["file_name"] for one in records(out)})
+        assert written == n == len({record["file_name"] for record in records(out)})
     print(peaks)  # in MB
     assert peaks[100_000] - peaks[10_000] < 16

@@ -1,4 +1,4 @@
-"""Records in one file, in every form."""
+"""Records in one file, in every format."""
 
 import json
 import tracemalloc
@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.sink_tables import FORMS
-from git_model.data.tsv import _texts
+from git_model.batch.sink_tables import TABLE_FORMATS
+from git_model.data.tsv import parse_texts
 from git_model.utils.errors import GITError
+
+CONTROLS = [chr(n) for n in (*range(32), *range(127, 160), 0x2028, 0x2029)]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 words = texts.filter(lambda text: text == text.strip() != "")
 names = words.map(lambda text: f"a{text}".replace("\0", ""))
 numbers = st.floats(-100, 0)
 stamps = st.fixed_dictionaries(
-    {"model": texts, "style": st.just("huggingface"), "decoding": st.just({"beams": 4})}
+    {"model": texts, "style": st.just("huggingface"), "decoding": st.just({"num_beams": 4})}
 )
 captions = st.builds(
     lambda name, text, p, frames, stamp: (
@@ -38,15 +40,15 @@ answers = st.builds(
     names, words, words, numbers,
 )  # fmt: skip
 several = st.builds(
-    lambda name, said: {"file_name": name, "text": said, "logprob": [-1.0] * len(said)},
+    lambda name, texts: {"file_name": name, "text": texts, "logprob": [-1.0] * len(texts)},
     names, st.lists(texts, min_size=1, max_size=3),
 )  # fmt: skip
 
 
 def through(form: str, folder: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    read, write = FORMS[form]
-    write(folder / f"x{form}", iter(records))
-    return list(read(folder / f"x{form}"))
+    table = TABLE_FORMATS[form]
+    table.write(folder / f"x{form}", iter(records))
+    return list(table.read(folder / f"x{form}"))
 
 
 @pytest.mark.parametrize("form", [".jsonl", ".csv", ".parquet"])
@@ -72,11 +74,15 @@ def test_records_come_back_as_they_were(
 def test_the_originals_form_keeps_names_and_texts(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]
 ) -> None:
-    found = through(".tsv", tmp_path_factory.mktemp("tsv"), records)
-    good = [one.get("answer", one.get("text")) for one in records if "rejected" not in one]
-    back = [one.get("answer", one.get("text")) for one in found]
-    flat = [text for one in back for text in (one if isinstance(one, list) else [one])]
-    assert sorted(flat) == sorted(good)
+    good = [record for record in records if "rejected" not in record]
+    expected = sorted(record.get("answer", record.get("text")) for record in good)
+    read = through(".tsv", tmp_path_factory.mktemp("tsv"), records)
+    texts = [record.get("answer", record.get("text")) for record in read]
+    flat = [text for item in texts for text in (item if isinstance(item, list) else [item])]
+    assert sorted(flat) == expected
+    escaped = str.maketrans({c: c.encode("unicode_escape").decode() for c in CONTROLS})
+    names = {record["file_name"].translate(escaped) for record in good}
+    assert {record["file_name"] for record in read} == names
 
 
 def test_the_originals_form_is_what_this_project_reads(tmp_path: Path) -> None:
@@ -86,20 +92,20 @@ def test_the_originals_form_is_what_this_project_reads(tmp_path: Path) -> None:
         {"file_name": "b", "question": "where?", "question_id": "2", "answer": "here"},
         {"file_name": "c", "text": ["one", "two"]},
     ]
-    FORMS[".tsv"][1](tmp_path / "x.tsv", iter(records))
+    TABLE_FORMATS[".tsv"].write(tmp_path / "x.tsv", iter(records))
     rows = (tmp_path / "x.tsv").read_text().splitlines()
     assert rows[0] == 'a\t[{"caption": "a cat"}]'
     assert len(rows) == 3
-    found = dict(map(_texts, rows))
-    assert found["a"][0].answers == ("a cat",)
-    assert [(one.question, one.answers, one.key) for one in found["b"]] == [
+    annotations = dict(map(parse_texts, rows))
+    assert annotations["a"][0].texts == ("a cat",)
+    assert [(item.question, item.texts, item.key) for item in annotations["b"]] == [
         ("what?", ("a dog",), "1"), ("where?", ("here",), "2"),
     ]  # fmt: skip
-    assert found["c"][0].answers == ("one", "two")
+    assert annotations["c"][0].texts == ("one", "two")
 
 
 @pytest.mark.parametrize(
-    ("form", "data", "told"),
+    ("form", "data", "message"),
     [
         (".jsonl", b'{"file_name": "a"}\n{"file_name": "b', r"line 2: not valid JSON"),
         (".jsonl", b'{"text": "a"}\n', r"line 1: file_name is missing"),
@@ -117,36 +123,36 @@ def test_the_originals_form_is_what_this_project_reads(tmp_path: Path) -> None:
         (".tsv", b"a\t[1]\n", r"row 1: found 1, expected an object"),
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_told_with_the_place(
-    tmp_path: Path, form: str, data: bytes, told: str
+def test_a_damaged_file_is_one_line_with_the_position(
+    tmp_path: Path, form: str, data: bytes, message: str
 ) -> None:
     path = tmp_path / f"x{form}"
     path.write_bytes(data)
-    with pytest.raises(GITError, match=told) as found:
-        list(FORMS[form][0](path))
-    assert str(found.value).startswith(str(path))
-    assert "\n" not in str(found.value)
+    with pytest.raises(GITError, match=message) as error:
+        list(TABLE_FORMATS[form].read(path))
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
 
 
-def test_parquet_holds_one_text_each_or_several(tmp_path: Path) -> None:
-    one = {"file_name": "a", "text": "x", "logprob": -1.0}
+def test_parquet_holds_a_text_of_every_input_or_lists(tmp_path: Path) -> None:
+    single = {"file_name": "a", "text": "x", "logprob": -1.0}
     many = {"file_name": "b", "text": ["x", "y"], "logprob": [-1.0, -2.0]}
     with pytest.raises(GITError, match="do not fit together"):
-        FORMS[".parquet"][1](tmp_path / "x.parquet", iter([one, many]))
+        TABLE_FORMATS[".parquet"].write(tmp_path / "x.parquet", iter([single, many]))
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("form", list(TABLE_FORMATS))
 def test_memory_does_not_grow_with_the_records(form: str, tmp_path: Path) -> None:
-    def made(n: int) -> Iterator[dict[str, Any]]:
+    def records(n: int) -> Iterator[dict[str, Any]]:
         for number in range(n):
             yield {"file_name": f"{number}.jpg", "text": "a picture of a cat", "logprob": -1.0}
 
-    read, write = FORMS[form]
+    table = TABLE_FORMATS[form]
     peaks = []
     for n in (2_000, 20_000):
         tracemalloc.start()
-        write(tmp_path / f"{n}{form}", made(n))
-        assert sum(1 for _ in read(tmp_path / f"{n}{form}")) == n
+        table.write(tmp_path / f"{n}{form}", records(n))
+        assert sum(1 for _ in table.read(tmp_path / f"{n}{form}")) == n
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 1_000_000

@@ -32,10 +32,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def batch(*arguments: Any, stdin: str | None = None) -> Result:
-    found = CliRunner().invoke(main, ["batch", *map(str, arguments)], input=stdin)
-    assert "Traceback" not in found.output
-    assert found.exception is None or isinstance(found.exception, SystemExit)
-    return found
+    result = CliRunner().invoke(main, ["batch", *map(str, arguments)], input=stdin)
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -47,15 +47,15 @@ def test_a_folder_becomes_lines_of_json(folder: Path) -> None:
     run = batch(folder, "--out", out)
     assert run.exit_code == 0, run.output
     assert run.output.startswith(f"{out}: 4 written; ")
-    found = {one["file_name"]: one for one in lines(out)}
-    assert list(found) == ["both_act.gif", "one_shape.png", "two_shapes.png", "sub/close.PNG"]
-    assert found["one_shape.png"]["text"] == "a large green star at the bottom left"
-    assert found["both_act.gif"]["frames"] == [0, 1, 2, 3, 4]
-    assert found["one_shape.png"]["model"] == "demo"
-    assert found["one_shape.png"]["revision"].startswith("sha256:")
-    about = json.loads((folder.parent / "out.batch.json").read_text())
-    assert about["source"] == str(folder)
-    assert about["decoding"]["beams"] == 1
+    records = {record["file_name"]: record for record in lines(out)}
+    assert list(records) == ["both_act.gif", "one_shape.png", "two_shapes.png", "sub/close.PNG"]
+    assert records["one_shape.png"]["text"] == "a large green star at the bottom left"
+    assert records["both_act.gif"]["frames"] == [0, 1, 2, 3, 4]
+    assert records["one_shape.png"]["model"] == "demo"
+    assert records["one_shape.png"]["revision"].startswith("sha256:")
+    metadata = json.loads((folder.parent / "out.batch.json").read_text())
+    assert metadata["source"] == str(folder)
+    assert metadata["decoding"]["num_beams"] == 1
 
 
 def test_the_result_is_a_data_set_that_this_project_reads(folder: Path) -> None:
@@ -85,14 +85,14 @@ def test_paths_come_from_standard_input_too(folder: Path, monkeypatch: pytest.Mo
     assert "--root" in lines(folder / "out.errors.jsonl")[0]["error"]
 
 
-def test_a_list_may_lie_elsewhere_than_its_pictures(folder: Path) -> None:
+def test_a_list_may_lie_elsewhere_than_its_images(folder: Path) -> None:
     (folder.parent / "list.txt").write_text("two_shapes.png\nsub/close.PNG\n")
     out = folder.parent / "out.jsonl"
     run = batch(folder.parent / "list.txt", "--root", folder, "--out", out)
     assert run.exit_code == 0, run.output
-    assert [one["file_name"] for one in lines(out)] == ["two_shapes.png", "sub/close.PNG"]
-    about = json.loads((folder.parent / "out.batch.json").read_text())
-    assert about["root"] == str(folder)
+    assert [record["file_name"] for record in lines(out)] == ["two_shapes.png", "sub/close.PNG"]
+    metadata = json.loads((folder.parent / "out.batch.json").read_text())
+    assert metadata["root"] == str(folder)
 
 
 def test_questions_make_answers(folder: Path) -> None:
@@ -120,14 +120,14 @@ def test_several_texts_are_a_list(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["nowhere"], 1, "nowhere: there is no such file or folder"),
         (["{folder}", "--out", "x.docx"], 2, "expected a folder, or a file that ends in .jsonl"),
         (["{folder}", "--out", "x.jsonl", "--caption-extension", "txt"], 2, "an extension is for"),
         (["{folder}", "-q", "a?", "-q", "b?"], 2, "holds no answers to several questions"),
         (["{folder}", "--append", "-q", "a?", "--out", "x.jsonl"], 2, "--append is for captions"),
-        (["{folder}", "--max-length", "9", "--max-new-tokens", "8"], 2, "not both"),
+        (["{folder}", "--max_length", "9", "--max-new-tokens", "8"], 2, "not both"),
         (["{folder}", "--model", "nowhere"], 1, "nowhere"),
         (["{folder}", "--min-words", "4", "--max-words", "3"], 2, "at least min_words"),
         (["{folder}", "--workers", "-1"], 2, "--workers"),
@@ -135,13 +135,13 @@ def test_several_texts_are_a_list(folder: Path) -> None:
         (["{folder}", "--device", "warp"], 1, "warp"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_told_in_one_line_and_leaves_nothing(
-    folder: Path, arguments: list[str], code: int, told: str
+def test_wrong_usage_is_one_line_and_leaves_nothing(
+    folder: Path, arguments: list[str], code: int, message: str
 ) -> None:
     before = sorted(folder.parent.rglob("*"))
     run = batch(*(argument.format(folder=folder) for argument in arguments))
     assert run.exit_code == code
-    assert told in run.output
+    assert message in run.output
     assert sorted(folder.parent.rglob("*")) == before
 
 
@@ -155,7 +155,7 @@ def test_the_model_is_only_a_name_in_the_help() -> None:
 
 
 def start(n: int, folder: Path, out: Path) -> subprocess.Popen[str]:
-    """The command in n processes, a picture a batch."""
+    """The command in n processes, an image a batch."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
                f"--nproc-per-node={n}", "-m", "git_model", "batch", str(folder), "--out", str(out),
                "--workers", "0", "--batch-size", "1"]  # fmt: skip
@@ -167,24 +167,24 @@ def start(n: int, folder: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def noted(path: Path) -> int:
+def n_noted(path: Path) -> int:
     with open_journal(path) as journal:
         return sum(1 for _ in journal)
 
 
 def test_a_cluster_does_the_same(folder: Path) -> None:
-    (folder / "bad.png").write_bytes(b"no picture")
-    one, many = folder.parent / "one.jsonl", folder.parent / "many"
-    assert batch(folder, "--out", one).exit_code == 1
+    (folder / "bad.png").write_bytes(b"no image")
+    single, many = folder.parent / "single.jsonl", folder.parent / "many"
+    assert batch(folder, "--out", single).exit_code == 1
     run = batch(folder, "--out", many, "--engine", "ray")
     assert run.exit_code == 1, run.output
     assert "4 written, 1 failed" in run.output
-    found = [record for path in sorted(many.glob("*.parquet")) for record in read_parquet(path)]
-    good = [record for record in found if "error" not in record]
-    assert [record["file_name"] for record in found] == [
+    records = [record for path in sorted(many.glob("*.parquet")) for record in read_parquet(path)]
+    good = [record for record in records if "error" not in record]
+    assert [record["file_name"] for record in records] == [
         "bad.png", "both_act.gif", "one_shape.png", "two_shapes.png", "sub/close.PNG",
     ]  # fmt: skip
-    for cluster, alone in zip(good, lines(one), strict=True):
+    for cluster, alone in zip(good, lines(single), strict=True):
         assert cluster.pop("logprob") == pytest.approx(alone.pop("logprob"), abs=1e-4)
         assert cluster.pop("confidence") == pytest.approx(alone.pop("confidence"), abs=1e-4)
         assert cluster == alone
@@ -194,14 +194,14 @@ def test_a_cluster_does_the_same(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_processes_share_the_work_and_others_go_on_with_it(folder: Path) -> None:
+def test_many_processes_share_the_work_and_others_continue_it(folder: Path) -> None:
     for number in range(300):
         shutil.copy(IMAGES / "three_shapes.png", folder / f"{number:03}.png")
-    one, many = folder.parent / "one.jsonl", folder.parent / "many.jsonl"
-    assert batch(folder, "--out", one, "--batch-size", 1).exit_code == 0
+    single, many = folder.parent / "single.jsonl", folder.parent / "many.jsonl"
+    assert batch(folder, "--out", single, "--batch-size", 1).exit_code == 0
     run = start(2, folder, many)
     journal = folder.parent / "many.batch.run" / "1.sqlite"
-    while not journal.exists() or noted(journal) < 5:
+    while not journal.exists() or n_noted(journal) < 5:
         assert run.poll() is None
         time.sleep(0.01)
     workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
@@ -210,7 +210,7 @@ def test_many_processes_share_the_work_and_others_go_on_with_it(folder: Path) ->
     run.wait()
     run = start(3, folder, many)
     assert run.wait() == 0, run.stderr.read()
-    about = json.loads((folder.parent / "many.batch.json").read_text())
-    assert about["done_before"] > 0
-    assert about["written"] + about["done_before"] == 304
-    assert many.read_text() == one.read_text()
+    metadata = json.loads((folder.parent / "many.batch.json").read_text())
+    assert metadata["done_before"] > 0
+    assert metadata["written"] + metadata["done_before"] == 304
+    assert many.read_text() == single.read_text()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import WORDS, refusal, run
 from photos import photo, write_json
-from test_cli import WORDS, refusal, run
 from tiny import tiny_checkpoint
 
 from git_model.captioner import Captioner
@@ -39,7 +39,7 @@ def toml(path: Path, **fields: Any) -> Path:
 
 @pytest.fixture
 def captions(tmp_path: Path) -> Path:
-    """Three pictures in COCO's form; the first caption is what the model says."""
+    """Three images in COCO's form."""
     for n, colour in enumerate(COLOURS, start=1):
         photo(tmp_path / f"{n}.png", colour)
     images = [{"id": n, "file_name": f"{n}.png"} for n in (1, 2, 3)]
@@ -53,16 +53,16 @@ def captions(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
-    """Two questions about one picture in VQAv2's form."""
+    """Two questions about an image in VQAv2's form."""
     photo(tmp_path / "1.png")
-    asked = [{"image_id": 1, "question_id": n, "question": f"word{n}"} for n in (11, 12)]
+    questions = [{"image_id": 1, "question_id": n, "question": f"word{n}"} for n in (11, 12)]
     ten = [{"answer": "word1", "answer_id": n} for n in range(10)]
-    answered = [{"question_id": n, "image_id": 1, "answers": ten} for n in (11, 12)]
+    annotations = [{"question_id": n, "image_id": 1, "answers": ten} for n in (11, 12)]
     return toml(
         tmp_path / "vqa.toml",
         kind="vqav2",
-        questions=write_json(tmp_path / "questions.json", {"questions": asked}),
-        annotations=write_json(tmp_path / "annotations.json", {"annotations": answered}),
+        questions=write_json(tmp_path / "questions.json", {"questions": questions}),
+        annotations=write_json(tmp_path / "annotations.json", {"annotations": annotations}),
         images=str(tmp_path),
         image_name="{id}.png",
     )
@@ -75,15 +75,15 @@ def scores_of(*arguments: str | Path) -> dict[str, Any]:
 
 
 def test_a_model_is_scored_on_a_data_set(model: str, captions: Path) -> None:
-    found = scores_of(captions, "--model", model)
-    assert found["model"] == model
-    assert found["broken"] == 0
-    assert found["tokenizer"] == "python, not PTB"
-    assert found["captions"]["count"] == 3
-    assert found["captions"].keys() >= {"exact", "bleu_4", "rouge_l", "cider_d", "cider_plain"}
+    scores = scores_of(captions, "--model", model)
+    assert scores["model"] == model
+    assert scores["broken"] == 0
+    assert scores["tokenizer"] == "python, not PTB"
+    assert scores["captions"]["count"] == 3
+    assert scores["captions"].keys() >= {"exact", "bleu_4", "rouge_l", "cider_d", "cider_plain"}
 
 
-def test_scores_are_printed_as_papers_have_them(model: str, captions: Path) -> None:
+def test_scores_are_printed_with_their_usual_names(model: str, captions: Path) -> None:
     result = run("evaluate", captions, "--model", model)
     assert result.stdout.splitlines()[0] == "3 captions, tokenizer: python, not PTB"
     lines = dict(line.strip().rsplit(None, 1) for line in result.stdout.splitlines()[1:])
@@ -92,25 +92,25 @@ def test_scores_are_printed_as_papers_have_them(model: str, captions: Path) -> N
     assert all(value == f"{float(value):.2f}" for value in lines.values())
 
 
-def test_predictions_are_written_and_score_the_same_again(
+def test_written_predictions_have_the_same_scores(
     model: str, captions: Path, tmp_path: Path
 ) -> None:
-    said = [tmp_path / "said.jsonl", tmp_path / "said.json"]
-    direct = scores_of(captions, "--model", model, "--out", said[0])["captions"]
-    assert scores_of("--predictions", said[0])["captions"] == direct
+    lines, results = tmp_path / "predictions.jsonl", tmp_path / "predictions.json"
+    direct = scores_of(captions, "--model", model, "--out", lines)["captions"]
+    assert scores_of("--predictions", lines)["captions"] == direct
     coco = tmp_path / "coco.json"
-    assert scores_of("--predictions", said[0], "--references", coco)["captions"] == direct
-    run("evaluate", captions, "--model", model, "--out", said[1])
-    assert [entry["image_id"] for entry in json.loads(said[1].read_text())] == [1, 2, 3]
-    assert scores_of("--predictions", said[1], "--references", coco)["captions"] == direct
+    assert scores_of("--predictions", lines, "--references", coco)["captions"] == direct
+    run("evaluate", captions, "--model", model, "--out", results)
+    assert [entry["image_id"] for entry in json.loads(results.read_text())] == [1, 2, 3]
+    assert scores_of("--predictions", results, "--references", coco)["captions"] == direct
 
 
-def test_the_text_is_what_the_captioner_says(model: str, captions: Path, tmp_path: Path) -> None:
-    said = tmp_path / "said.jsonl"
-    run("evaluate", captions, "--model", model, "--num-beams", 2, "--out", said, "--batch-size", 2)
-    git, options = Captioner.from_pretrained(model), DecodingOptions(num_beams=2)
-    for n, line in enumerate(said.read_text().splitlines(), start=1):
-        expected = git.caption(tmp_path / f"{n}.png", options)
+def test_the_text_is_that_of_the_captioner(model: str, captions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "predictions.jsonl"
+    run("evaluate", captions, "--model", model, "--num-beams", 2, "--out", out, "--batch-size", 2)
+    captioner, options = Captioner.from_pretrained(model), DecodingOptions(num_beams=2)
+    for n, line in enumerate(out.read_text().splitlines(), start=1):
+        expected = captioner.caption(tmp_path / f"{n}.png", options)
         assert json.loads(line)["text"] == expected.text
         assert json.loads(line)["key"] == str(n)
 
@@ -118,13 +118,13 @@ def test_the_text_is_what_the_captioner_says(model: str, captions: Path, tmp_pat
 def test_questions_are_answered_and_written_for_evalai(
     model: str, questions: Path, tmp_path: Path
 ) -> None:
-    said = tmp_path / "said.json"
-    found = scores_of(questions, "--model", model, "--out", said)
-    assert found["questions"].keys() == {"count", "exact", "vqa"}
-    assert "tokenizer" not in found  # no words were made
-    assert [entry["question_id"] for entry in json.loads(said.read_text())] == [11, 12]
-    again = scores_of("--predictions", said, "--references", tmp_path / "annotations.json")
-    assert again["questions"] == found["questions"]
+    out = tmp_path / "predictions.json"
+    scores = scores_of(questions, "--model", model, "--out", out)
+    assert scores["questions"].keys() == {"count", "exact", "vqa"}
+    assert "tokenizer" not in scores  # these metrics need no words
+    assert [entry["question_id"] for entry in json.loads(out.read_text())] == [11, 12]
+    again = scores_of("--predictions", out, "--references", tmp_path / "annotations.json")
+    assert again["questions"] == scores["questions"]
 
 
 def test_without_answers_predictions_are_written_and_nothing_is_scored(
@@ -132,62 +132,62 @@ def test_without_answers_predictions_are_written_and_nothing_is_scored(
 ) -> None:
     lines = [line for line in questions.read_text().splitlines() if "annotations" not in line]
     questions.write_text("\n".join(lines))
-    said = tmp_path / "said.json"
-    result = run("evaluate", questions, "--model", model, "--out", said)
+    out = tmp_path / "predictions.json"
+    result = run("evaluate", questions, "--model", model, "--out", out)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr.strip() == "2 predictions, with no answers to compare them with"
-    assert len(json.loads(said.read_text())) == 2
-    assert "'11' has no right answer" in refusal("evaluate", questions, "--model", model)
+    assert result.stderr.strip() == "2 predictions, with no references to compare with"
+    assert len(json.loads(out.read_text())) == 2
+    assert "'11' has no reference" in refusal("evaluate", questions, "--model", model)
 
 
 def test_foreign_predictions_need_no_model(tmp_path: Path) -> None:
-    said = [{"image_id": 1, "caption": "A dog."}, {"image_id": 2, "caption": "two big birds"}]
-    right = [
+    results = [{"image_id": 1, "caption": "A dog."}, {"image_id": 2, "caption": "two big birds"}]
+    annotations = [
         {"image_id": image, "caption": text}
         for image, text in [(1, "a dog"), (2, "two big birds"), (3, "a cat")]
     ]
-    files = ["--predictions", write_json(tmp_path / "said.json", said), "--references"]
-    files.append(write_json(tmp_path / "right.json", {"annotations": right}))
-    found = scores_of(*files, "--subset", "--metric", "bleu", "--metric", "rouge_l")
-    assert found["captions"]["count"] == 2
-    assert [found["captions"][name] for name in ("bleu_1", "rouge_l")] == pytest.approx([100, 100])
-    assert "exact" not in found["captions"]
+    files = ["--predictions", write_json(tmp_path / "predictions.json", results), "--references"]
+    files.append(write_json(tmp_path / "references.json", {"annotations": annotations}))
+    scores = scores_of(*files, "--subset", "--metric", "bleu", "--metric", "rouge_l")["captions"]
+    assert scores["count"] == 2
+    assert [scores[name] for name in ("bleu_1", "rouge_l")] == pytest.approx([100, 100])
+    assert "exact" not in scores
     line = refusal("evaluate", *files)
-    assert "said.json: 1 of 3 references have no prediction, such as '3'" in line
+    assert "predictions.json: 1 of 3 references have no prediction, such as '3'" in line
 
 
 def test_labels_are_classified(model: str, captions: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("word3\nword1 word2\nword5 word6\n")
-    said = tmp_path / "said.jsonl"
-    found = scores_of(captions, "--model", model, "--labels", labels, "--out", said)
-    assert found["labels"].keys() == {"count", "top_1", "top_5"}
-    assert found["labels"]["top_5"] == pytest.approx(100)  # there are but three
-    line = json.loads(said.read_text().splitlines()[0])
+    out = tmp_path / "predictions.jsonl"
+    scores = scores_of(captions, "--model", model, "--labels", labels, "--out", out)["labels"]
+    assert scores.keys() == {"count", "top_1", "top_5"}
+    assert scores["top_5"] == pytest.approx(100)  # there are only three labels
+    line = json.loads(out.read_text().splitlines()[0])
     assert sorted(line["top"]) == ["word1 word2", "word3", "word5 word6"]
     assert line["text"] == line["top"][0]
 
 
-def test_broken_pictures_are_named_and_left_out(model: str, captions: Path, tmp_path: Path) -> None:
-    (tmp_path / "2.png").write_text("no picture")
+def test_broken_images_are_named_and_left_out(model: str, captions: Path, tmp_path: Path) -> None:
+    (tmp_path / "2.png").write_text("not an image")
     result = run("evaluate", captions, "--model", model, "--json", "--broken-limit", 1)
     assert result.exit_code == 0
     assert json.loads(result.stdout)["broken"] == 1
     assert result.stderr.startswith("Left out: ")
     assert "2.png" in result.stderr
     line = refusal("evaluate", captions, "--model", model)
-    assert "1 broken samples, expected at most 0; the last: " in line
+    assert "1 examples cannot be read, expected at most 0; the last: " in line
 
 
-def test_a_run_that_fails_leaves_the_predictions_of_before(
+def test_a_run_that_fails_keeps_the_old_predictions(
     model: str, captions: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "3.png").write_text("no picture")
-    said = tmp_path / "said.jsonl"
-    said.write_text("before")
-    refusal("evaluate", captions, "--model", model, "--out", said)
-    assert said.read_text() == "before"
-    assert not list(tmp_path.glob(".said*"))
+    (tmp_path / "3.png").write_text("not an image")
+    out = tmp_path / "predictions.jsonl"
+    out.write_text("before")
+    refusal("evaluate", captions, "--model", model, "--out", out)
+    assert out.read_text() == "before"
+    assert not list(tmp_path.glob(".predictions*"))
 
 
 @pytest.mark.parametrize(
@@ -202,18 +202,20 @@ def test_a_run_that_fails_leaves_the_predictions_of_before(
         (["--predictions", "p", "--subset"], "--subset goes with --references"),
         (["--predictions", "p", "--metric", "x"], "'x' is not one of 'exact', 'bleu'"),
         (["d.toml", "--template", "a {}"], "--template goes with --labels"),
-        (["d.toml", "--labels", "l", "--num-beams", "2"], "--num-beams goes with writing"),
+        (["d.toml", "--labels", "l", "--num-beams", "2"], "--num-beams goes with generated text"),
         (["d.toml", "--out", "o.txt"], "--out is o.txt, expected a name in .jsonl or .json"),
         (["d.toml", "--limit", "0"], "0 is not in the range"),
     ],
 )
-def test_wrong_usage_is_told_with_exit_code_2(arguments: list[str], message: str) -> None:
+def test_wrong_usage_has_exit_code_2(arguments: list[str], message: str) -> None:
     assert message in refusal("evaluate", *arguments, code=2)
 
 
 def test_bad_input_gives_one_line(model: str, captions: Path, tmp_path: Path) -> None:
-    out = tmp_path / "none" / "said.jsonl"
-    assert "none/said.jsonl: cannot be written" in refusal("evaluate", captions, "--out", out)
+    out = tmp_path / "none" / "predictions.jsonl"
+    assert "none/predictions.jsonl: cannot be written" in refusal(
+        "evaluate", captions, "--out", out
+    )
     assert "METEOR needs Java" in refusal("evaluate", captions, "--metric", "meteor")
     other = tmp_path / "other.toml"
     assert "other.toml: No such file" in refusal("evaluate", other)
@@ -223,24 +225,24 @@ def test_bad_input_gives_one_line(model: str, captions: Path, tmp_path: Path) ->
     assert "kind is 'stars', expected one of shapes, coco" in refusal("evaluate", other)
     other.write_text("[data]\nkind = 'folder'\npath = 'nowhere'\nsize = 3")
     assert "unknown key 'size'" in refusal("evaluate", other)
-    said = tmp_path / "said.jsonl"
-    said.write_bytes(b'{"key": "1", "text": "caf\xe9"}')
-    assert "said.jsonl: line 1: not UTF-8" in refusal("evaluate", "--predictions", said)
-    said.write_text('{"key": "1", "text": "a"}')
-    assert "'1' has no right answer" in refusal("evaluate", "--predictions", said)
+    out = tmp_path / "predictions.jsonl"
+    out.write_bytes(b'{"key": "1", "text": "caf\xe9"}')
+    assert "predictions.jsonl: line 1: not UTF-8" in refusal("evaluate", "--predictions", out)
+    out.write_text('{"key": "1", "text": "a"}')
+    assert "'1' has no reference" in refusal("evaluate", "--predictions", out)
     refs = ["--references", write_json(tmp_path / "r.json", [{"key": "2", "answers": ["a"]}])]
-    line = refusal("evaluate", "--predictions", said, *refs)
-    assert "said.jsonl: there is a prediction for '1', but no reference" in line
+    line = refusal("evaluate", "--predictions", out, *refs)
+    assert "predictions.jsonl: there is a prediction for '1', but no reference" in line
 
 
-def test_a_form_that_does_not_fit_is_told_at_the_first_batch(
+def test_a_form_that_does_not_fit_is_refused_at_the_first_batch(
     model: str, captions: Path, tmp_path: Path
 ) -> None:
     labels, broken = tmp_path / "labels.txt", tmp_path / "3.png"
     labels.write_text("word3")
-    broken.write_text("no picture")  # the end of the data is not reached
+    broken.write_text("not an image")  # the end of the data is not reached
     arguments = [captions, "--model", model, "--labels", labels, "--batch-size", 1]
-    line = refusal("evaluate", *arguments, "--out", tmp_path / "said.json")
+    line = refusal("evaluate", *arguments, "--out", tmp_path / "predictions.json")
     assert "there are labels: name a .jsonl file" in line
 
 
@@ -256,6 +258,6 @@ def test_the_papers_scores_have_a_command_for_each_released_checkpoint() -> None
         assert bool(command) == (name not in ("git-base", "git-large", "git-large-r"))
         assert bool(re.search(r"\d", score)) == (name in released[:14] and bool(command))
         if command:
-            given = evaluate.make_context("evaluate", command.split()).params
-            assert (given["model"], given["style"]) == (f"microsoft/{name}", "microsoft")
-            read_data(read_mapping(ROOT / given["data"])["data"], given["data"])
+            options = evaluate.make_context("evaluate", command.split()).params
+            assert (options["model"], options["style"]) == (f"microsoft/{name}", "microsoft")
+            read_data(read_mapping(ROOT / options["data"])["data"], options["data"])

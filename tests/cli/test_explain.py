@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import WORDS, refusal, run
 from photos import photo
-from test_cli import WORDS, refusal, run
 from tiny import tiny_checkpoint
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
@@ -14,7 +14,7 @@ IMAGES = Path(__file__).parents[2] / "examples" / "images"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny checkpoint in our form."""
+    """A tiny checkpoint in the native format."""
     return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", WORDS)
 
 
@@ -24,14 +24,14 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def test_a_report_and_its_pictures_are_written(model: str, image: Path, tmp_path: Path) -> None:
+def test_a_report_and_its_figures_are_written(model: str, image: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     short = "--max-new-tokens", "3", "--num-beams", "2"
     result = run("explain", image, "--out", out, "--model", model, *short)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(out / "report.html")
     names = {path.name for path in out.iterdir()}
-    assert {"report.html", "mask.png", "words.png", "beams.png", "word-01.png"} <= names
+    assert {"report.html", "mask.png", "tokens.png", "beams.png", "token-01.png"} <= names
     assert "photo.png" in (out / "report.html").read_text()
     if os.name == "posix":
         assert (out / "report.html").stat().st_mode & 0o777 == 0o644
@@ -44,7 +44,7 @@ def test_a_question_is_answered(model: str, image: Path, tmp_path: Path) -> None
     assert "<p>word1 word2</p>" in (out / "report.html").read_text()
 
 
-def test_a_folder_that_is_there_is_kept_or_replaced(
+def test_a_folder_with_other_files_is_never_replaced(
     model: str, image: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -66,7 +66,7 @@ def test_a_report_replaces_a_report(model: str, image: Path, tmp_path: Path) -> 
     assert before - {path.name for path in (tmp_path / "out").iterdir()} >= {"beams.png"}
 
 
-def test_what_goes_wrong_leaves_no_folder(model: str, tmp_path: Path) -> None:
+def test_a_failed_command_leaves_no_folder(model: str, tmp_path: Path) -> None:
     message = refusal("explain", tmp_path / "none.png", "--out", tmp_path / "out", "-m", model)
     assert "none.png" in message
     assert list(tmp_path.iterdir()) == []
@@ -81,7 +81,7 @@ def test_without_matplotlib_one_line_says_what_to_install(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_folder_must_be_named(model: str, image: Path) -> None:
+def test_the_folder_is_required(model: str, image: Path) -> None:
     result = run("explain", image, "--model", model)
     assert result.exit_code == 2
     assert "--out" in result.stderr
@@ -94,7 +94,7 @@ def test_options_without_effect_are_wrong_usage(model: str, image: Path, tmp_pat
         assert not (tmp_path / "out").exists()
 
 
-def test_frames_of_a_clip_are_taken_as_asked(tmp_path: Path) -> None:
+def test_sampling_chooses_the_frames_of_a_clip(tmp_path: Path) -> None:
     arguments = (IMAGES / "one_acts_twice.gif", "--max-new-tokens", "1", "--sampling", "ends")
     result = run("explain", *arguments, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr

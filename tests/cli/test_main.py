@@ -111,12 +111,12 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(
     ("arguments", "message"),
     [
         (["caption"], "Missing argument 'IMAGE…'"),
-        (["caption", "x.png", "--num-beams", "2", "--do-sample"], "either sample or beams"),
+        (["caption", "x.png", "--num-beams", "2", "--do-sample"], "either do_sample or num_beams"),
         (["caption", "x.png", "--top-p", "0"], "top_p is 0.0, expected more than 0"),
         (["caption", "x.png", "--dtype", "int8"], "'int8' is not one of"),
         (
             ["caption", "x.png", "--num-return-sequences", "3", "--do-sample", "--num-beams", "4"],
-            "sample or beams",
+            "do_sample or num_beams",
         ),
         (["ask", "x.png"], "no question was given, expected --question or --questions FILE"),
         (["ask", "x.png", "-q", "why?", "-q", " "], "'-q': it is empty, expected some words"),
@@ -149,7 +149,7 @@ def test_options_that_a_checkpoint_makes_right_are_not_refused(model: str, image
     )
     assert len(several.stdout.splitlines()) == 3
     line = refusal("caption", image, "-m", model, "--num-return-sequences", 3, code=2)
-    assert "sequences is 3, expected at most as many as beams" in line
+    assert "num_return_sequences is 3, expected at most num_beams" in line
 
 
 def records(result: Result) -> list[dict]:
@@ -246,16 +246,18 @@ def test_classify_prints_the_likeliest_labels(model: str, images: list[str]) -> 
 
 def test_classify_generates_one_of_the_labels(model: str, images: list[str]) -> None:
     labels = ["word1 word2", "word1 word3", "word4"]
-    given = [part for label in labels for part in ("-l", label)]
-    asked = ["--template", "word5 {}", "--question", "word6"]
-    arguments = ["classify", *images, "-m", model, *given, "--generate", *asked]
+    options = [part for label in labels for part in ("-l", label)]
+    options += ["--template", "word5 {}", "--question", "word6"]
+    arguments = ["classify", *images, "-m", model, *options, "--generate"]
     result = run(*arguments, "--json")
     del images[1]
-    git = Captioner.from_pretrained(model)
-    picked = git.pick(images, labels, template="word5 {}", question="word6")
+    captioner = Captioner.from_pretrained(model)
+    captions = captioner.classify(
+        images, labels, template="word5 {}", question="word6", generate=True
+    )
     expected = [
-        {"image": image, "label": one.text} | evidence(one)
-        for image, one in zip(images, picked, strict=True)
+        {"image": image, "label": caption.text} | evidence(caption)
+        for image, caption in zip(images, captions, strict=True)
     ]
     assert_same(records(result), expected)
     first = expected[0]
@@ -306,7 +308,7 @@ def test_a_file_of_labels_with_a_mistake_is_one_line(
         (["ask", "-q", "word1 " * 24], "has 24 tokens, expected at most 22"),
         (["ask", "-q", "\udcff"], "is not a text, expected Unicode characters"),
         (["score", "-t", "word1 " * 24], "more than this model's 24 positions"),
-        (["classify", "-l", "word1", "-l", "WORD1"], "'word1' and 'WORD1' are the same in tokens"),
+        (["classify", "-l", "word1", "-l", "WORD1"], "'word1' and 'WORD1' have the same tokens"),
         (["classify", "-l", "word1 " * 24, "--generate"], "25 tokens with its end"),
         (["classify", "-l", "word1 [SEP] word2", "--generate"], "holds the end token"),
     ],
@@ -335,8 +337,23 @@ def test_a_picture_that_the_model_cannot_see_is_one_line(
 def test_help_lists_the_commands_by_use() -> None:
     text = run("--help").stdout
     found = re.findall(r"^  (\w+) ", text[text.index("Commands:") :], flags=re.MULTILINE)
-    usual = ["caption", "ask", "classify", "score", "convert", "verify", "batch", "explain"]
-    assert found == [*usual, "page", "train", "evaluate"]
+    first = ["caption", "ask", "classify", "score", "batch", "train", "evaluate"]
+    assert found == [*first, "convert", "verify", "explain", "page"]
+
+
+@pytest.mark.parametrize("command", ["caption", "ask", "classify", "score", "evaluate", "batch"])
+def test_the_help_of_a_command_with_many_options_has_headings(command: str) -> None:
+    text = run(command, "--help").stdout
+    assert [f"\n{heading}:\n" in text for heading in ("Input", "Model", "Output")] == [True] * 3
+    has_decoding = command not in ("classify", "score")
+    headings = ("Decoding", "Beam search", "Sampling")
+    assert [f"\n{heading}:\n" in text for heading in headings][1:] == [has_decoding] * 2
+
+
+def test_the_line_of_an_option_says_what_it_does_in_the_fields_words() -> None:
+    text = run("caption", "--help").stdout
+    assert "Caption each IMAGE." in text
+    assert re.search(r"--num-beams INTEGER +Beam width; 1 is greedy search\.", text)
 
 
 def test_an_unknown_model_is_one_line(image: str) -> None:
@@ -443,7 +460,7 @@ def test_a_vocabulary_of_another_model_is_refused(model: str, tmp_path: Path) ->
     words = Tokenizer.from_vocab([*WORDS, *(f"more{n}" for n in range(9))])
     (Path(model) / "tokenizer.json").write_text(words.to_json())
     line = refusal("convert", model, tmp_path / "new", "--to", "hf")
-    assert "the vocabulary has 49 tokens, but the model knows 40" in line
+    assert "the vocabulary has 49 tokens, but the model's vocab_size is 40" in line
     assert not (tmp_path / "new").exists()
 
 

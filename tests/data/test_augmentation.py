@@ -1,4 +1,4 @@
-"""Crops stay within torchvision's bounds, and keep what must be kept."""
+"""Random crops: torchvision's rules, the same crop for all frames, the model's aspect ratio."""
 
 import math
 from random import Random
@@ -28,7 +28,7 @@ def sides_of(box):
 
 
 @given(width=sides, height=sides, seed=seeds, config=st.sampled_from([ORIGINAL, TORCHVISION]))
-def test_a_crop_lies_within_the_picture(width, height, seed, config):
+def test_a_crop_lies_within_the_image(width, height, seed, config):
     left, top, right, bottom = crop_box((width, height), config, 1.0, Random(seed))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -53,7 +53,7 @@ def test_a_crop_of_a_square_has_from_eighty_to_a_hundred_percent_of_it():
 @pytest.mark.parametrize(
     ("size", "box"), [((640, 480), (80, 0, 560, 480)), ((30, 90), (0, 30, 30, 60))]
 )
-def test_where_no_crop_fits_the_middle_is_taken_as_in_torchvision(size, box):
+def test_where_no_crop_fits_the_centre_is_taken_as_in_torchvision(size, box):
     assert {crop_box(size, ORIGINAL, 1.0, Random(seed)) for seed in range(50)} == {box}
 
 
@@ -62,28 +62,28 @@ def test_a_sliver_keeps_at_least_one_pixel(size):
     assert min(sides_of(crop_box(size, TORCHVISION, 1.0, Random(0)))) >= 1
 
 
-def test_a_model_that_keeps_the_aspect_is_shown_crops_of_the_pictures_aspect():
-    picture = Image.new("RGB", (600, 300))
-    sizes = {random_crop(picture, ORIGINAL, WHOLE, Random(seed)).size for seed in range(50)}
+def test_a_model_that_keeps_the_aspect_ratio_gets_crops_of_the_images_aspect_ratio():
+    image = Image.new("RGB", (600, 300))
+    sizes = {random_crop(image, ORIGINAL, WHOLE, Random(seed)).size for seed in range(50)}
     assert len(sizes) > 10
     assert all(abs(width / height - 2) < 0.02 for width, height in sizes)
     assert training_preprocess(WHOLE) == WHOLE
 
 
-def test_every_frame_of_a_clip_is_cropped_alike():
+def test_all_frames_of_a_clip_get_the_same_crop():
     values = np.arange(90 * 100, dtype=np.uint32).reshape(90, 100)
     frame = Image.fromarray(np.stack([values % 251, values // 251, 0 * values], 2).astype("u1"))
     clips = [random_crop([frame] * 3, ORIGINAL, SQUARE, Random(seed)) for seed in range(9)]
-    assert all(len({part.tobytes() for part in clip}) == 1 for clip in clips)
+    assert all(len({frame.tobytes() for frame in clip}) == 1 for clip in clips)
     assert len({clip[0].tobytes() for clip in clips}) == 9
 
 
-def test_a_crop_is_stretched_to_what_the_model_sees():
-    picture = Image.new("RGB", (60, 20))
-    picture.paste("white", (0, 0, 30, 20))
-    seen = preprocess(picture, training_preprocess(SQUARE))
-    assert seen.shape == (3, 16, 16)
-    assert seen[0, :, 0].min() > seen[0, :, -1].max()  # both ends are still there
+def test_a_crop_is_resized_to_the_models_input_without_a_second_crop():
+    image = Image.new("RGB", (60, 20))
+    image.paste("white", (0, 0, 30, 20))
+    pixels = preprocess(image, training_preprocess(SQUARE))
+    assert pixels.shape == (3, 16, 16)
+    assert pixels[0, :, 0].min() > pixels[0, :, -1].max()  # both ends are in it
 
 
 @pytest.mark.parametrize(

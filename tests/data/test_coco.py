@@ -40,7 +40,7 @@ def coco(tmp_path):
     return make
 
 
-def test_a_picture_of_coco_has_all_its_captions(coco):
+def test_an_image_of_coco_has_all_its_captions(coco):
     source = coco().open()
     assert [source[i].key for i in range(len(source))] == ["9", "25"]  # 30 has no caption
     assert source[1].annotations == (Annotation(("A red picture.", "Red\u2014all of it.")),)
@@ -48,19 +48,19 @@ def test_a_picture_of_coco_has_all_its_captions(coco):
 
 
 @pytest.mark.parametrize("annotations", [{}, {"annotations": []}])
-def test_a_test_split_of_coco_has_pictures_to_be_captioned(coco, tmp_path, annotations):
-    made = coco()
+def test_a_test_split_of_coco_has_images_without_captions(coco, tmp_path, annotations):
+    data = coco()
     table = {name: value for name, value in COCO.items() if name != "annotations"}
     write_json(tmp_path / "captions.json", table | annotations)
-    source = made.open()
+    source = data.open()
     assert [source[i].annotations for i in range(len(source))] == [(Annotation(()),)] * 3
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": []}, "a caption is about image 25, which is not there"),
-        ({"images": [], "annotations": []}, "there are no pictures in it"),
+        ({"images": []}, "a caption is about image 25, which is not among the images"),
+        ({"images": [], "annotations": []}, "there are no images in it"),
         ({"images": "here"}, "images is 'here', expected a list"),
         ({"images": [{"id": 1}]}, "images 1: file_name is missing"),
         ({"images": [{"file_name": "a.jpg"}]}, "images 1: id is missing"),
@@ -84,29 +84,29 @@ def test_a_fault_in_cocos_file_is_one_line(coco, changes, message):
 
 
 def test_captions_that_are_not_utf8_are_refused(coco, tmp_path):
-    made = coco()
+    data = coco()
     path = tmp_path / "captions.json"
     path.write_bytes(path.read_bytes().replace(b"Blue.", "forêt".encode("latin-1")))
     with pytest.raises(GITError, match=r"captions\.json: not UTF-8: invalid"):
-        made.open()
+        data.open()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": [', "null"])
 def test_a_file_that_is_no_json_object_is_refused(coco, tmp_path, text):
-    made = coco()
+    data = coco()
     (tmp_path / "captions.json").write_text(text)
     with pytest.raises(GITError, match=r"captions\.json: (not valid JSON|expected a table)"):
-        made.open()
+        data.open()
 
 
-def test_a_wrong_folder_is_found_out_before_training(coco, tmp_path):
+def test_a_wrong_folder_is_refused_before_training(coco, tmp_path):
     coco()
-    wrong = CocoData(annotations=str(tmp_path / "captions.json"), images=str(tmp_path))
-    with pytest.raises(DataError, match=r"not one of its 2 pictures is there.*000009\.jpg"):
-        wrong.open()
+    data = CocoData(annotations=str(tmp_path / "captions.json"), images=str(tmp_path))
+    with pytest.raises(DataError, match=r"none of its 2 image files exists.*000009\.jpg"):
+        data.open()
 
 
-def test_one_missing_picture_is_found_out_when_it_is_opened(coco, tmp_path):
+def test_one_missing_image_is_an_error_when_it_is_opened(coco, tmp_path):
     source = coco().open()
     (tmp_path / "images" / "000009.jpg").unlink()
     with pytest.raises(GITError, match=r"000009\.jpg: No such file"):
@@ -117,16 +117,16 @@ def test_one_missing_picture_is_found_out_when_it_is_opened(coco, tmp_path):
 # Karpathy's splits
 
 
-def picture(name, split, *captions, **more):
-    return {"filename": name, "split": split, "sentences": [{"raw": c} for c in captions], **more}
+def record(name, split, *captions, **fields):
+    return {"filename": name, "split": split, "sentences": [{"raw": c} for c in captions], **fields}
 
 
 KARPATHY = {
     "dataset": "coco",
     "images": [
-        picture("a.jpg", "train", "one", "two", filepath="train2014", cocoid=1),
-        picture("b.jpg", "restval", "three", filepath="val2014", cocoid=2),
-        picture("c.jpg", "val", "four", filepath="val2014", cocoid=3),
+        record("a.jpg", "train", "one", "two", filepath="train2014", cocoid=1),
+        record("b.jpg", "restval", "three", filepath="val2014", cocoid=2),
+        record("c.jpg", "val", "four", filepath="val2014", cocoid=3),
     ],
 }
 
@@ -152,7 +152,7 @@ def test_karpathys_splits_can_be_joined(karpathy, split, keys):
     assert [source[i].key for i in range(len(source))] == keys
 
 
-def test_karpathys_training_pictures_are_train_and_restval(karpathy):
+def test_karpathys_training_images_are_train_and_restval(karpathy):
     source = karpathy().open()
     assert [source[i].annotations for i in (0, 1)] == [
         (Annotation(("one", "two")),),
@@ -160,14 +160,14 @@ def test_karpathys_training_pictures_are_train_and_restval(karpathy):
     ]
 
 
-def test_flickrs_pictures_have_no_folder_and_no_number(karpathy):
-    source = karpathy({"images": [picture("d.jpg", "train", "five")]}, split="train").open()
+def test_flickrs_images_have_no_folder_and_no_number(karpathy):
+    source = karpathy({"images": [record("d.jpg", "train", "five")]}, split="train").open()
     assert source[0].key == "d.jpg"
 
 
 @pytest.mark.parametrize("split", ["test", "", "train,val", "train+"])
-def test_a_split_that_is_not_there_is_refused(karpathy, split):
-    with pytest.raises(DataError, match=r"no picture is of the split .*one of restval, train, val"):
+def test_an_unknown_split_is_refused(karpathy, split):
+    with pytest.raises(DataError, match=r"no image is of the split .*one of restval, train, val"):
         karpathy(split=split).open()
 
 
@@ -177,9 +177,9 @@ def test_a_split_that_is_not_there_is_refused(karpathy, split):
         ({"split": "train", "sentences": []}, "images 1: filename is missing"),
         ({"split": "train", "filename": "a.jpg"}, "images 1: sentences is missing"),
         ({"sentences": [], "filename": "a.jpg"}, "images 1: split is missing"),
-        (picture("d.jpg", "train", "one", ""), "images 1: sentence 2: raw is empty"),
-        (picture("d.jpg", "train", filepath=".."), "leaves its folder"),
-        (picture("../d.jpg", "train"), "leaves its folder"),
+        (record("d.jpg", "train", "one", ""), "images 1: sentence 2: raw is empty"),
+        (record("d.jpg", "train", filepath=".."), "leaves its folder"),
+        (record("../d.jpg", "train"), "leaves its folder"),
     ],
 )
 def test_a_fault_in_karpathys_file_is_one_line(karpathy, item, message):
@@ -225,7 +225,7 @@ def vqa(tmp_path):
     return make
 
 
-def test_all_questions_on_a_picture_share_one_example(vqa):
+def test_all_questions_about_an_image_share_one_example(vqa):
     source = vqa().open()
     assert [source[i].key for i in range(len(source))] == ["458", "9"]
     ten = ("red",) * 9 + ("dark red",)
@@ -237,10 +237,10 @@ def test_all_questions_on_a_picture_share_one_example(vqa):
 
 def test_a_test_split_has_questions_only(vqa):
     source = vqa(QUESTIONS | {"data_subtype": "test-dev2015"}, None).open()
-    assert [target.texts for target in source[0].annotations] == [(), ()]
+    assert [annotation.texts for annotation in source[0].annotations] == [(), ()]
 
 
-def test_pictures_may_be_named_by_another_pattern(vqa, tmp_path):
+def test_images_may_be_named_by_another_pattern(vqa, tmp_path):
     photo(tmp_path / "images" / "9.png")
     nine = {"questions": [QUESTIONS["questions"][1]]}
     assert vqa(nine, None, image_name="{id}.png").open()[0].key == "9"
@@ -250,7 +250,7 @@ def test_pictures_may_be_named_by_another_pattern(vqa, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["{name}.jpg", "{id", "{0}", "{id:q}", "{id.x}", "{id[0]}"])
-def test_a_pattern_that_is_none_is_refused(vqa, name):
+def test_an_invalid_pattern_is_refused(vqa, name):
     with pytest.raises(GITError, match=r"image_name is .*expected a pattern of split and id"):
         vqa(image_name=name).open()
 
@@ -263,7 +263,7 @@ def test_a_pattern_that_leaves_the_folder_is_refused(vqa):
 @pytest.mark.parametrize(
     ("questions", "annotations", "message"),
     [
-        ({"questions": []}, ANNOTATIONS, "there are no pictures in it"),
+        ({"questions": []}, ANNOTATIONS, "there are no images in it"),
         ({"questions": [{"image_id": 9, "question_id": 1}]}, None, "question is missing"),
         ({"questions": [{"image_id": "x", "question_id": 1}]}, None, "image_id is 'x', expected a"),
         ({}, {"annotations": []}, "annotations.json: no answers to question 458000"),

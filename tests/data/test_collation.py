@@ -1,89 +1,158 @@
-"""Examples become lessons, lessons become batches."""
+"""Examples become samples, samples become batches."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
-from parity_models import bite
 from hypothesis import given
 from hypothesis import strategies as st
+from parity_models import bite
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from git_model.data.collation import Line, Sample, batches_of, collate, sample_of
+from git_model.data.collation import Collator, Sample, TextTarget, collate
 from git_model.data.example import Annotation, Example
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.loss import batch_loss
 from git_model.utils.errors import GITError
 
 PAD, BOS, EOS = 0, 1, 2
-WORDS = Tokenizer.from_vocab(
-    ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *["a", "red", "green", "star", "how", "many"]]
-)
+WORDS = ["a", "red", "green", "star", "how", "many"]
+TOKENIZER = Tokenizer.from_vocab(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])
 CONFIG = tiny_config(style="huggingface")
-PICTURE = Image.new("RGB", (20, 16), "red")
+MICROSOFT = replace(CONFIG, style="microsoft")
+IMAGE = Image.new("RGB", (20, 16), "red")
 
 
-def lesson(*targets: Annotation, seed: int = 0, **options: int) -> Sample:
-    example = Example("one.png", PICTURE, targets)
-    return sample_of(example, WORDS, CONFIG, rng=Random(seed), **options)
+def sample_of(*annotations: Annotation, seed: int = 0, config=CONFIG, **options: int) -> Sample:
+    collator = Collator(tokenizer=TOKENIZER, config=config, **options)
+    return collator.sample(Example("one.png", IMAGE, annotations), Random(seed))
 
 
 def ids(text: str) -> list[int]:
-    return WORDS.encode(text)
+    return TOKENIZER.encode(text)
 
 
-def test_every_caption_of_a_picture_is_learned():
+# Texts
+
+
+def test_every_caption_of_an_image_is_learned():
     captions = ("a red star", "a star")
-    lines = lesson(Annotation(captions)).lines
-    assert lines == [Line([BOS, *ids(text), EOS], 1) for text in captions]
+    texts = sample_of(Annotation(captions)).texts
+    assert texts == [TextTarget([BOS, *ids(text), EOS], 1) for text in captions]
 
 
-def test_of_a_questions_answers_one_is_drawn_as_often_as_it_was_given():
-    target = Annotation(("red", "red", "green"), "how many")
-    drawn = [lesson(target, seed=seed).lines for seed in range(300)]
-    assert all(len(lines) == 1 and lines[0].given == 3 for lines in drawn)
-    red = sum(lines[0].tokens == [BOS, *ids("how many red"), EOS] for lines in drawn)
-    assert 160 < red < 240
+@pytest.mark.parametrize("config", [CONFIG, MICROSOFT], ids=["huggingface", "microsoft"])
+def test_of_a_questions_answers_one_is_drawn_as_often_as_it_was_given(config):
+    annotation = Annotation(("red", "red", "green"), "how many")
+    draws = [sample_of(annotation, seed=seed, config=config).texts for seed in range(300)]
+    assert all(len(texts) == 1 and texts[0].n_prompt == 3 for texts in draws)
+    n_red = sum(texts[0].tokens == [BOS, *ids("how many red"), EOS] for texts in draws)
+    n_green = sum(texts[0].tokens == [BOS, *ids("how many green"), EOS] for texts in draws)
+    assert n_red + n_green == 300
+    assert 160 < n_red < 240
 
 
-def test_a_clip_is_its_frames_one_after_the_other():
-    example = Example("clip.gif", [PICTURE] * 3, (Annotation(("a star",)),))
-    found = sample_of(example, WORDS, CONFIG, rng=Random(0))
-    assert found.pixels.shape == (3, 3, 16, 16)
-    assert lesson(Annotation(("a star",))).pixels.shape == (3, 16, 16)
+def test_a_clip_is_its_frames_in_order():
+    frames = [Image.new("RGB", (20, 16), (grey,) * 3) for grey in (0, 120, 240)]
+    example = Example("clip.gif", frames, (Annotation(("a star",)),))
+    pixels = Collator(tokenizer=TOKENIZER, config=CONFIG).sample(example, Random(0)).pixels
+    assert pixels.shape == (3, 3, 16, 16)
+    means = pixels.mean(dim=(1, 2, 3))
+    assert means[0] < means[1] < means[2]
+    assert sample_of(Annotation(("a star",))).pixels.shape == (3, 16, 16)
 
 
 def test_an_answer_too_long_is_cut_and_not_ended():
-    [line] = lesson(Annotation(("a red star",)), max_tokens=3).lines
-    assert line.tokens == [BOS, *ids("a red")]
+    [text] = sample_of(Annotation(("a red star",)), max_tokens=3).texts
+    assert text.tokens == [BOS, *ids("a red")]
 
 
 def test_a_question_too_long_is_refused():
     with pytest.raises(GITError, match="question that begins 'how many' has 3 tokens"):
-        lesson(Annotation(("red",), "how many"), max_tokens=3)
+        sample_of(Annotation(("red",), "how many"), max_tokens=3)
 
 
-def test_a_picture_without_text_is_refused():
-    with pytest.raises(GITError, match=r"one\.png: there is no text to learn"):
-        lesson()
-    with pytest.raises(GITError, match=r"one\.png: there is no answer to 'how many', expected one"):
-        lesson(Annotation((), "how many"))
+@pytest.mark.parametrize("config", [CONFIG, MICROSOFT], ids=["huggingface", "microsoft"])
+def test_an_image_without_text_or_with_an_empty_question_is_refused(config):
+    with pytest.raises(GITError, match=r"^one\.png: there is no text to learn"):
+        sample_of(config=config)
+    with pytest.raises(GITError, match=r"^one\.png: there is no answer to 'how many'"):
+        sample_of(Annotation((), "how many"), config=config)
+    with pytest.raises(GITError, match=r"^one\.png: the question ' ' is empty"):
+        sample_of(Annotation(("red",), " "), config=config)
 
 
-def test_no_more_texts_than_asked_for_are_drawn_all_of_them_in_time():
+def test_at_most_max_texts_are_drawn_and_in_time_all_of_them():
     captions = ("a", "red", "star")
-    seen = set()
+    drawn = set()
     for seed in range(50):
-        lines = lesson(Annotation(captions), seed=seed, max_texts=2).lines
-        assert len(lines) == 2
-        seen |= {tuple(line.tokens[1:-1]) for line in lines}
-    assert seen == {tuple(ids(text)) for text in captions}
+        texts = sample_of(Annotation(captions), seed=seed, max_texts=2).texts
+        assert len({tuple(text.tokens) for text in texts}) == len(texts) == 2
+        drawn |= {tuple(text.tokens[1:-1]) for text in texts}
+    assert drawn == {tuple(ids(text)) for text in captions}
+
+
+# Style microsoft: the original's cut of long texts
+
+
+def original_get_data(prefix_ids, target_ids, max_text_len, cls_id, sep_id):
+    """The original's `get_data` (generativeimage2text/train.py) on token ids: (input_ids,
+    need_predict). Its tokenizer calls have truncation=True and max_length=max_text_len."""
+    prefix_ids, target_ids = prefix_ids[:max_text_len], target_ids[:max_text_len]
+    need_predict = [0] * len(prefix_ids) + [1] * len(target_ids)
+    payload = prefix_ids + target_ids
+    if len(payload) > max_text_len:
+        payload = payload[-(max_text_len - 2) :]
+        need_predict = need_predict[-(max_text_len - 2) :]
+    input_ids = [cls_id, *payload, sep_id]
+    need_predict = [0, *need_predict, 1]
+    return input_ids, need_predict
+
+
+texts_of_words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=15).map(" ".join)
+
+
+@given(
+    question=st.none() | texts_of_words,
+    answer=texts_of_words | st.just(""),
+    max_tokens=st.integers(3, 20),
+)
+def test_style_microsoft_cuts_long_texts_as_the_original_does(question, answer, max_tokens):
+    sample = sample_of(Annotation((answer,), question), config=MICROSOFT, max_tokens=max_tokens)
+    batch = collate([sample], PAD)
+    input_ids, need_predict = original_get_data(
+        ids(question or ""), ids(answer), max_tokens, BOS, EOS
+    )
+    assert batch.tokens.tolist() == [input_ids]
+    assert batch.mask.int().tolist() == [need_predict]
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "tokens", "n_prompt"),
+    [
+        (None, "a red green star", "a red green star", 1),
+        (None, "a red green star how many", "a red green star", 1),  # loses its end, not [SEP]
+        ("how many", "a red", "how many a red", 3),
+        ("how many red", "a star", "a star", 1),  # above the limit: two tokens less than it
+        ("how many red", "star", "how many red star", 4),
+        ("how many red green", "star", "green star", 2),  # the rest of the question is the prompt
+        ("how many red green a", "star", "green star", 2),  # the question loses its end before
+        ("how many", "a red green star how", "green star", 1),
+    ],
+)
+def test_style_microsoft_by_hand_with_a_limit_of_four(question, text, tokens, n_prompt):
+    [target] = sample_of(Annotation((text,), question), config=MICROSOFT, max_tokens=4).texts
+    assert target == TextTarget([BOS, *ids(tokens), EOS], n_prompt)
+
+
+# Batches
 
 
 def test_a_batch_predicts_answers_and_ends_and_nothing_else():
-    first = lesson(Annotation(("a red star",)), Annotation(("red",), "how many"))
-    second = lesson(Annotation(("star",)))
+    first = sample_of(Annotation(("a red star",)), Annotation(("red",), "how many"))
+    second = sample_of(Annotation(("star",)))
     batch = collate([first, second], PAD)
     assert batch.pixels.shape == (2, 3, 16, 16)
     assert batch.tokens.tolist() == [
@@ -92,55 +161,63 @@ def test_a_batch_predicts_answers_and_ends_and_nothing_else():
         [BOS, *ids("star"), EOS, PAD, PAD],
         [PAD] * 5,
     ]
-    wanted = [tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.mask, strict=True)]
-    assert wanted == [[*ids("a red star"), EOS], [*ids("red"), EOS], [*ids("star"), EOS], []]
+    targets = [row[mask].tolist() for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+    assert targets == [[*ids("a red star"), EOS], [*ids("red"), EOS], [*ids("star"), EOS], []]
     assert batch.n_predicted == 8
 
 
 @given(
-    st.lists(st.sampled_from([(3, 8, 8), (3, 8, 16), (2, 3, 8, 8)]), min_size=1), st.integers(1, 4)
+    shapes=st.lists(st.sampled_from([(3, 8, 8), (3, 8, 16), (2, 3, 8, 8)]), min_size=1),
+    size=st.none() | st.integers(1, 4),
 )
-def test_batches_hold_every_lesson_once_each_of_one_shape_and_none_too_large(shapes, size):
-    lessons = [
-        Sample(torch.full(shape, float(number)), [Line([BOS, 5, EOS], 1)])
+def test_batches_hold_every_sample_once_all_of_one_shape_and_none_too_large(shapes, size):
+    samples = [
+        Sample(torch.full(shape, float(number)), [TextTarget([BOS, 5, EOS], 1)])
         for number, shape in enumerate(shapes)
     ]
-    batches = batches_of(lessons, PAD, size)
-    assert all(len(batch.pixels) <= size for batch in batches)
-    numbers = [int(one.flatten()[0]) for batch in batches for one in batch.pixels]
+    batches = Collator(tokenizer=TOKENIZER, config=CONFIG, micro_batch=size).batches(samples)
+    assert all(len(batch.pixels) <= (size or len(shapes)) for batch in batches)
+    numbers = [int(pixels.flatten()[0]) for batch in batches for pixels in batch.pixels]
     assert sorted(numbers) == list(range(len(shapes)))
     for batch in batches:
-        assert {tuple(one.shape) for one in batch.pixels} == {
+        assert {tuple(pixels.shape) for pixels in batch.pixels} == {
             shapes[int(batch.pixels.flatten()[0])]
         }
+    if size is None:
+        assert len(batches) == len(set(shapes))
 
 
-def random_lessons(seed: int, counts: tuple[int, ...]) -> list[Sample]:
+def test_no_samples_are_no_batches():
+    assert Collator(tokenizer=TOKENIZER, config=CONFIG).batches([]) == []
+
+
+def random_samples(seed: int, counts: tuple[int, ...]) -> list[Sample]:
     rng = Random(seed)
     generator = torch.Generator().manual_seed(seed)
+
+    def random_text() -> TextTarget:
+        words = [rng.randrange(3, 40) for _ in range(rng.randrange(2, 9))]
+        return TextTarget([BOS, *words, EOS], rng.randrange(1, 3))
+
     return [
         Sample(
             torch.randn(3, 16, 16, generator=generator, dtype=torch.float64),
-            [
-                Line([BOS, *(rng.randrange(3, 40) for _ in range(rng.randrange(2, 9))), EOS],
-                     rng.randrange(1, 3))
-                for _ in range(count)
-            ],
+            [random_text() for _ in range(count)],
         )
         for count in counts
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("style", ["huggingface", "microsoft"])
 @pytest.mark.parametrize("counts", [(5, 5), (1, 4, 2), (3,)])
-def test_texts_that_share_a_reading_give_the_gradients_of_texts_that_do_not(counts, style):
+def test_texts_that_share_an_encoding_give_the_gradients_of_texts_that_do_not(counts, style):
     model = tiny_model()
     bite(model, 1)
-    lessons = random_lessons(0, counts)
-    alone = [Sample(one.pixels, [line]) for one in lessons for line in one.lines]
+    samples = random_samples(0, counts)
+    single = [Sample(sample.pixels, [text]) for sample in samples for text in sample.texts]
     losses, gradients = [], []
-    for some in (lessons, alone):
-        batch = collate(some, PAD)
+    for group in (samples, single):
+        batch = collate(group, PAD)
         model.zero_grad()
         loss = batch_loss(model, batch, label_smoothing=0.1, style=style) / batch.n_predicted
         loss.backward()
@@ -154,9 +231,9 @@ def test_texts_that_share_a_reading_give_the_gradients_of_texts_that_do_not(coun
 
 def test_padding_changes_no_logits():
     model = tiny_model()
-    lessons = random_lessons(3, (1, 1, 1, 1))
-    batch = collate(lessons, PAD)
+    samples = random_samples(3, (1, 1, 1, 1))
+    batch = collate(samples, PAD)
     together = model(batch.pixels, batch.tokens)
-    for row, one in enumerate(lessons):
-        alone = model(one.pixels[None], torch.tensor([one.lines[0].tokens]))
+    for row, sample in enumerate(samples):
+        alone = model(sample.pixels[None], torch.tensor([sample.texts[0].tokens]))
         torch.testing.assert_close(together[[row], : alone.shape[1]], alone, atol=1e-10, rtol=0)

@@ -1,4 +1,4 @@
-"""A folder of one's own pictures: texts beside them, or listed in metadata.jsonl."""
+"""A folder of images: texts beside them, or in metadata.jsonl."""
 
 import json
 
@@ -11,52 +11,52 @@ from git_model.data.folder import FolderData
 from git_model.utils.errors import GITError
 
 
-def opened(path, **options):
+def open_folder(path, **options):
     return FolderData(path=str(path), **options).open()
 
 
 def refusal(path):
     with pytest.raises(GITError) as error:
-        opened(path)
+        open_folder(path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def beside(folder, name, text, colour="red"):
+def captioned(folder, name, text, colour="red"):
     path = photo(folder / name, colour)
     path.with_suffix(".txt").write_bytes(text.encode())
 
 
-def listing(folder, *lines):
+def metadata(folder, *lines):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metadata.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
-# Texts beside the pictures
+# Texts beside the images
 
 
-def test_each_line_beside_a_picture_is_a_caption_of_it(tmp_path):
-    beside(tmp_path, "b.png", "a blue picture\n\n  it is blue \r\n", "blue")
-    beside(tmp_path, "deep/er/a.JPG", "grün")
-    (tmp_path / "README.txt").write_text("what this is")
+def test_every_line_beside_an_image_is_a_caption_of_it(tmp_path):
+    captioned(tmp_path, "b.png", "a blue picture\n\n  it is blue \r\n", "blue")
+    captioned(tmp_path, "deep/er/a.JPG", "grün")
+    (tmp_path / "README.txt").write_text("about this folder")
     (tmp_path / "notes.md").touch()
     (tmp_path / "._b.png").touch()  # as macOS leaves them on other disks
-    source = opened(tmp_path)
+    source = open_folder(tmp_path)
     assert [source[i].key for i in range(len(source))] == ["b.png", "deep/er/a.JPG"]
     assert source[0].annotations == (Annotation(("a blue picture", "it is blue")),)
     assert source[1].annotations == (Annotation(("grün",)),)
     assert [colour_of(source[i].media) for i in (0, 1)] == [(0, 0, 1), (1, 0, 0)]
 
 
-def test_a_picture_without_its_text_is_refused(tmp_path):
-    beside(tmp_path, "a.png", "a")
+def test_an_image_without_its_text_is_refused(tmp_path):
+    captioned(tmp_path, "a.png", "a")
     photo(tmp_path / "b.png")
     assert f"{tmp_path / 'b.txt'}: No such file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_a_text_without_words_is_refused(tmp_path, text):
-    beside(tmp_path, "a.png", text)
+    captioned(tmp_path, "a.png", text)
     assert "a.txt: there is no text in it" in refusal(tmp_path)
 
 
@@ -66,9 +66,9 @@ def test_a_text_that_is_not_utf8_is_refused(tmp_path):
     assert "a.txt: line 2: not UTF-8" in refusal(tmp_path)
 
 
-def test_a_folder_that_is_empty_or_not_there_is_refused(tmp_path):
-    assert "there are no pictures in it" in refusal(tmp_path)
-    assert "none: no folder is there" in refusal(tmp_path / "none")
+def test_an_empty_or_missing_folder_is_refused(tmp_path):
+    assert "there are no images in it" in refusal(tmp_path)
+    assert "none: no such folder" in refusal(tmp_path / "none")
 
 
 def test_videos_and_animations_are_clips_if_the_model_takes_frames(tmp_path):
@@ -77,30 +77,30 @@ def test_videos_and_animations_are_clips_if_the_model_takes_frames(tmp_path):
     (tmp_path / "a.txt").write_text("it grows brighter")
     (tmp_path / "film.mp4").write_bytes(b"no film")
     (tmp_path / "film.txt").write_text("a film")
-    clips = opened(tmp_path, frames=3, sampling="ends")
-    assert [view.convert("RGB").getpixel((0, 0))[0] for view in clips[0].media] == [0, 80, 200]
+    clips = open_folder(tmp_path, frames=3, sampling="ends")
+    assert [frame.convert("RGB").getpixel((0, 0))[0] for frame in clips[0].media] == [0, 80, 200]
     assert len(clips) == 2
     with pytest.raises(GITError, match=r"film\.mp4: neither a picture nor a whole video"):
         clips[1]
-    pictures = opened(tmp_path)
-    assert len(pictures) == 1
-    assert pictures[0].media.size == (12, 8)
+    images = open_folder(tmp_path)
+    assert len(images) == 1
+    assert images[0].media.size == (12, 8)
 
 
 # Texts in metadata.jsonl
 
 
-def test_metadata_lists_pictures_their_texts_and_questions(tmp_path):
+def test_metadata_lists_images_their_texts_and_questions(tmp_path):
     for name in ("a.png", "b.png", "unlisted.png"):
         photo(tmp_path / name)
-    listing(
+    metadata(
         tmp_path,
         {"file_name": "b.png", "text": "a picture", "licence": "none"},
         {"file_name": "a.png", "question": "what?", "answer": "it", "question_id": 4},
         {"file_name": "b.png", "text": "red"},
         {"file_name": "a.png", "question": "how many?", "answers": ["1", "one"]},
     )
-    source = opened(tmp_path)
+    source = open_folder(tmp_path)
     assert [source[i].key for i in range(len(source))] == ["b.png", "a.png"]
     assert source[0].annotations == (Annotation(("a picture", "red")),)
     assert source[1].annotations == (
@@ -109,11 +109,11 @@ def test_metadata_lists_pictures_their_texts_and_questions(tmp_path):
     )
 
 
-def test_metadata_speaks_for_its_own_folder(tmp_path):
+def test_metadata_is_about_its_own_folder(tmp_path):
     for part in ("train", "more"):
         photo(tmp_path / part / "a.png")
-        listing(tmp_path / part, {"file_name": "a.png", "text": part})
-    source = opened(tmp_path)
+        metadata(tmp_path / part, {"file_name": "a.png", "text": part})
+    source = open_folder(tmp_path)
     assert [source[i].key for i in range(len(source))] == ["more/a.png", "train/a.png"]
     assert source[1].annotations == (Annotation(("train",)),)
 
@@ -125,7 +125,7 @@ def test_metadata_speaks_for_its_own_folder(tmp_path):
         ({"file_name": "a.png"}, "there is no text"),
         ({"file_name": "../a.png", "text": "a"}, "leaves its folder"),
         ({"file_name": "/a.png", "text": "a"}, "leaves its folder"),
-        ({"file_name": "none.png", "text": "a"}, "not one of its 1 pictures is there"),
+        ({"file_name": "none.png", "text": "a"}, "none of its 1 image files exists"),
         ({"file_name": 5, "text": "a"}, "file_name is 5, expected a text"),
         ({"file_name": "a.png", "text": " "}, "text is empty"),
         (["a.png", "a"], "expected an object"),
@@ -133,15 +133,15 @@ def test_metadata_speaks_for_its_own_folder(tmp_path):
 )
 def test_a_fault_in_metadata_is_one_line(tmp_path, line, message):
     photo(tmp_path / "a.png")
-    listing(tmp_path, line)
+    metadata(tmp_path, line)
     assert message in refusal(tmp_path)
 
 
 def test_a_fault_in_metadata_names_the_line(tmp_path):
     photo(tmp_path / "a.png")
-    listing(tmp_path, {"file_name": "a.png", "text": "a"}, {"file_name": "a.png"})
+    metadata(tmp_path, {"file_name": "a.png", "text": "a"}, {"file_name": "a.png"})
     assert "metadata.jsonl: line 2: there is no text" in refusal(tmp_path)
-    listing(tmp_path, {"file_name": "a.png", "text": "a"}, {"file_name": "..", "text": "a"})
+    metadata(tmp_path, {"file_name": "a.png", "text": "a"}, {"file_name": "..", "text": "a"})
     assert "metadata.jsonl: line 2: the file name '..' leaves its folder" in refusal(tmp_path)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n{"file_name"')
     assert "metadata.jsonl: line 2: not valid JSON" in refusal(tmp_path)

@@ -1,4 +1,4 @@
-"""Strict looks into what others wrote: every fault is one line that says what and where."""
+"""Strict parsing of other people's files: every fault is one line with file, line and reason."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from photos import photo
 from git_model.data.example import Annotation
 from git_model.data.manifests import (
     DataError,
-    Entry,
-    Files,
-    each,
-    inside,
-    merged,
-    parse,
-    read_lines,
+    FileEntry,
+    FileSource,
     annotation_of,
+    merge_captions,
+    parse,
+    parse_each,
+    path_within,
+    read_lines,
 )
 
 RECORDS = [
@@ -31,9 +31,9 @@ RECORDS = [
 ]
 
 
-@pytest.mark.parametrize(("record", "target"), RECORDS)
-def test_a_record_is_captions_or_a_question(record, target):
-    assert annotation_of(record) == target
+@pytest.mark.parametrize(("record", "annotation"), RECORDS)
+def test_a_record_is_captions_or_a_question(record, annotation):
+    assert annotation_of(record) == annotation
 
 
 @pytest.mark.parametrize(
@@ -56,37 +56,37 @@ def test_a_record_is_captions_or_a_question(record, target):
         (None, "expected an object"),
     ],
 )
-def test_a_record_that_is_none_is_refused(record, message):
+def test_an_invalid_record_is_refused(record, message):
     with pytest.raises(DataError) as error:
         annotation_of(record)
     assert message in str(error.value)
 
 
 plain = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
-values = st.recursive(plain, lambda some: st.lists(some, max_size=2), max_leaves=3)
+values = st.recursive(plain, lambda items: st.lists(items, max_size=2), max_leaves=3)
 names = st.sampled_from(["text", "caption", "question", "answer", "answers", "question_id", "x"])
 
 
 @given(st.dictionaries(names, values) | values)
-def test_any_record_becomes_a_target_or_one_line(record):
+def test_any_record_becomes_an_annotation_or_one_line(record):
     try:
-        target = annotation_of(record)
+        annotation = annotation_of(record)
     except DataError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert all(isinstance(answer, str) for answer in target.texts)
+        assert all(isinstance(text, str) for text in annotation.texts)
 
 
-def test_captions_of_a_picture_are_one_target_and_stand_first():
+def test_all_captions_of_an_image_are_one_annotation_and_come_first():
     question = Annotation(("b",), "what?")
-    found = merged([question, Annotation(("a",)), question, Annotation(("c", "d"))])
-    assert found == (Annotation(("a", "c", "d")), question, question)
-    assert merged([]) == ()
+    annotations = [question, Annotation(("a",)), question, Annotation(("c", "d"))]
+    assert merge_captions(annotations) == (Annotation(("a", "c", "d")), question, question)
+    assert merge_captions([]) == ()
 
 
-def test_a_fault_is_told_with_its_number():
+def test_a_fault_has_the_number_of_its_record():
     with pytest.raises(DataError, match=r"^x\.jsonl: line 2: there is no text"):
-        list(each([{"text": "a"}, {}], annotation_of, "x.jsonl: line"))
+        list(parse_each([{"text": "a"}, {}], annotation_of, "x.jsonl: line"))
 
 
 def test_lines_end_as_on_any_system_and_may_begin_with_a_mark(tmp_path):
@@ -105,7 +105,7 @@ def test_a_line_that_is_not_utf8_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nope"])
-def test_what_is_not_json_is_refused(text):
+def test_invalid_json_is_refused(text):
     with pytest.raises(DataError, match="not valid JSON"):
         parse(text)
 
@@ -116,29 +116,29 @@ def test_what_is_not_json_is_refused(text):
 )
 def test_a_name_that_leaves_its_folder_is_refused(name):
     with pytest.raises(DataError, match="leaves its folder"):
-        inside(Path("images"), name)
+        path_within(Path("images"), name)
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "a/b/x.jpg", "./x.jpg", "a..b.jpg", "..x/y.jpg"])
 def test_a_name_within_its_folder_is_kept(name):
-    assert inside(Path("images"), name) == Path("images") / name
+    assert path_within(Path("images"), name) == Path("images") / name
 
 
-def test_files_are_opened_when_their_turn_comes(tmp_path):
-    there = photo(tmp_path / "a.png")
-    gone = tmp_path / "b.png"
-    target = (Annotation(("a cat",)),)
-    files = Files([Entry("b", gone, target), Entry("a", there, target)], "manifest.json")
+def test_a_file_is_opened_when_its_example_is_asked_for(tmp_path):
+    path, missing = photo(tmp_path / "a.png"), tmp_path / "b.png"
+    notes = (Annotation(("a cat",)),)
+    entries = [FileEntry("b", missing, notes), FileEntry("a", path, notes)]
+    files = FileSource(entries, "manifest.json")
     assert len(files) == 2
-    assert (files[1].key, files[1].media.size, files[1].annotations) == ("a", (12, 8), target)
+    assert (files[1].key, files[1].media.size, files[1].annotations) == ("a", (12, 8), notes)
     with pytest.raises(ValueError, match=r"b\.png: No such file"):
         files[0]
 
 
-def test_no_pictures_and_none_of_them_there_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"^manifest\.json: there are no pictures in it"):
-        Files([], "manifest.json")
-    entries = [Entry(str(n), tmp_path / f"{n}.png", ()) for n in range(3)]
-    entries[0] = Entry("0", tmp_path / ("x" * 999), ())  # longer than any file system's names
-    with pytest.raises(DataError, match=r"not one of its 3 pictures is there, the first is .*xxx"):
-        Files(entries, "manifest.json")
+def test_no_entries_and_no_existing_files_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"^manifest\.json: there are no images in it"):
+        FileSource([], "manifest.json")
+    entries = [FileEntry(str(n), tmp_path / f"{n}.png", ()) for n in range(3)]
+    entries[0] = FileEntry("0", tmp_path / ("x" * 999), ())  # longer than any file system's names
+    with pytest.raises(DataError, match=r"none of its 3 image files exists, the first is .*xxx"):
+        FileSource(entries, "manifest.json")

@@ -1,4 +1,4 @@
-"""The order of examples: each once an epoch, the same on any number of processes."""
+"""The order of examples: all of them once an epoch, the same on any number of processes."""
 
 from collections import Counter
 from itertools import chain
@@ -6,7 +6,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.data.sampler import epoch_order, visits
+from git_model.data.sampler import epoch_indices, epoch_order
 
 
 @given(n=st.integers(1, 50), seed=st.integers(0, 2**40), epoch=st.integers(0, 9))
@@ -23,22 +23,22 @@ def test_the_order_is_of_this_seed_and_this_epoch_and_stays_so_for_ever():
 
 @given(
     n=st.integers(1, 40),
-    share=st.integers(1, 40),
+    batch_size=st.integers(1, 40),
     n_ranks=st.integers(1, 6),
-    first=st.integers(1, 30),
+    step=st.integers(1, 30),
 )
-def test_a_step_is_the_same_examples_for_any_number_of_processes(n, share, n_ranks, first):
-    size = min(n, share)
-    whole = visits(first, n, size, seed=3)
-    parts = [visits(first, n, size, 3, rank, n_ranks) for rank in range(n_ranks)]
+def test_a_step_is_the_same_examples_for_any_number_of_processes(n, batch_size, n_ranks, step):
+    size = min(n, batch_size)
+    whole = epoch_indices(step, n, size, seed=3)
+    parts = [epoch_indices(step, n, size, 3, rank, n_ranks) for rank in range(n_ranks)]
     assert sorted(chain(*parts)) == sorted(whole)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-@given(n=st.integers(1, 40), share=st.integers(1, 40), epochs=st.integers(1, 4))
-def test_every_example_comes_once_in_each_epoch(n, share, epochs):
-    size = min(n, share)
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 40), epochs=st.integers(1, 4))
+def test_every_example_comes_once_in_each_epoch(n, batch_size, epochs):
+    size = min(n, batch_size)
     steps = -(-n * epochs // size)
-    seen = [visit for step in range(1, steps + 1) for visit in visits(step, n, size, seed=0)]
-    counts = Counter(seen[: n * epochs])
+    indices = [at for step in range(1, steps + 1) for at in epoch_indices(step, n, size, seed=0)]
+    counts = Counter(indices[: n * epochs])
     assert counts == {(epoch, index): 1 for epoch in range(epochs) for index in range(n)}

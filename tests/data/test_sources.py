@@ -1,4 +1,4 @@
-"""A recipe names a data set by its kind, or several of them."""
+"""A recipe names a data set by its kind, or a mixture of several."""
 
 import tomllib
 
@@ -52,7 +52,7 @@ def test_several_data_sets_stand_in_one_recipe():
         ({"kind": "folder", "path": "a", "sampling": "x"}, "sampling is 'x', expected one of"),
         (
             {"kind": "folder", "path": "a", "frames": -1},
-            "frames is -1, expected 0 (pictures only) or more",
+            "frames is -1, expected 0 (images only) or more",
         ),
         ({"kind": "coco", "images": "a"}, "annotations is missing"),
         ({"kind": "mixed"}, "parts is missing"),
@@ -79,11 +79,11 @@ def test_a_wrong_table_is_one_line(table, message):
     assert str(error.value).startswith("recipe.toml: data: ")
 
 
-def test_nothing_is_opened_before_it_is_asked_for():
+def test_reading_a_table_opens_no_files():
     read_data({"kind": "folder", "path": "/nowhere"}, "recipe.toml")
 
 
-def test_mixed_data_sets_are_read_through(tmp_path):
+def test_mixed_data_sets_follow_each_other(tmp_path):
     for part in ("a", "b"):
         photo(tmp_path / part / "x.png").with_suffix(".txt").write_text(part)
     parts = tuple(FolderData(path=str(tmp_path / part)) for part in ("a", "b"))
@@ -95,8 +95,8 @@ def test_mixed_data_sets_are_read_through(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=5))
-def test_every_example_comes_as_often_as_told(sizes):
-    sources = [{i: (which, i) for i in range(n)} for which, (n, _) in enumerate(sizes)]
+def test_every_example_comes_as_often_as_its_part_repeats(sizes):
+    sources = [{i: (part, i) for i in range(n)} for part, (n, _) in enumerate(sizes)]
     repeats = [times for _, times in sizes]
     mixed = Mixed(sources, repeats)
     expected = [

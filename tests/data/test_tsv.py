@@ -1,4 +1,4 @@
-"""The original's pairs of files, with their indexes and without."""
+"""The original's pairs of files, with an index and without."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ CAPTIONS = [
     ["2", json.dumps([{"question": "what colour?", "answer": "blue", "question_id": 7}])],
     ["3", json.dumps([{"question": "what is it?", "question_id": 8}])],
 ]
-TARGETS = [
+ANNOTATIONS = [
     (Annotation(("red", "it is red")),),
     (Annotation(("blue",), "what colour?", "7"),),
     (Annotation((), "what is it?", "8"),),
@@ -57,20 +57,20 @@ def offsets(path):
 def index(path, kind):
     """A .lineidx beside a file, or the original's binary one."""
     if kind == "text":
-        path.with_suffix(".lineidx").write_text("".join(f"{at}\n" for at in offsets(path)))
+        path.with_suffix(".lineidx").write_text("".join(f"{start}\n" for start in offsets(path)))
     elif kind == "binary":
         np.array(offsets(path), "<i8").tofile(path.with_suffix(".lineidx.8b"))
 
 
 @pytest.mark.parametrize("kind", ["none", "text", "binary"])
-def test_pictures_and_texts_meet_row_by_row(pair, tmp_path, kind):
-    made = pair()
+def test_images_and_texts_are_matched_row_by_row(pair, tmp_path, kind):
+    data = pair()
     index(tmp_path / "train.image.tsv", kind)
-    source = made.open()
+    source = data.open()
     assert len(source) == 3
     for row in (2, 0, 1):
         assert source[row].key == str(row + 1)
-        assert source[row].annotations == TARGETS[row]
+        assert source[row].annotations == ANNOTATIONS[row]
     assert [colour_of(source[row].media) for row in (0, 1, 2)] == [(1, 0, 0), (0, 0, 1), (0, 1, 0)]
 
 
@@ -83,15 +83,15 @@ def test_an_index_made_by_reading_is_the_originals(pair, tmp_path, end):
 
 
 def test_the_last_line_may_lack_its_end(pair, tmp_path):
-    made = pair()
+    data = pair()
     path = tmp_path / "train.image.tsv"
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
-    assert colour_of(made.open()[2].media) == (0, 1, 0)
+    assert colour_of(data.open()[2].media) == (0, 1, 0)
 
 
 def test_a_source_can_be_sent_to_another_process(pair):
     source = pickle.loads(pickle.dumps(pair().open()))
-    assert source[1].annotations == TARGETS[1]
+    assert source[1].annotations == ANNOTATIONS[1]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_source_can_be_sent_to_another_process(pair):
         ([], [], "has 0 rows and .* has 0: expected as many, at least one"),
         (IMAGES[::-1], CAPTIONS, "row 1 begins b'3', expected the key '1'"),
         ([["1"], *IMAGES[1:]], CAPTIONS, "row 1 begins b'1', expected the key '1'"),
-        ([["1", "no base64"], *IMAGES[1:]], CAPTIONS, "row 1: the picture is no base64"),
+        ([["1", "no base64"], *IMAGES[1:]], CAPTIONS, "row 1: the image is no base64"),
         (IMAGES, [["1"], *CAPTIONS[1:]], "row 1: 1 columns, expected two"),
         (IMAGES, [["1", "[]", "x"], *CAPTIONS[1:]], "row 1: 3 columns, expected two"),
         (IMAGES, [["1", "{}"], *CAPTIONS[1:]], "row 1: '{}', expected a JSON list"),
@@ -110,21 +110,21 @@ def test_a_source_can_be_sent_to_another_process(pair):
         (IMAGES, [*CAPTIONS[:2], ["3", "[{}]"]], "row 3: text 1: there is no text"),
     ],
 )
-def test_a_fault_found_when_opening_is_one_line(pair, images, texts, message):
+def test_a_fault_on_opening_is_one_line(pair, images, texts, message):
     with pytest.raises(GITError, match=message) as error:
         pair(images, texts).open()
     assert "\n" not in str(error.value)
 
 
 def test_rows_that_are_not_utf8_are_refused(pair, tmp_path):
-    made = pair()
+    data = pair()
     path = tmp_path / "train.caption.tsv"
     path.write_bytes(path.read_bytes().replace(b"it is red", b"it is \xff"))
     with pytest.raises(GITError, match=r"caption\.tsv: row 1|line 1: not UTF-8"):
-        made.open()
+        data.open()
 
 
-def test_a_fault_in_one_picture_is_found_when_it_is_opened(pair):
+def test_a_fault_in_one_image_is_an_error_when_it_is_opened(pair):
     bad = base64.b64encode(b"no picture").decode()
     source = pair([IMAGES[0], ["2", bad], ["4", IMAGES[2][1]]]).open()
     with pytest.raises(GITError, match=r"image\.tsv: row 2, 2: not a picture"):
@@ -145,19 +145,30 @@ def test_a_fault_in_one_picture_is_found_when_it_is_opened(pair):
     ],
 )
 def test_an_index_of_another_file_is_refused(pair, tmp_path, text, message):
-    made = pair()
+    data = pair()
     (tmp_path / "train.image.lineidx").write_text(text)
     with pytest.raises(GITError, match=message):
-        made.open()
+        data.open()
 
 
-def test_an_index_that_is_out_of_date_is_found_out_at_the_row(pair, tmp_path):
-    made = pair()
+def test_a_binary_index_of_another_file_is_refused_and_named(pair, tmp_path):
+    data = pair()
+    path = tmp_path / "train.image.lineidx.8b"
+    np.array([0, 5, 999_999], "<i8").tofile(path)
+    with pytest.raises(GITError, match=r"\.lineidx\.8b is not of .*image\.tsv, expected rising"):
+        data.open()
+    path.write_bytes(bytes(12))
+    with pytest.raises(GITError, match=r"\.lineidx\.8b is cut short"):
+        data.open()
+
+
+def test_an_index_that_is_out_of_date_is_an_error_at_the_row(pair, tmp_path):
+    data = pair()
     path = tmp_path / "train.image.tsv"
-    moved = [*offsets(path)[:2], offsets(path)[2] + 1]
-    path.with_suffix(".lineidx").write_text("".join(f"{at}\n" for at in moved))
-    source = made.open()
-    with pytest.raises(GITError, match="row 2: the picture is no base64"):
+    starts = [*offsets(path)[:2], offsets(path)[2] + 1]
+    path.with_suffix(".lineidx").write_text("".join(f"{start}\n" for start in starts))
+    source = data.open()
+    with pytest.raises(GITError, match="row 2: the image is no base64"):
         source[1]
     with pytest.raises(GITError, match=r"row 3 begins b'', expected the key '3'"):
         source[2]
@@ -165,11 +176,11 @@ def test_an_index_that_is_out_of_date_is_found_out_at_the_row(pair, tmp_path):
 
 @pytest.mark.parametrize("name", ["image", "caption"])
 def test_a_missing_file_is_named(pair, tmp_path, name):
-    made = pair()
-    source = made.open()
+    data = pair()
+    source = data.open()
     (tmp_path / f"train.{name}.tsv").unlink()
     with pytest.raises(GITError, match=rf"train\.{name}\.tsv: No such file"):
-        made.open()
+        data.open()
     if name == "image":
         with pytest.raises(GITError, match=r"train\.image\.tsv: No such file"):
             source[0]

@@ -1,10 +1,10 @@
-"""WebDataset's shards: every example once an epoch, whoever reads; each fault is one line."""
+"""WebDataset's shards: every example once an epoch for any readers; every fault is one line."""
 
 import io
 import json
 import sys
 import tarfile
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def shard(path, files):
 
 
 def letters(folder, *sizes):
-    """Shards of so many examples, whose captions are a, b, c, …"""
+    """Shards of these numbers of examples, whose captions are a, b, c, …"""
     folder.mkdir(exist_ok=True)
     words = iter(WORDS)
     for number, size in enumerate(sizes):
@@ -47,29 +47,29 @@ def letters(folder, *sizes):
 
 
 def keys(stream, epoch=0, seed=0, reader=0, n_readers=1):
-    return [sealed().key for sealed in stream.stream(epoch, seed, reader, n_readers)]
+    return [opener().key for opener in stream.stream(epoch, seed, reader, n_readers)]
 
 
 # Examples
 
 
-def open_one(tmp_path, files):
+def open_only(tmp_path, files):
     shard(tmp_path / "a.tar", files)
-    [sealed] = WebDatasetData(shards=str(tmp_path / "a.tar")).open().stream(0, 0, 0, 1)
-    return sealed()
+    [open_example] = WebDatasetData(shards=str(tmp_path / "a.tar")).open().stream(0, 0, 0, 1)
+    return open_example()
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "JPG", "jpeg"])
-def test_an_example_is_a_picture_and_its_text(tmp_path, kind):
-    picture = photo_bytes("blue", {"jpg": "JPEG"}.get(kind.lower(), kind.replace("jpg", "jpeg")))
-    example = open_one(tmp_path, {f"x/1.{kind}": picture, "x/1.txt": "one\n\n twö ".encode()})
+def test_an_example_is_an_image_and_its_text(tmp_path, kind):
+    image = photo_bytes("blue", {"jpg": "JPEG"}.get(kind.lower(), kind.replace("jpg", "jpeg")))
+    example = open_only(tmp_path, {f"x/1.{kind}": image, "x/1.txt": "one\n\n twö ".encode()})
     assert example.key == "x/1"
     assert colour_of(example.media) == (0, 0, 1)
     assert example.annotations == (Annotation(("one", "twö")),)
 
 
 @pytest.mark.parametrize(
-    ("record", "targets"),
+    ("record", "annotations"),
     [
         ({"caption": "one", "url": "x"}, (Annotation(("one",)),)),
         ({"question": "what?", "answer": "it"}, (Annotation(("it",), "what?"),)),
@@ -79,20 +79,20 @@ def test_an_example_is_a_picture_and_its_text(tmp_path, kind):
         ),
     ],
 )
-def test_texts_may_stand_in_json(tmp_path, record, targets):
+def test_texts_may_stand_in_json(tmp_path, record, annotations):
     files = {"1.json": json.dumps(record).encode(), "1.jpg": photo_bytes()}
-    assert open_one(tmp_path, files).annotations == targets
+    assert open_only(tmp_path, files).annotations == annotations
 
 
-def test_txt_counts_before_json(tmp_path):
+def test_txt_takes_precedence_over_json(tmp_path):
     files = {"1.json": b'{"caption": "one"}', "1.txt": b"two", "1.jpg": photo_bytes()}
-    assert open_one(tmp_path, files).annotations == (Annotation(("two",)),)
+    assert open_only(tmp_path, files).annotations == (Annotation(("two",)),)
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"1.txt": b"a"}, "there is no picture, expected .jpg"),
+        ({"1.txt": b"a"}, "there is no image, expected .jpg"),
         ({"1.jpg": photo_bytes()}, "there is no text, expected .txt or .json"),
         ({"1.jpg": b"", "1.txt": b"a"}, "the file is empty"),
         ({"1.jpg": b"a cat", "1.txt": b"a"}, "not a picture"),
@@ -104,7 +104,7 @@ def test_txt_counts_before_json(tmp_path):
 )
 def test_a_fault_in_an_example_is_one_line(tmp_path, files, message):
     with pytest.raises(GITError) as error:
-        open_one(tmp_path, files)
+        open_only(tmp_path, files)
     assert str(error.value).startswith(f"{tmp_path / 'a.tar'}: 1: ")
     assert message in str(error.value)
 
@@ -115,12 +115,12 @@ def test_a_fault_in_an_example_is_one_line(tmp_path, files, message):
 @pytest.mark.parametrize("sizes", [(3, 1, 4, 1, 5), (9,), (2, 0, 3)])
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(n_readers=st.integers(1, 7), epoch=st.integers(0, 3), shuffle=st.sampled_from([0, 1, 2, 99]))
-def test_all_readers_together_see_each_example_once(tmp_path, sizes, n_readers, epoch, shuffle):
-    made = letters(tmp_path / "shards", *sizes)
-    stream = WebDatasetData(shards=made.shards, shuffle=shuffle).open()
+def test_all_readers_together_get_each_example_once(tmp_path, sizes, n_readers, epoch, shuffle):
+    shards = letters(tmp_path / "shards", *sizes).shards
+    stream = WebDatasetData(shards=shards, shuffle=shuffle).open()
     assert isinstance(stream, Stream)
-    seen = [key for r in range(n_readers) for key in keys(stream, epoch, 0, r, n_readers)]
-    assert sorted(seen) == WORDS[: sum(sizes)]
+    parts = [keys(stream, epoch, 0, reader, n_readers) for reader in range(n_readers)]
+    assert sorted(chain(*parts)) == WORDS[: sum(sizes)]
 
 
 def test_each_epoch_and_seed_has_an_order_of_its_own(tmp_path):
@@ -131,15 +131,15 @@ def test_each_epoch_and_seed_has_an_order_of_its_own(tmp_path):
 
 
 def test_without_shuffling_a_shard_is_read_in_its_order(tmp_path):
-    made = letters(tmp_path, 9)
-    assert keys(WebDatasetData(shards=made.shards, shuffle=0).open()) == WORDS[:9]
+    shards = letters(tmp_path, 9).shards
+    assert keys(WebDatasetData(shards=shards, shuffle=0).open()) == WORDS[:9]
 
 
-def test_shuffling_reaches_as_far_as_it_may(tmp_path):
-    made = letters(tmp_path, 9)
-    for reach in (1, 4, 9):
-        stream = WebDatasetData(shards=made.shards, shuffle=reach).open()
-        assert {keys(stream, seed=seed)[0] for seed in range(99)} == set(WORDS[:reach])
+def test_the_first_example_is_drawn_from_the_whole_shuffle_buffer(tmp_path):
+    shards = letters(tmp_path, 9).shards
+    for size in (1, 4, 9):
+        stream = WebDatasetData(shards=shards, shuffle=size).open()
+        assert {keys(stream, seed=seed)[0] for seed in range(99)} == set(WORDS[:size])
 
 
 # Shards
@@ -147,32 +147,32 @@ def test_shuffling_reaches_as_far_as_it_may(tmp_path):
 
 def test_shards_may_be_named_by_a_pattern(tmp_path):
     letters(tmp_path, 1, 1, 1)
-    for pattern, found in (("0{0,2}.tar", "ac"), ("*.tar", "abc"), ("01.tar", "b")):
+    for pattern, captions in (("0{0,2}.tar", "ac"), ("*.tar", "abc"), ("01.tar", "b")):
         stream = WebDatasetData(shards=str(tmp_path / pattern)).open()
-        assert sorted(keys(stream)) == list(found)
+        assert sorted(keys(stream)) == list(captions)
 
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("none.tar", "none.tar: there is no such shard"),
-        ("none-*.tar", "there are no shards of this name"),
-        ("{00..01}.tar", "01.tar: there is no such shard"),
+        ("none.tar", "none.tar: no such shard"),
+        ("none-*.tar", "no shard has such a name"),
+        ("{00..01}.tar", "01.tar: no such shard"),
         ("{00..01.tar", "01.tar: Unbalanced"),
-        ("", "there is no such shard"),
+        ("", "no such shard"),
     ],
 )
-def test_shards_that_are_not_there_are_refused(tmp_path, pattern, message):
+def test_missing_shards_are_refused(tmp_path, pattern, message):
     letters(tmp_path, 1)
     with pytest.raises(DataError, match=message):
         WebDatasetData(shards=str(tmp_path / pattern)).open()
 
 
 def test_without_webdataset_the_extra_is_named(tmp_path, monkeypatch):
-    made = letters(tmp_path, 1)
+    data = letters(tmp_path, 1)
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(DataError, match=r"pip install 'git-model\[webdataset\]'"):
-        made.open()
+        data.open()
 
 
 def test_a_negative_shuffle_is_refused():
@@ -180,15 +180,15 @@ def test_a_negative_shuffle_is_refused():
         WebDatasetData(shards="a.tar", shuffle=-1)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.6, 0.8])
-def test_a_damaged_shard_is_one_broken_example_and_the_others_go_on(tmp_path, part):
-    made = letters(tmp_path, 3, 3)
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.6, 0.8])
+def test_a_damaged_shard_is_one_broken_example_and_the_others_continue(tmp_path, share):
+    shards = letters(tmp_path, 3, 3)
     data = (tmp_path / "00.tar").read_bytes()
-    (tmp_path / "00.tar").write_bytes(data[: int(part * 1536 * 3)])
+    (tmp_path / "00.tar").write_bytes(data[: int(share * 1536 * 3)])
     good, bad = [], []
-    for sealed in made.open().stream(0, 0, 0, 1):
+    for open_example in shards.open().stream(0, 0, 0, 1):
         try:
-            good.append(sealed().key)
+            good.append(open_example().key)
         except GITError as error:
             bad.append(str(error))
     assert set("def") <= set(good) < set("abcdef")
@@ -201,80 +201,83 @@ def test_a_file_that_comes_twice_is_a_damaged_shard(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for _ in range(2):
             tar.addfile(tarfile.TarInfo("1.txt"))
-    [sealed] = WebDatasetData(shards=str(tmp_path / "a.tar")).open().stream(0, 0, 0, 1)
+    [open_example] = WebDatasetData(shards=str(tmp_path / "a.tar")).open().stream(0, 0, 0, 1)
     with pytest.raises(DataError, match=r"the shard is damaged: 1\.txt: duplicate file name"):
-        sealed()
+        open_example()
 
 
-# A feed of shards
+# A loader of shards
 
 
-def feed(made, **options):
+def step_loader(data, **options):
     options = {"batch_size": 4, "max_tokens": 24, **options}
-    return StepLoader(made.open(), TOKENIZER, tiny_config(), LoaderConfig(**options))
+    return StepLoader(data.open(), TOKENIZER, tiny_config(), LoaderConfig(**options))
 
 
-def learned(steps):
+def captions(steps):
     return [WORDS[row[1] - 4] for batches in steps for batch in batches for row in batch.tokens]
 
 
 @pytest.mark.parametrize(("n_ranks", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2)])
 def test_an_epoch_of_shards_is_learned_once_by_all_processes_together(tmp_path, n_ranks, workers):
-    made = letters(tmp_path, *[4] * 4)  # one for each reader
-    seen = []
+    data = letters(tmp_path, *[4] * 4)  # one for each reader
+    words = []
     for rank in range(n_ranks):
-        seen += learned(feed(made, workers=workers).steps(1, 4, rank, n_ranks))
-    assert sorted(seen) == WORDS[:16]
+        words += captions(step_loader(data, workers=workers).steps(1, 4, rank, n_ranks))
+    assert sorted(words) == WORDS[:16]
 
 
 @pytest.mark.parametrize("workers", [0, 2, 3])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine's cores
-def test_a_feed_of_shards_goes_on_at_any_step(tmp_path, workers):
-    made = letters(tmp_path, *[2] * 9)
-    whole = list(feed(made, workers=workers).steps(1, 12))
+def test_a_loader_of_shards_continues_at_any_step(tmp_path, workers):
+    data = letters(tmp_path, *[2] * 9)
+    whole = list(step_loader(data, workers=workers).steps(1, 12))
     for first in (2, 5, 9):
-        rest = list(feed(made, workers=workers).steps(first, 12))
-        assert learned(rest) == learned(whole[first - 1 :])
+        rest = list(step_loader(data, workers=workers).steps(first, 12))
+        assert captions(rest) == captions(whole[first - 1 :])
     assert torch.equal(rest[0][0].pixels, whole[8][0].pixels)
 
 
-def test_each_visit_draws_anew(tmp_path):
+def test_answers_are_drawn_anew_in_every_epoch(tmp_path):
     record = json.dumps({"question": "x", "answers": ["a", "b", "c"]}).encode()
     for shard_name in ("0.tar", "1.tar"):
         shard(tmp_path / shard_name, {"1.json": record, "1.png": photo_bytes()})
-    made = WebDatasetData(shards=str(tmp_path / "*.tar"))
-    drawn = [
-        [batch.tokens[0, 2].item() for [batch] in feed(made, batch_size=2).steps(1, 20, rank, 2)]
+    data = WebDatasetData(shards=str(tmp_path / "*.tar"))
+    answers = [
+        [
+            batch.tokens[0, 2].item()
+            for [batch] in step_loader(data, batch_size=2).steps(1, 20, rank, 2)
+        ]
         for rank in (0, 1)
     ]
-    assert set(drawn[0]) == set(drawn[1]) == {4, 5, 6}
-    assert drawn[0] != drawn[1]
+    assert set(answers[0]) == set(answers[1]) == {4, 5, 6}
+    assert answers[0] != answers[1]
 
 
-def test_one_helper_reads_shards_as_the_process_itself_would(tmp_path):
-    made = letters(tmp_path, 3, 3, 3)
-    alone, helped = (learned(feed(made, workers=n).steps(1, 6)) for n in (0, 1))
-    assert alone == helped
+def test_one_worker_reads_shards_as_the_process_itself_does(tmp_path):
+    data = letters(tmp_path, 3, 3, 3)
+    alone, with_worker = (captions(step_loader(data, workers=n).steps(1, 6)) for n in (0, 1))
+    assert alone == with_worker
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_examples_of_shards_are_left_out_and_named(tmp_path, workers):
-    made = letters(tmp_path, 3, 3)
+    data = letters(tmp_path, 3, 3)
     shard(tmp_path / "02.tar", {"x.jpg": b"no picture", "x.txt": b"x"})
-    made = WebDatasetData(shards=str(tmp_path / "{00..02}.tar"))
-    fed = feed(made, workers=workers, batch_size=7)
-    steps = list(fed.steps(1, 4))
-    assert set(learned(steps)) == set("abcdef")
-    assert [item.reason for item in fed.broken] == [
+    data = WebDatasetData(shards=str(tmp_path / "{00..02}.tar"))
+    loader = step_loader(data, workers=workers, batch_size=7)
+    steps = list(loader.steps(1, 4))
+    assert set(captions(steps)) == set("abcdef")
+    assert loader.broken.reasons == [
         f"{tmp_path / '02.tar'}: x: not a picture, expected JPEG, PNG or another format that "
         "Pillow reads"
     ]
     with pytest.raises(GITError, match="1 examples cannot be read, expected at most 0"):
-        list(feed(made, workers=workers, batch_size=7, broken_limit=0).steps(1, 4))
+        list(step_loader(data, workers=workers, batch_size=7, broken_limit=0).steps(1, 4))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_reader_without_examples_ends_it_in_one_line(tmp_path, workers):
-    made = letters(tmp_path, 1)
+    data = letters(tmp_path, 1)
     with pytest.raises(GITError, match=r"^reader \d of \d finds no example in its part .* stream"):
-        list(feed(made, workers=workers, batch_size=2).steps(1, 2, rank=1, n_ranks=2))
+        list(step_loader(data, workers=workers, batch_size=2).steps(1, 2, rank=1, n_ranks=2))

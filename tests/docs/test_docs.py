@@ -1,4 +1,4 @@
-"""Every snippet of the documentation runs, and prints what is shown below it."""
+"""Every snippet of the documentation runs, and prints the output that the page shows below it."""
 
 import contextlib
 import io
@@ -11,22 +11,22 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "docs" / "walkthrough").glob("*.md"))
-PAGES = [*CHAPTERS, ROOT / "docs" / "dialects.md"]
-EVERYTHING = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = [*CHAPTERS, ROOT / "docs" / "styles.md"]
+ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def snippets(text: str) -> Iterator[tuple[str, str]]:
-    """Each Python block of a page, and the output that is shown directly below it, if any."""
+    """Each Python block of a page, and the output that stands directly below it, if any."""
     blocks = list(FENCE.finditer(text))
     for block, after in zip(blocks, [*blocks[1:], None], strict=True):
         if block[1] == "python":
-            shown = (
+            has_output = (
                 after is not None
                 and after[1] == "text"
                 and text[block.end() : after.start()].isspace()
             )
-            yield block[2], after[2] if shown else ""
+            yield block[2], after[2] if has_output else ""
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
@@ -37,33 +37,33 @@ def test_a_page_runs_from_top_to_bottom_and_prints_what_it_shows(
     names: dict[str, object] = {"__name__": path.stem}
     with torch.enable_grad():  # a page may turn gradients off
         for number, (code, expected) in enumerate(snippets(path.read_text()), start=1):
-            place = f"{path.name}, snippet {number}"
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                exec(compile(code, place, "exec"), names)
-            assert printed.getvalue() == expected, place
+            where = f"{path.name}, snippet {number}"
+            stdout = io.StringIO()
+            with contextlib.redirect_stdout(stdout):
+                exec(compile(code, where, "exec"), names)
+            assert stdout.getvalue() == expected, where
 
 
 def test_every_chapter_has_a_snippet_with_output_and_a_figure() -> None:
     assert len(CHAPTERS) == 10
     for path in CHAPTERS:
         text = path.read_text()
-        assert any(shown for _, shown in snippets(text)), path.name
+        assert any(output for _, output in snippets(text)), path.name
         assert re.search(r"!\[[^]]{10,}\]\(\.\./figures/\w+\.png\)", text), path.name
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
-def test_a_link_leads_to_a_file_of_the_name_that_it_says(path: Path) -> None:
+@pytest.mark.parametrize("path", ALL_PAGES, ids=lambda path: path.stem)
+def test_a_link_leads_to_a_file_of_the_name_that_it_shows(path: Path) -> None:
     for label, target in re.findall(
         r"\[([^]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", path.read_text()
     ):
-        if target != "reference/index.md":  # which the site makes
+        if target != "reference/index.md":  # which the site generates
             assert (path.parent / target).exists(), target
         if label.endswith(".py"):
             assert f"/{target}".endswith(f"/{label}"), f"{label} is {target}"
 
 
-def test_a_snippet_that_prints_something_else_is_seen() -> None:
+def test_a_snippet_with_other_output_than_the_page_shows_is_noticed() -> None:
     page = "```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n"
     assert list(snippets(page)) == [("print(1 + 1)\n", "3\n")]
     apart = page.replace("\n\n", "\n\nand later\n\n")

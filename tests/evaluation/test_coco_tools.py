@@ -1,4 +1,4 @@
-"""The COCO tools in Java: what they find, and what is said where they cannot run."""
+"""The COCO tools in Java: their results, and the error where they cannot run."""
 
 import os
 import subprocess
@@ -11,14 +11,16 @@ import pytest
 from git_model.evaluation import coco_tools
 from git_model.evaluation.coco_tools import (
     ToolError,
-    lacking,
     meteor,
+    missing_requirement,
     prepare_spice,
     ptb_words,
     spice,
 )
 
-with_java = pytest.mark.skipif(lacking() is not None, reason=f"needs {lacking()}")
+with_java = pytest.mark.skipif(
+    missing_requirement() is not None, reason=f"needs {missing_requirement()}"
+)
 
 
 def fake_java(folder: Path, script: str) -> str:
@@ -34,11 +36,11 @@ def test_without_java_every_tool_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     for run in (lambda: ptb_words(["a"]), lambda: meteor([["a"]], [[["a"]]]), prepare_spice):
         with pytest.raises(ToolError, match="needs Java, which is not installed"):
             run()
-    assert not coco_tools.has_parser()
+    assert not coco_tools.has_spice_models()
     program = tmp_path / "java"
     program.write_text("#!/bin/sh\nexit 1")
     program.chmod(0o755)
-    assert "Java, which is not installed" in str(lacking())
+    assert "Java, which is not installed" in str(missing_requirement())
 
 
 def test_without_pycocoevalcap_the_extra_is_named(
@@ -51,7 +53,7 @@ def test_without_pycocoevalcap_the_extra_is_named(
 
 
 @with_java
-def test_the_treebanks_words_are_those_of_the_coco_tools() -> None:
+def test_ptb_words_are_those_of_the_coco_tools() -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     texts = ["A dog's (big) nose.", "", "rock'n'roll, y'all!", "naïve café, 1/2 of it", "--"]
@@ -89,7 +91,7 @@ def test_meteor_of_the_reference_itself_is_one() -> None:
 
 
 @with_java
-def test_spice_says_what_it_cannot_fetch_and_where_to_put_it(
+def test_spice_names_the_files_that_it_cannot_download_and_their_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pycocoevalcap.spice import get_stanford_models as module
@@ -99,7 +101,7 @@ def test_spice_says_what_it_cannot_fetch_and_where_to_put_it(
         raise URLError("no network")
 
     monkeypatch.setattr(module, "get_stanford_models", offline)
-    monkeypatch.setattr(coco_tools, "_parser_files", lambda: [tmp_path / "a.jar", tmp_path / "b"])
+    monkeypatch.setattr(coco_tools, "_model_files", lambda: [tmp_path / "a.jar", tmp_path / "b"])
     line = rf"nlp.stanford.edu \(no network\): put a.jar and b into {tmp_path}, or leave SPICE out"
     with pytest.raises(ToolError, match=line):
         spice([["a"]], [[["a"]]])
@@ -107,7 +109,7 @@ def test_spice_says_what_it_cannot_fetch_and_where_to_put_it(
 
 
 @with_java
-def test_spice_is_run_as_the_coco_tools_run_it_and_prints_on_stderr_only(tmp_path: Path) -> None:
+def test_spice_runs_as_in_the_coco_tools_and_prints_on_stderr_only(tmp_path: Path) -> None:
     """With a Java that writes the tool's result without its models."""
     result = '[{"image_id": 0, "scores": {"All": {"f": 0.25, "pr": 1.0, "re": 1.0}}}]'
     script = f"""echo parsing; while [ "$1" != -out ]; do shift; done; echo '{result}' > "$2" """
@@ -118,7 +120,8 @@ def test_spice_is_run_as_the_coco_tools_run_it_and_prints_on_stderr_only(tmp_pat
         "print('result', coco_tools.spice([['a']], [[['a']]]))"
     )
     path = fake_java(tmp_path, script)
-    environ = {**os.environ, "PATH": path}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ)  # noqa: PLW1510
-    assert run.stdout == "result 0.25\n", run.stderr
-    assert run.stderr == "parsing\n"
+    environment = {**os.environ, "PATH": path}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert result.stdout == "result 0.25\n", result.stderr
+    assert result.stderr == "parsing\n"

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.evaluation.files import read_predictions, read_references, write_predictions
-from git_model.evaluation.predictions import Prediction, with_answers
+from git_model.evaluation.predictions import (
+    Prediction,
+    read_predictions,
+    read_references,
+    with_answers,
+    write_predictions,
+)
 from git_model.utils.errors import GITError
 
 CAPTION = Prediction(key="42", text="a dog", logprob=-1.5, answers=("a dog", "the dog"))
@@ -35,20 +40,20 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
-def test_a_prediction_knows_its_task_and_its_name() -> None:
-    assert [one.task for one in (CAPTION, ANSWER, LABEL)] == ["captions", "questions", "labels"]
-    assert [one.name for one in (CAPTION, ANSWER, LABEL)] == ["42", "7", "a.png"]
+def test_task_and_name_of_a_prediction_follow_from_its_fields() -> None:
+    assert [item.task for item in (CAPTION, ANSWER, LABEL)] == ["captions", "questions", "labels"]
+    assert [item.name for item in (CAPTION, ANSWER, LABEL)] == ["42", "7", "a.png"]
     assert Prediction(key="", question_key="7", text="").task == "questions"  # as EvalAI has them
     assert Prediction(key="42", question="why?", text="").name == "42: why?"
 
 
 @given(st.lists(predictions, min_size=1, unique_by=lambda p: (p.key, p.question_key, p.question)))
-def test_what_is_written_is_read_again(
-    tmp_path_factory: pytest.TempPathFactory, given: list
+def test_written_predictions_read_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, items: list
 ) -> None:
-    path = tmp_path_factory.mktemp("lines") / "said.jsonl"
-    write_predictions(path, given, results=False)
-    assert read_predictions(path) == given
+    path = tmp_path_factory.mktemp("lines") / "predictions.jsonl"
+    write_predictions(path, items, results=False)
+    assert read_predictions(path) == items
 
 
 def test_captions_are_written_in_cocos_form_and_answers_in_evalais(tmp_path: Path) -> None:
@@ -56,7 +61,10 @@ def test_captions_are_written_in_cocos_form_and_answers_in_evalais(tmp_path: Pat
     write_predictions(path, [CAPTION, Prediction(key="x1", text="é")], results=True)
     coco = [{"image_id": 42, "caption": "a dog"}, {"image_id": "x1", "caption": "é"}]
     assert json.loads(path.read_text()) == coco
-    assert [(one.key, one.text) for one in read_predictions(path)] == [("42", "a dog"), ("x1", "é")]
+    assert [(item.key, item.text) for item in read_predictions(path)] == [
+        ("42", "a dog"),
+        ("x1", "é"),
+    ]
     write_predictions(path, [ANSWER], results=True)
     assert json.loads(path.read_text()) == [{"question_id": 7, "answer": "red"}]
     assert read_predictions(path) == [Prediction(key="", question_key="7", text="red")]
@@ -65,7 +73,7 @@ def test_captions_are_written_in_cocos_form_and_answers_in_evalais(tmp_path: Pat
 @pytest.mark.parametrize(
     "mixed", [[CAPTION, ANSWER], [LABEL], [Prediction(key="1", question="q", text="")]]
 )
-def test_what_has_no_results_form_is_refused(tmp_path: Path, mixed: list) -> None:
+def test_predictions_without_a_results_form_are_refused(tmp_path: Path, mixed: list) -> None:
     with pytest.raises(GITError, match=r"a .json file holds only captions, .* name a .jsonl file"):
         write_predictions(tmp_path / "results.json", mixed, results=True)
 
@@ -79,18 +87,17 @@ def test_references_are_read_from_coco_vqa_and_lines(tmp_path: Path) -> None:
             {"id": 7, "image_id": 1, "caption": "the dog"},
         ],
     }
-    found = read_references(write(tmp_path / "coco.json", coco))
-    assert found == {"1": ("a dog", "the dog"), "2": ("a cat",)}
+    references = read_references(write(tmp_path / "coco.json", coco))
+    assert references == {"1": ("a dog", "the dog"), "2": ("a cat",)}
     answers = [{"answer": "red", "answer_id": 1}, {"answer": "blue", "answer_id": 2}]
     vqa = {"annotations": [{"question_id": 10, "image_id": 1, "answers": answers}]}
     assert read_references(write(tmp_path / "vqa.json", vqa)) == {"10": ("red", "blue")}
     lines = '{"key": "1", "answers": ["a"]}\n{"key": "1", "question": "q", "answers": ["b"]}\n'
     expected = {"1": ("a",), "1: q": ("b",)}
     assert read_references(write(tmp_path / "lines.jsonl", lines)) == expected
-    # one line alone, and a list over several lines, as other programs write it
-    assert read_references(write(tmp_path / "one.jsonl", lines.split("\n", maxsplit=1)[0])) == {
-        "1": ("a",)
-    }
+    # a single line, and a list over several lines, as other programs write it
+    first_line = lines.split("\n", maxsplit=1)[0]
+    assert read_references(write(tmp_path / "first.jsonl", first_line)) == {"1": ("a",)}
     several = json.dumps([json.loads(line) for line in lines.splitlines()], indent=1)
     assert read_references(write(tmp_path / "list.json", several)) == expected
 

@@ -12,11 +12,12 @@ from test_captioner import WORDS, exact_captioner, picture
 from tiny import tiny_model
 
 from git_model import Captioner, DecodingOptions
-from git_model import captioner as speaker
+from git_model import captioner as captioner_module
 from git_model.config import PreprocessConfig
-from git_model.data.example import Annotation, Example
-from git_model.data.webdataset import Sealed
-from git_model.evaluation.run import BrokenSamples, predict, ranks, writes
+from git_model.data.example import Annotation, BrokenExamples, Example
+from git_model.data.webdataset import OpenExample
+from git_model.evaluation.run import label_predictor, predict, text_predictor
+from git_model.preprocessing.inputs import Frames
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import GITError
 
@@ -27,8 +28,8 @@ def question(text: str, key: str = "") -> Annotation:
     return Annotation(("word3",), text, key)
 
 
-class Listed:
-    """Examples in memory; those that are None are broken."""
+class ListSource:
+    """Examples in memory; None stands for one that cannot be read."""
 
     def __init__(self, examples: Sequence[Example | None]) -> None:
         self.examples = examples
@@ -37,37 +38,41 @@ class Listed:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        found = self.examples[index]
-        if found is None:
+        example = self.examples[index]
+        if example is None:
             raise GITError(f"{index}.png: broken")
-        return found
+        return example
 
 
-class Streamed(Listed):
-    """The same one after the other, without numbers."""
+class ListStream(ListSource):
+    """The same as a stream."""
 
-    def stream(self, epoch: int, seed: int, reader: int, n_readers: int) -> Iterator[Sealed]:
+    def stream(self, epoch: int, seed: int, reader: int, n_readers: int) -> Iterator[OpenExample]:
         for index in range(reader, len(self.examples), n_readers):
             yield lambda index=index: self[index]
 
 
 @pytest.fixture(scope="module")
-def git() -> Captioner:
-    """In float64, its pictures of different shapes: as in the microsoft style for questions."""
-    git = exact_captioner()
+def captioner() -> Captioner:
+    """In float64, for images of different shapes: as in the microsoft style for questions."""
+    return uncropped_captioner()
+
+
+def uncropped_captioner() -> Captioner:
+    captioner = exact_captioner()
     sizes = PreprocessConfig(short_side=16, long_side_max=32, crop=None)
-    git.model.config = dataclasses.replace(git.model.config, preprocess=sizes)
-    return git
+    captioner.model.config = dataclasses.replace(captioner.model.config, preprocess=sizes)
+    return captioner
 
 
 SIZES = [(16, 16), (32, 16), (16, 32), (16, 16)]
 
 
-def example(number: int, *targets: Annotation) -> Example:
-    return Example(f"{number}.png", picture(number, SIZES[number % 4]), targets)
+def example(number: int, *annotations: Annotation) -> Example:
+    return Example(f"{number}.png", picture(number, SIZES[number % 4]), annotations)
 
 
-ASKED = [
+EXAMPLES = [
     example(0, CAPTION),
     example(1, CAPTION, question("word4 word5", "a"), question("word6", "b")),
     example(2),
@@ -79,121 +84,124 @@ ASKED = [
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 7), st.permutations(range(6)), st.sampled_from([1, 3]), st.integers(1, 4))
-def test_what_is_said_does_not_depend_on_what_is_read_and_asked_together(
-    size: int, order: list[int], beams: int, rows: int
+def test_texts_do_not_depend_on_what_is_encoded_and_generated_together(
+    batch_size: int, order: list[int], num_beams: int, max_rows: int
 ) -> None:
-    git = exact_captioner()
-    sizes = PreprocessConfig(short_side=16, long_side_max=32, crop=None)
-    git.model.config = dataclasses.replace(git.model.config, preprocess=sizes)
-    options = DecodingOptions(num_beams=beams, max_new_tokens=6)
+    captioner = uncropped_captioner()
+    options = DecodingOptions(num_beams=num_beams, max_new_tokens=6)
+    examples = [EXAMPLES[index] for index in order]
     expected = []
-    for one in [ASKED[place] for place in order]:
-        for target in one.annotations:
-            view = git.see(one.media)
-            if target.question is None:
-                said = git.caption(view, options)
+    for example in examples:
+        for note in example.annotations:
+            scene = captioner.see(example.media)
+            if note.question is None:
+                text = captioner.caption(scene, options)
             else:
-                said = git.ask(view, target.question, options)
-            expected.append((one.key, target.key, target.question, said.text, said.logprob))
+                text = captioner.ask(scene, note.question, options)
+            expected.append(((example.key, note.key, note.question, text.text), text.logprob))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speaker, "ROWS", rows)
-        source = Listed([ASKED[place] for place in order])
-        found = predict(git, source, writes(git, options), batch_size=size)
-    for one, (key, question_key, asked, text, logprob) in zip(found, expected, strict=True):
-        assert (one.key, one.question_key, one.question, one.text) == (
-            key, question_key, asked, text,
-        )  # fmt: skip
-        assert one.logprob == pytest.approx(logprob, abs=1e-5)
+        patch.setattr(captioner_module, "MAX_ROWS", max_rows)
+        predictor = text_predictor(captioner, options)
+        items = predict(captioner, ListSource(examples), predictor, batch_size=batch_size)
+    for item, (fields, logprob) in zip(items, expected, strict=True):
+        assert (item.key, item.question_key, item.question, item.text) == fields
+        assert item.logprob == pytest.approx(logprob, abs=1e-5)
 
 
-def test_a_picture_is_read_once_for_all_that_is_asked(
-    git: Captioner, monkeypatch: pytest.MonkeyPatch
+def test_an_image_is_encoded_once_for_all_its_questions(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = []
-    monkeypatch.setattr(
-        git.model, "see", lambda x, see=git.model.see: read.append(len(x)) or see(x)
-    )
-    predict(git, Listed(ASKED), writes(git), batch_size=4)
-    assert sorted(read) == [1, 2, 3]  # by shape
-    read.clear()
-    predict(git, Listed(ASKED), writes(git), batch_size=2)
-    assert sorted(read) == [1, 1, 2, 2]
+    sizes = []
+    see = captioner.model.see
+    monkeypatch.setattr(captioner.model, "see", lambda x: sizes.append(len(x)) or see(x))
+    predict(captioner, ListSource(EXAMPLES), text_predictor(captioner), batch_size=4)
+    assert sorted(sizes) == [1, 2, 3]  # by shape
+    sizes.clear()
+    predict(captioner, ListSource(EXAMPLES), text_predictor(captioner), batch_size=2)
+    assert sorted(sizes) == [1, 1, 2, 2]
 
 
-def test_predictions_carry_the_answers(git: Captioner) -> None:
-    found = predict(git, Listed(ASKED[:2]), writes(git))
-    assert [one.answers for one in found] == [CAPTION.texts, CAPTION.texts, *[("word3",)] * 2]
-    assert [one.task for one in found] == ["captions", "captions", "questions", "questions"]
+def test_predictions_hold_the_answers(captioner: Captioner) -> None:
+    items = predict(captioner, ListSource(EXAMPLES[:2]), text_predictor(captioner))
+    assert [item.answers for item in items] == [CAPTION.texts, CAPTION.texts, *[("word3",)] * 2]
+    assert [item.task for item in items] == ["captions", "captions", "questions", "questions"]
 
 
-def test_labels_are_ranked_as_by_the_captioner(git: Captioner) -> None:
+def test_labels_are_ranked_as_by_the_captioner(captioner: Captioner) -> None:
     labels = [f"word{n}" for n in range(7)]
-    found = predict(git, Listed(ASKED), ranks(git, labels, "word9 {}"), batch_size=3)
-    assert [one.key for one in found] == [one.key for one in ASKED for _ in one.annotations]
-    for one in found:
-        view = next(other.media for other in ASKED if other.key == one.key)
-        best = git.classify(view, labels, template="word9 {}", question=one.question)
-        assert one.top == tuple(label.label for label in best[:5])
-        assert (one.text, one.task) == (best[0].label, "labels")
-        assert one.logprob == pytest.approx(best[0].logprob, abs=1e-5)
+    predictor = label_predictor(captioner, labels, "word9 {}")
+    items = predict(captioner, ListSource(EXAMPLES), predictor, batch_size=3)
+    keys = [example.key for example in EXAMPLES for _ in example.annotations]
+    assert [item.key for item in items] == keys
+    for item in items:
+        image = next(example.media for example in EXAMPLES if example.key == item.key)
+        best = captioner.classify(image, labels, template="word9 {}", question=item.question)
+        assert item.top == tuple(label.label for label in best[:5])
+        assert (item.text, item.task) == (best[0].label, "labels")
+        assert item.logprob == pytest.approx(best[0].logprob, abs=1e-5)
 
 
-def test_broken_examples_are_left_out_and_named_up_to_a_limit(git: Captioner) -> None:
+def test_broken_examples_are_left_out_and_listed_up_to_a_limit(captioner: Captioner) -> None:
     flat = Example("flat.png", Image.new("RGB", (1000, 1)), (CAPTION,))
-    silent = Example("silent.png", picture(0), (question("word1"), question(" ")))
-    source = Listed([None, ASKED[0], silent, flat, ASKED[5]])
-    broken = BrokenSamples(limit=3)
-    found = predict(git, source, writes(git), broken=broken)
-    assert [one.key for one in found] == ["0.png", "5.png"]
-    assert [str(error).partition(" ")[0] for error in broken.errors] == [
-        "0.png:", "silent.png:", "flat.png:",
+    empty = Example("empty.png", picture(0), (question("word1"), question(" ")))
+    source = ListSource([None, EXAMPLES[0], empty, flat, EXAMPLES[5]])
+    predictor, broken = text_predictor(captioner), BrokenExamples(limit=3)
+    items = predict(captioner, source, predictor, broken=broken)
+    assert [item.key for item in items] == ["0.png", "5.png"]
+    assert [reason.partition(" ")[0] for reason in broken.reasons] == [
+        "0.png:", "empty.png:", "flat.png:",
     ]  # fmt: skip
-    assert "the question ' ' is empty" in str(broken.errors[1])
-    assert "1000 x 1 pixels would be resized to" in str(broken.errors[2])
-    with pytest.raises(GITError, match=r"2 broken samples, expected at most 1; .* silent.png: the"):
-        predict(git, source, writes(git), broken=BrokenSamples(limit=1))
-    with pytest.raises(GITError, match=r"1 broken samples, expected at most 0; .* 0.png: broken"):
-        predict(git, source, writes(git))
+    assert "the question ' ' is empty" in broken.reasons[1]
+    assert "1000 x 1 pixels would be resized to" in broken.reasons[2]
+    with pytest.raises(GITError, match=r"2 examples cannot be read, .* 1; .* empty.png: the"):
+        predict(captioner, source, predictor, broken=BrokenExamples(limit=1))
+    with pytest.raises(GITError, match=r"1 examples cannot be read, .* 0; .* 0.png: broken"):
+        predict(captioner, source, predictor)
 
 
-@pytest.mark.parametrize("source", [Listed([]), Listed([None]), Streamed([])])
-def test_a_source_with_nothing_in_it_is_an_error(git: Captioner, source: Listed) -> None:
+@pytest.mark.parametrize("source", [ListSource([]), ListSource([None]), ListStream([])])
+def test_a_source_without_a_usable_example_is_an_error(
+    captioner: Captioner, source: ListSource
+) -> None:
     with pytest.raises(GITError, match="there is no example that can be used"):
-        predict(git, source, writes(git), broken=BrokenSamples(limit=1))
+        predict(captioner, source, text_predictor(captioner), broken=BrokenExamples(limit=1))
 
 
-def test_a_stream_is_read_as_well_and_a_limit_is_kept(git: Captioner) -> None:
-    listed, streamed = (
-        predict(git, kind(ASKED), writes(git), limit=2) for kind in (Listed, Streamed)
+def test_a_stream_gives_the_same_and_a_limit_holds(captioner: Captioner) -> None:
+    items, streamed = (
+        predict(captioner, kind(EXAMPLES), text_predictor(captioner), limit=2)
+        for kind in (ListSource, ListStream)
     )
-    assert listed == streamed
-    assert {one.key for one in listed} == {"0.png", "1.png"}
+    assert items == streamed
+    assert {item.key for item in items} == {"0.png", "1.png"}
 
 
-def test_a_model_in_training_is_in_training_again(git: Captioner) -> None:
-    modes = []
+def test_the_mode_of_the_model_is_restored(captioner: Captioner) -> None:
+    modes, model = [], captioner.model
     for training in (True, False):
-        git.model.train(training)
-        predict(git, Listed(ASKED[:1]), lambda *_: modes.append(git.model.training) or [[]])
-        assert git.model.training == training
+        model.train(training)
+        source = ListSource(EXAMPLES[:1])
+        predict(captioner, source, lambda *_: modes.append(model.training) or [[]])
+        assert model.training == training
     assert modes == [False, False]
 
 
-def test_clips_are_read_as_clips() -> None:
-    git = Captioner(tiny_model(frames=3).float(), Tokenizer.from_vocab(WORDS))
+def test_clips_are_encoded_as_clips() -> None:
+    captioner = Captioner(tiny_model(frames=3).float(), Tokenizer.from_vocab(WORDS))
     frames = [picture(n) for n in range(3)]
-    source = Listed([Example("a", frames, (CAPTION,)), Example("b", frames[:2], (CAPTION,))])
-    found = predict(git, source, writes(git))
-    assert [one.text for one in found] == [git.caption(view).text for view in (frames, frames[:2])]
+    source = ListSource([Example("a", frames, (CAPTION,)), Example("b", frames[:2], (CAPTION,))])
+    items = predict(captioner, source, text_predictor(captioner))
+    clips = Frames(frames), Frames(frames[:2])
+    assert [item.text for item in items] == [captioner.caption(clip).text for clip in clips]
 
 
-def test_nothing_is_kept_for_gradients(git: Captioner) -> None:
-    kept = []
+def test_no_graph_is_built_for_gradients(captioner: Captioner) -> None:
+    flags = []
 
-    def say(scene, examples):
-        kept.append(scene.layers[0].key.requires_grad)
+    def predictor(scene, examples):
+        flags.extend(part.layers[0].key.requires_grad for _, part in scene.parts)
         return [[] for _ in examples]
 
     with torch.enable_grad():
-        predict(git, Listed(ASKED[:1]), say)
-    assert kept == [False]
+        predict(captioner, ListSource(EXAMPLES[:1]), predictor)
+    assert flags == [False]

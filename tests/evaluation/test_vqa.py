@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.evaluation.vqa import LEAST, SPELLING, normalise, vqa_accuracy
+from git_model.evaluation.vqa import MIN_ANSWERS, SPELLING, normalise, vqa_accuracy
 
-# What the evaluation code of VQA v2 makes of answers; written down from a run of it.
+# Recorded from the evaluation code of VQA v2.
 NORMALISED = {
     "The dogs, two of them; they dont care.": "dogs 2 of them they don't care",
     "1,000": "1000",
@@ -16,7 +16,7 @@ NORMALISED = {
     "T-shirt, blue": "t shirt blue",  # the comma stands beside a space, the hyphen does not
     "U.S.A.": "usa",
     "$1,000.50 (approx.)": "$1000.50 approx",
-    "1,000-yard": "1000yard",  # with a number like this all marks vanish
+    "1,000-yard": "1000yard",  # with a number like this all marks are removed
     "red,white": "red white",
     "Yes.": "yes",
     "its a man": "its man",
@@ -30,7 +30,7 @@ NORMALISED = {
     "8:00": "8:00",
     "st. george's": "st george's",
     "yall'd've": "y'all'd've",
-    "somebody'd": "somebodyd",  # the one entry of its table that is the wrong way round
+    "somebody'd": "somebodyd",  # the only reversed entry of its table
     "100%": "100%",
     "1.": "1",
 }
@@ -41,8 +41,8 @@ def test_answers_are_normalised_as_by_the_challenge(answer: str, expected: str) 
     assert normalise(answer) == expected
 
 
-def test_the_table_of_contractions_is_as_long_as_the_originals() -> None:
-    # 120 there, of which 2 change nothing and 4 cannot be met, for they have capitals
+def test_the_table_of_contractions_has_the_length_of_the_originals() -> None:
+    # 120 there: 2 change nothing, and 4 never match, since they have capitals
     assert len(SPELLING) == 114
     assert SPELLING["couldnt've"] == SPELLING["couldn'tve"] == "couldn't've"
     assert "couldntve" not in SPELLING
@@ -62,10 +62,10 @@ def test_answers_are_normalised_only_where_people_differ() -> None:
     assert vqa_accuracy(" two\n", ["two"] * 10) == 1
 
 
-def test_with_fewer_answers_than_least_nothing_is_fully_right() -> None:
+def test_with_too_few_answers_no_answer_has_accuracy_one() -> None:
     assert vqa_accuracy("red", ["red"]) == 0
-    assert vqa_accuracy("red", ["red"] * (LEAST - 1)) < 1
-    assert vqa_accuracy("red", ["red"] * LEAST) == 1
+    assert vqa_accuracy("red", ["red"] * (MIN_ANSWERS - 1)) < 1
+    assert vqa_accuracy("red", ["red"] * MIN_ANSWERS) == 1
 
 
 @given(st.text(), st.lists(st.text(), min_size=1, max_size=10), st.randoms())
@@ -75,6 +75,6 @@ def test_accuracy_is_a_share_and_does_not_depend_on_the_order(answer: str, answe
     assert vqa_accuracy(answer, rng.sample(answers, len(answers))) == value
 
 
-@given(st.text(), st.integers(LEAST, 10))
-def test_what_all_people_say_is_right(answer: str, people: int) -> None:
+@given(st.text(), st.integers(MIN_ANSWERS, 10))
+def test_the_answer_of_all_people_has_accuracy_one(answer: str, people: int) -> None:
     assert vqa_accuracy(answer, [answer] * people) == 1

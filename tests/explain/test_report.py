@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else."""
+"""The report: one HTML file that needs no other."""
 
 import base64
 import dataclasses
@@ -22,7 +22,7 @@ IMAGES = Path(__file__).parents[2] / "examples" / "images"
 
 
 @pytest.fixture(scope="module")
-def found() -> Explanation:
+def explanation() -> Explanation:
     options = DecodingOptions(num_beams=3, max_new_tokens=6, min_new_tokens=4)
     return explain(exact_captioner(), picture(1), "word5 word6", options)
 
@@ -33,7 +33,7 @@ def clip() -> Explanation:
 
 
 class Page(HTMLParser):
-    """What a page is made of: tags with attributes, text, and tags that are still open."""
+    """A parsed page: tags with attributes, texts, and tags that are still open."""
 
     EMPTY = ("meta", "img", "br")
 
@@ -65,18 +65,18 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def page_of(found: Explanation, name: str = "photo.jpg", model: str = "demo") -> Page:
-    page = Page(report(found, name, model))
+def page_of(explanation: Explanation, name: str = "photo.jpg", model: str = "demo") -> Page:
+    page = Page(report(explanation, name, model))
     assert page.open == []  # every tag is closed, in order
     return page
 
 
-def numbers_of(page: Page, name: str) -> np.ndarray:
+def unpacked(page: Page, name: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(json.loads(page.data)[name]), dtype="<u2")
 
 
-def test_the_report_names_no_other_file_and_no_address(found: Explanation) -> None:
-    page, html = page_of(found), report(found, "photo.jpg", "demo")
+def test_the_report_names_no_other_file_and_no_url(explanation: Explanation) -> None:
+    page, html = page_of(explanation), report(explanation, "photo.jpg", "demo")
     for _, attributes in page.tags:
         assert not {"href", "srcset", "data-src", "action"} & attributes.keys()
         assert (attributes.get("src") or "data:").startswith("data:image/png;base64,") or (
@@ -85,19 +85,19 @@ def test_the_report_names_no_other_file_and_no_address(found: Explanation) -> No
     assert "http://" not in html
     assert "https://" not in html
     assert "url(" not in html
-    assert "default-src 'none'" in html  # a browser would refuse them, too
+    assert "default-src 'none'" in html  # and a browser would refuse them
 
 
-def test_every_part_is_there(found: Explanation) -> None:
-    page = page_of(found)
-    assert [text for text in page.texts if text == found.question]
-    assert len(page.of("button")) == len(found.words)
+def test_the_report_has_every_part(explanation: Explanation) -> None:
+    page = page_of(explanation)
+    assert [text for text in page.texts if text == explanation.question]
+    assert len(page.of("button")) == len(explanation.generated)
     kinds = [attributes.get("class") for attributes in page.of("svg")]
-    assert kinds == [None, "mask", "tree"]  # over the picture, the mask, the beams
+    assert kinds == [None, "mask", "tree"]  # over the image, the mask, the beams
     text = " ".join(page.texts)
-    for word in found.words:
-        assert word.text in text
-        assert f"{100 * word.probability:.1f}" in text
+    for token in explanation.generated:
+        assert token.text in text
+        assert f"{100 * token.probability:.1f}" in text
 
 
 def test_without_beams_there_is_no_tree_and_a_clip_has_a_table_of_frames(
@@ -106,42 +106,47 @@ def test_without_beams_there_is_no_tree_and_a_clip_has_a_table_of_frames(
     page = page_of(clip)
     assert "tree" not in [attributes.get("class") for attributes in page.of("svg")]
     assert "Frames" in page.texts
-    assert len(page.of("img")) == 6 + len(clip.words)
+    assert len(page.of("img")) == 6 + len(clip.generated)
     share = f"{100 * clip.frame_shares()[2, 0].item():.1f}\u00a0%"
     assert share in page.texts
 
 
-def test_the_numbers_are_those_of_the_explanation(found: Explanation) -> None:
-    page = page_of(found)
+def test_the_data_are_those_of_the_explanation(explanation: Explanation) -> None:
+    page = page_of(explanation)
     for name, expected in (
-        ("maps", found.image_attention[..., 1:]),
-        ("rollout", found.rollout),
-        ("text", found.text_attention),
-        ("classes", found.image_attention[..., 0].sum(-1)),
+        ("patch_attention", explanation.image_attention[..., 1:]),
+        ("rollout", explanation.rollout),
+        ("text_attention", explanation.text_attention),
+        ("class_attention", explanation.image_attention[..., 0].sum(-1)),
     ):
-        values = numbers_of(page, name) / 65535
+        values = unpacked(page, name) / 65535
         assert values == pytest.approx(expected.flatten().numpy(), abs=1e-5)
-    words = json.loads(page.data)["words"]
-    assert [word["text"] for word in words] == [word.text for word in found.words]
-    assert words[0]["others"] == [[one.text, one.probability] for one in found.words[0].runners_up]
+    tokens = json.loads(page.data)["generated"]
+    assert [token["text"] for token in tokens] == [token.text for token in explanation.generated]
+    alternatives = explanation.generated[0].alternatives
+    assert tokens[0]["alternatives"] == [[other.text, other.probability] for other in alternatives]
 
 
-def test_what_names_hold_is_text_not_markup(found: Explanation) -> None:
+def test_names_and_tokens_are_text_not_markup(explanation: Explanation) -> None:
     evil = "</script><script>alert(1)</script><b>&amp;"
-    words = [dataclasses.replace(word, text=evil) for word in found.words]
-    caption = dataclasses.replace(found.caption, text=evil)
+    generated = [dataclasses.replace(token, text=evil) for token in explanation.generated]
+    caption = dataclasses.replace(explanation.caption, text=evil)
     changed = dataclasses.replace(
-        found, words=words, caption=caption, question=evil, tokens=[evil] * len(found.tokens)
+        explanation,
+        generated=generated,
+        caption=caption,
+        question=evil,
+        input_tokens=[evil] * len(explanation.input_tokens),
     )
     page = page_of(changed, name=evil, model=evil)
     assert len(page.of("script")) == 2
     assert len([text for text in page.texts if text == evil]) > 3
-    assert json.loads(page.data)["words"][0]["text"] == evil
+    assert json.loads(page.data)["generated"][0]["text"] == evil
 
 
-def test_an_empty_caption_still_has_a_heading(found: Explanation) -> None:
-    caption = dataclasses.replace(found.caption, text="")
-    assert "(no words)" in page_of(dataclasses.replace(found, caption=caption)).texts
+def test_an_empty_caption_still_has_a_heading(explanation: Explanation) -> None:
+    caption = dataclasses.replace(explanation.caption, text="")
+    assert "(empty)" in page_of(dataclasses.replace(explanation, caption=caption)).texts
 
 
 def colours_of(css: str) -> list[dict[str, str]]:
@@ -153,11 +158,11 @@ def colours_of(css: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_letters_have_a_contrast_of_four_and_a_half(scheme: int) -> None:
     palette = colours_of((HERE / "report.css").read_text())[scheme]
-    for name in ("ink", "quiet", "chosen", "ended"):
+    for name in ("ink", "muted", "best", "finished"):
         lights = sorted(map(_light, (palette[name], palette["page"])))
         assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5, name
     lights = sorted(map(_light, (palette["image"], palette["page"])))
-    assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 3  # of what is pressed or in focus
+    assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 3  # of what is selected or in focus
 
 
 def _light(colour: str) -> float:
@@ -172,64 +177,64 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-def opened(browser: Any, folder: Path, found: Explanation, width: int) -> Any:
-    """The report in a browser; what went wrong there is in `tab.faults`."""
+def open_report(browser: Any, folder: Path, explanation: Explanation, width: int) -> Any:
+    """The report in a browser; its errors are in `tab.errors`."""
     path = folder / "report.html"
-    path.write_text(report(found, "photo.jpg", "demo"), encoding="utf-8")
+    path.write_text(report(explanation, "photo.jpg", "demo"), encoding="utf-8")
     tab = browser.new_page(viewport={"width": width, "height": 800})
-    tab.faults = []
-    tab.on("console", lambda one: tab.faults.append(one.text))
-    tab.on("pageerror", lambda one: tab.faults.append(str(one)))
+    tab.errors = []
+    tab.on("console", lambda message: tab.errors.append(message.text))
+    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
     tab.goto(path.as_uri())
-    tab.wait_for_selector("#words button[aria-pressed=true]")
+    tab.wait_for_selector("#tokens button[aria-pressed=true]")
     return tab
 
 
-LIGHT_OF = """() => {
-    const canvas = document.getElementById("raw"), [rows, columns] = data.grid;
-    const context = canvas.getContext("2d"), found = [];
+READ_BRIGHTNESS = """() => {
+    const canvas = document.getElementById("attention-map"), [rows, columns] = data.grid;
+    const context = canvas.getContext("2d"), values = [];
     for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++)
-        found.push(context.getImageData(
+        values.push(context.getImageData(
             (column + 0.5) * canvas.width / columns, (row + 0.5) * canvas.height / rows, 1, 1
         ).data[0]);
-    return found;
+    return values;
 }"""
 
 
-def test_a_browser_shows_the_map_of_the_word_and_head_that_were_chosen(
-    browser: Any, tmp_path: Path, found: Explanation
+def test_a_browser_shows_the_map_of_the_selected_token_and_head(
+    browser: Any, tmp_path: Path, explanation: Explanation
 ) -> None:
-    white = found.frames[0].point(lambda _: 255)
-    found = dataclasses.replace(found, frames=[white])
-    tab = opened(browser, tmp_path, found, 1280)
-    n = len(found.words) - 1
-    tab.click(f"#words button[data-word='{n}']")
-    assert f"{100 * found.words[n].probability:.1f}" in tab.inner_text("#heading")
+    white = explanation.frames[0].point(lambda _: 255)
+    explanation = dataclasses.replace(explanation, frames=[white])
+    tab = open_report(browser, tmp_path, explanation, 1280)
+    n = len(explanation.generated) - 1
+    tab.click(f"#tokens button[data-token='{n}']")
+    assert f"{100 * explanation.generated[n].probability:.1f}" in tab.inner_text("#heading")
     tab.click("#heads button[aria-label='layer 2, head 3']")
     for layer, head, label in ((1, 2, "layer 2, head 3"), (None, None, "all layers, all heads")):
         tab.click(f"#heads button[aria-label='{label}']")
-        weights = found.patches(layer, head)[n].flatten()
+        weights = explanation.patch_attention(layer, head)[n].flatten()
         expected = 255 * (0.12 + 0.88 * weights / weights.max())
-        assert tab.evaluate(LIGHT_OF) == pytest.approx(expected.tolist(), abs=2)
-        assert tab.inner_text("#raw-note").lower().startswith(f"attention: {label}")
-    assert tab.faults == []
+        assert tab.evaluate(READ_BRIGHTNESS) == pytest.approx(expected.tolist(), abs=2)
+        assert tab.inner_text("#attention-note").lower().startswith(f"attention: {label}")
+    assert tab.errors == []
     tab.close()
 
 
-def test_a_browser_goes_from_word_to_word_by_keyboard(
-    browser: Any, tmp_path: Path, found: Explanation
+def test_a_browser_moves_from_token_to_token_by_keyboard(
+    browser: Any, tmp_path: Path, explanation: Explanation
 ) -> None:
-    tab = opened(browser, tmp_path, found, 1280)
-    tab.focus("#words button")
+    tab = open_report(browser, tmp_path, explanation, 1280)
+    tab.focus("#tokens button")
     for _ in range(2):
         tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowLeft")
-    pressed = tab.get_attribute("#words button[aria-pressed=true]", "data-word")
+    pressed = tab.get_attribute("#tokens button[aria-pressed=true]", "data-token")
     assert pressed == "1"
-    assert tab.evaluate("document.activeElement.dataset.word") == "1"
+    assert tab.evaluate("document.activeElement.dataset.token") == "1"
     tab.keyboard.press("Tab")
-    assert tab.evaluate("document.activeElement.dataset.word") == "2"
-    assert tab.faults == []
+    assert tab.evaluate("document.activeElement.dataset.token") == "2"
+    assert tab.errors == []
     tab.close()
 
 
@@ -237,22 +242,26 @@ def test_a_browser_goes_from_word_to_word_by_keyboard(
 def test_a_browser_never_scrolls_the_page_sideways(
     browser: Any, tmp_path: Path, clip: Explanation, width: int
 ) -> None:
-    tab = opened(browser, tmp_path, clip, width)
+    tab = open_report(browser, tmp_path, clip, width)
     assert tab.evaluate("document.documentElement.scrollWidth") == width
-    assert tab.faults == []
+    assert tab.errors == []
     tab.close()
 
 
-def test_a_browser_shows_what_the_text_before_got_and_nothing_of_what_comes_later(
-    browser: Any, tmp_path: Path, found: Explanation
+def test_a_browser_shows_the_attention_to_earlier_text_and_no_later_token(
+    browser: Any, tmp_path: Path, explanation: Explanation
 ) -> None:
-    tab = opened(browser, tmp_path, found, 1280)
-    for n in (0, len(found.words) - 1):
-        tab.click(f"#words button[data-word='{n}']")
-        shown = tab.eval_on_selector_all("#said span", "all => all.map(one => one.innerText)")
-        tokens = found.tokens[: len(found.tokens) - len(found.words) + n + 1]
+    tab = open_report(browser, tmp_path, explanation, 1280)
+    for n in (0, len(explanation.generated) - 1):
+        tab.click(f"#tokens button[data-token='{n}']")
+        shown = tab.eval_on_selector_all(
+            "#text-attention span", "spans => spans.map((span) => span.innerText)"
+        )
+        tokens = explanation.input_tokens[
+            : len(explanation.input_tokens) - len(explanation.generated) + n + 1
+        ]
         assert [text.split("\n")[0] for text in shown] == tokens
-        mean = found.text_attention[:, :, n].mean((0, 1))
+        mean = explanation.text_attention[:, :, n].mean((0, 1))
         for text, share in zip(shown, mean.tolist(), strict=False):
             number = float(re.search(r"[\d.]+(?=\s%)", text).group())
             assert number == pytest.approx(100 * share, abs=0.051)

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from git_model import DecodingOptions
-from git_model.generation import logits_processors as constraints
+from git_model.generation import trie
 from git_model.generation.logits_processors import (
     Hypothesis,
     chain,
@@ -52,7 +52,7 @@ def test_repetition_is_made_unlikely_as_in_transformers(prompt, generated, penal
 @given(prompt=TOKENS, generated=TOKENS, least=st.integers(1, 14))
 def test_the_end_is_put_off_as_in_transformers(prompt, generated, least) -> None:
     theirs = MinNewTokensLengthLogitsProcessor(len(prompt), least, torch.tensor([2]))
-    agree(min_length(least, 2), theirs, prompt, generated)
+    agree(min_length(least, 0, (2,)), theirs, prompt, generated)
 
 
 @given(tokens=st.lists(st.integers(0, N_WORDS - 1), min_size=1))
@@ -68,15 +68,17 @@ def test_a_token_may_not_follow_itself_but_the_first_is_free() -> None:
 
 def test_options_at_rest_forbid_nothing() -> None:
     scores = torch.randn(1, 4)
-    constraint = chain(processors_of(DecodingOptions(), eos_id=2))
+    constraint = chain(processors_of(DecodingOptions(), eos_ids=(2,)))
     assert constraint(scores, [Hypothesis([1, 1], [1, 1], [])]) is scores
 
 
-@pytest.mark.parametrize("name", ["repetition_penalty", "no_repeat_ngram", "no_double",
-                                  "min_new_tokens", "suppress"])  # fmt: skip
+@pytest.mark.parametrize("name", ["repetition_penalty", "no_repeat_ngram_size", "no_repeat_token",
+                                  "min_new_tokens", "suppress_tokens"])  # fmt: skip
 def test_each_option_has_an_effect(name: str) -> None:
-    value = {"repetition_penalty": 2.0, "no_double": True, "suppress": (3,)}.get(name, 3)
-    constraint = chain(processors_of(DecodingOptions(**{name: value}), eos_id=2))
+    value = {"repetition_penalty": 2.0, "no_repeat_token": True, "suppress_tokens": (3,)}.get(
+        name, 3
+    )
+    constraint = chain(processors_of(DecodingOptions(**{name: value}), eos_ids=(2,)))
     scores, text = torch.ones(1, 6), Hypothesis([1], [4, 5, 4, 5, 4], [])
     text = text if name != "min_new_tokens" else Hypothesis([1], [4, 5], [])
     assert not torch.equal(constraint(scores, [text]), scores)
@@ -105,4 +107,4 @@ def test_a_trie_allows_what_begins_one_of_its_texts(texts, said) -> None:
 
 
 def test_the_drawing_of_a_trie_is_true() -> None:
-    assert doctest.testmod(constraints).failed == 0
+    assert doctest.testmod(trie).failed == 0

@@ -18,7 +18,7 @@ def test_the_drawing_of_the_mask_is_true() -> None:
 
 
 @given(n_image=st.integers(0, 5), n_text=st.integers(0, 5))
-def test_images_see_images_and_text_sees_images_and_its_past(n_image: int, n_text: int) -> None:
+def test_images_attend_to_images_and_text_to_images_and_its_past(n_image: int, n_text: int) -> None:
     mask = prefix_mask(n_image, n_text)
     for query in range(n_image + n_text):
         for key in range(n_image + n_text):
@@ -67,23 +67,24 @@ def test_half_precision_does_not_overflow_where_scores_are_large() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(taken=st.lists(st.integers(0, 5), min_size=1, unique=True))
-def test_rows_may_stand_at_any_of_their_places(taken: list[int]) -> None:
+def test_rows_may_stand_in_any_of_their_slots(taken: list[int]) -> None:
     query = torch.randn(6, 2, 3, 4, dtype=torch.float64)
-    image = torch.randn(2, 2, 2, 5, 4, dtype=torch.float64)  # two images, three places each
+    image = torch.randn(2, 2, 2, 5, 4, dtype=torch.float64)  # two images, three slots each
     text = torch.randn(2, 6, 2, 3, 4, dtype=torch.float64)
     whole = attend(query, [KeyValue(*image), KeyValue(*text)])
-    places = Slots(torch.tensor(taken), 6)
-    some = attend(query[taken], [KeyValue(*image, places), KeyValue(*text[:, taken])])
-    torch.testing.assert_close(some, whole[taken], **EXACT)
+    slots = Slots(torch.tensor(taken), 6)
+    part = attend(query[taken], [KeyValue(*image, slots), KeyValue(*text[:, taken])])
+    torch.testing.assert_close(part, whole[taken], **EXACT)
 
 
-def test_keys_and_values_alone_are_those_of_the_whole_pass() -> None:
+def test_without_its_output_a_layer_gives_the_same_keys_and_values() -> None:
     layer = Attention(12, 3).double()
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     _, whole = layer(x)
-    alone = layer.key_value(x)
-    torch.testing.assert_close(alone.key, whole.key, **EXACT)
-    torch.testing.assert_close(alone.value, whole.value, **EXACT)
+    output, alone = layer(x, need_output=False)
+    assert output is None
+    assert torch.equal(alone.key, whole.key)
+    assert torch.equal(alone.value, whole.value)
 
 
 def test_dropout_is_for_training_only() -> None:
@@ -96,16 +97,16 @@ def test_dropout_is_for_training_only() -> None:
 
 
 @given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5))
-def test_a_cache_hands_back_what_was_stored(lengths: list[int]) -> None:
+def test_a_cache_returns_what_was_appended(lengths: list[int]) -> None:
     cache = KVCache(2)
     pieces = [torch.randn(2, 2, 3, length, 5) for length in lengths]
     for count, piece in enumerate(pieces, start=1):
         whole = torch.cat(pieces[:count], dim=3)
         for layer in cache.layers:
-            found = layer.extend(KeyValue(*piece))
-            assert torch.equal(torch.stack([found.key, found.value]), whole)
+            cached = layer.extend(KeyValue(*piece))
+            assert torch.equal(torch.stack([cached.key, cached.value]), whole)
         assert cache.length == whole.shape[3]
     cache.select(torch.tensor([1, 1, 0]))
     more = torch.randn(2, 3, 3, 1, 5)
-    found = cache.layers[1].extend(KeyValue(*more))
-    assert torch.equal(found.key, torch.cat([whole[0][[1, 1, 0]], more[0]], dim=2))
+    cached = cache.layers[1].extend(KeyValue(*more))
+    assert torch.equal(cached.key, torch.cat([whole[0][[1, 1, 0]], more[0]], dim=2))

@@ -8,12 +8,12 @@ from git_model.utils.errors import GITError
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 16), (24, 40), (23, 47)])
-def test_there_is_a_class_token_and_one_token_a_whole_patch(height: int, width: int) -> None:
+def test_there_is_a_class_token_and_one_token_per_whole_patch(height: int, width: int) -> None:
     tokens = tiny_model().encoder(torch.randn(2, 3, height, width, dtype=torch.float64))
     assert tokens.shape == (2, 1 + (height // 8) * (width // 8), 16)
 
 
-def test_pixels_beyond_the_last_whole_patch_are_not_seen() -> None:
+def test_pixels_beyond_the_last_whole_patch_are_cut_off() -> None:
     encoder, pixels = tiny_model().encoder, torch.randn(1, 3, 23, 17, dtype=torch.float64)
     torch.testing.assert_close(encoder(pixels), encoder(pixels[..., :16, :16]))
 

@@ -23,7 +23,7 @@ def test_logits_stand_at_text_positions_only() -> None:
     assert tiny_model()(None, TOKENS).shape == (2, 3, 40)
 
 
-def test_several_texts_of_one_image_share_its_reading() -> None:
+def test_several_texts_of_one_image_share_its_prefix() -> None:
     model = tiny_model()
     texts = torch.randint(3, 40, (6, 4))
     together = model(PIXELS, texts)
@@ -31,7 +31,7 @@ def test_several_texts_of_one_image_share_its_reading() -> None:
     torch.testing.assert_close(together, apart)
 
 
-def test_the_image_is_read_without_the_last_layers_mlp() -> None:
+def test_the_prefill_skips_the_last_layers_mlp() -> None:
     model = tiny_model()
     with torch.no_grad():
         for parameter in model.decoder.blocks[-1].mlp.parameters():
@@ -43,7 +43,7 @@ def test_the_image_is_read_without_the_last_layers_mlp() -> None:
 def test_a_scene_knows_its_size_and_can_be_narrowed() -> None:
     scene = tiny_model().see(PIXELS)
     assert (len(scene), scene.n_tokens) == (2, 5)
-    assert len(scene.select(torch.tensor([1]))) == 1
+    assert len(scene.select([1])) == 1
 
 
 @pytest.mark.parametrize(("frames", "tokens"), [(1, 5), (3, 15)])
@@ -81,10 +81,11 @@ def test_a_text_longer_than_the_positions_is_refused() -> None:
         tiny_model()(None, torch.zeros(1, 25, dtype=torch.long))
 
 
-def test_a_tied_output_layer_has_no_weight_of_its_own() -> None:
+def test_a_tied_output_layer_shares_the_token_embeddings_weight() -> None:
     decoder = DecoderConfig(vocab_size=40, width=24, layers=1, heads=3, mlp_width=8, tied=True)
     model = GIT(tiny_config(decoder=decoder))
-    assert "decoder.lm_head.weight" not in model.state_dict()
+    assert "decoder.lm_head.weight" not in model.tensors()
+    assert model.decoder.lm_head.weight is model.decoder.token_embedding.weight
     hidden = torch.randn(5, 24)
     expected = hidden @ model.decoder.token_embedding.weight.T + model.decoder.lm_head.bias
     torch.testing.assert_close(model.decoder.lm_head(hidden), expected)
@@ -106,9 +107,9 @@ def test_training_runs_through_the_same_path_and_reaches_every_parameter() -> No
     assert without == []
 
 
-def test_rows_may_end_at_different_times_and_images_are_forgotten() -> None:
+def test_rows_may_end_at_different_times_and_images_are_dropped() -> None:
     model = tiny_model()
-    texts = torch.randint(3, 40, (6, 5))  # three an image
+    texts = torch.randint(3, 40, (6, 5))  # three per image
     session = Session(model, model.see(PIXELS))
     session.step(texts[:, :2])
     whole = model(PIXELS, texts)

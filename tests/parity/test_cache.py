@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from parity_models import ModelPair, make_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity_models import ModelPair, make_pair
 from torch import Tensor
 
 from git_model.generation.session import Session

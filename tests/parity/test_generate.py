@@ -110,7 +110,9 @@ def test_beam_search_gives_transformers_ids_and_scores_in_300_more_cases(seed: i
     compare_beams(4000 + seed)
 
 
-@pytest.mark.parametrize("options", [{}, {"beams": 3, "sequences": 3}, {"sample": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3, "num_return_sequences": 3}, {"do_sample": True}], ids=str
+)
 @pytest.mark.parametrize("seed", range(3200, 3205))
 def test_token_logprobs_are_those_of_teacher_forcing(seed: int, options: dict) -> None:
     pair, prompts = case(seed)

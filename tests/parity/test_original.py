@@ -49,13 +49,13 @@ def test_the_logits_are_equal(recorded: Recorded) -> None:
 
 
 def test_float32_logits_are_within_a_ten_thousandth(recorded: Recorded) -> None:
-    model = GIT.from_state(recorded.model.config, recorded.model.state_dict(), "copy").float()
+    model = GIT.from_state(recorded.model.config, recorded.model.tensors(), "copy").float()
     logits = model(recorded.tensors["pixels"].float(), recorded.tensors["tokens"])
     expected = recorded.tensors["logits"]
     assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def found(recorded: Recorded, result: dict, **options: object) -> Generation:
+def best_text(recorded: Recorded, result: dict, **options: object) -> Generation:
     """The best text behind one recorded prompt; 24 tokens at most with the prompt."""
     limit = recorded.numbers["beam"]["max_length"] - len(result["prompt"])
     scene = recorded.model.see(recorded.tensors["pixels"][result["image"]][None])
@@ -73,31 +73,32 @@ def padded(tokens: list[int], length: int) -> list[int]:
     return tokens + [2] * (length - len(tokens))
 
 
-def test_every_recorded_greedy_caption_is_found(recorded: Recorded) -> None:
+def test_every_recorded_greedy_caption_is_best_text(recorded: Recorded) -> None:
     for result in recorded.numbers["beam_results"]:
         expected = result["greedy_norepeat"]
         assert (
-            padded(found(recorded, result, no_repeat_token=True).tokens, len(expected)) == expected
+            padded(best_text(recorded, result, no_repeat_token=True).tokens, len(expected))
+            == expected
         )
 
 
-def test_every_recorded_beam_caption_and_its_score_are_found(recorded: Recorded) -> None:
+def test_every_recorded_beam_caption_and_its_score_are_best_text(recorded: Recorded) -> None:
     for result in recorded.numbers["beam_results"]:
-        best = found(recorded, result, num_beams=4, length_penalty=0.6, style="microsoft")
+        best = best_text(recorded, result, num_beams=4, length_penalty=0.6, style="microsoft")
         assert padded(best.tokens, len(result["beam4"])) == result["beam4"]
         assert best.score == pytest.approx(result["beam4_score"], rel=1e-5)
 
 
 def test_all_recorded_beam_captions_are_found_in_one_batch(recorded: Recorded) -> None:
     results = recorded.numbers["beam_results"]
-    each = len(results) // len(recorded.tensors["pixels"])
-    assert [result["image"] for result in results] == [n // each for n in range(len(results))]
+    per_image = len(results) // len(recorded.tensors["pixels"])
+    assert [result["image"] for result in results] == [n // per_image for n in range(len(results))]
     options = DecodingOptions(max_new_tokens=17, num_beams=4, length_penalty=0.6, style="microsoft")
     scene = recorded.model.see(recorded.tensors["pixels"])
     together = generate(recorded.model, scene, [r["prompt"] for r in results], options)
     for result, (best,) in zip(results, together, strict=True):
-        one = recorded.model.see(recorded.tensors["pixels"][result["image"]][None])
-        ((alone,),) = generate(recorded.model, one, [result["prompt"]], options)
+        scene_of_one = recorded.model.see(recorded.tensors["pixels"][result["image"]][None])
+        ((alone,),) = generate(recorded.model, scene_of_one, [result["prompt"]], options)
         assert best.tokens == alone.tokens
         assert best.score == pytest.approx(alone.score, abs=1e-5)
 
@@ -111,7 +112,7 @@ ORIGINAL_NAMES = {
 
 def test_the_smoothed_loss_and_its_gradients_are_equal(recorded: Recorded) -> None:
     expected = recorded.numbers["loss"]
-    model = GIT.from_state(recorded.model.config, recorded.model.state_dict(), "copy")
+    model = GIT.from_state(recorded.model.config, recorded.model.tensors(), "copy")
     model.requires_grad_()
     logits = model(recorded.tensors["pixels"], recorded.tensors["tokens"])
     mask = torch.tensor(expected["need_predict"]).bool()
@@ -130,8 +131,8 @@ def test_the_smoothed_loss_and_its_gradients_are_equal(recorded: Recorded) -> No
         assert gradients[ours].norm().item() == pytest.approx(norm, rel=1e-5)
     for layer in (0, 1):
         name = f"textual.transformer.encoder.layer.{layer}.attention.self.query.weight"
-        joined = gradients[f"decoder.blocks.{layer}.attn.qkv.weight"]
-        query = joined[: joined.shape[1]]
+        fused = gradients[f"decoder.blocks.{layer}.attn.qkv.weight"]
+        query = fused[: fused.shape[1]]
         assert query.norm().item() == pytest.approx(expected["grad_norm"][name], rel=1e-5)
     for frame in range(model.config.frames):
         norm = expected["grad_norm"][f"img_temperal_embedding.{frame}"]

@@ -1,4 +1,4 @@
-"""A fine-tuning run of ours loses, step by step, what one with Transformers does.
+"""A fine-tuning run has, step by step, the loss of the same run with Transformers.
 
 Both start from a checkpoint that Transformers wrote. Theirs is the loop that its users write: its
 model, a row with a copy of the picture for every text, torch's AdamW, clipping and schedule. Only
@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GitForCausalLM
 
-from git_model.data.collation import Batch, Line, Sample, collate
-from git_model.training.loop import Run
+from git_model.data.collation import Batch, Sample, TextTarget, collate
+from git_model.training.loop import Trainer
 from git_model.training.optimizer import schedule
 from git_model.training.recipe import Recipe
 from git_model.utils.distributed import ProcessGroup
@@ -33,16 +33,16 @@ def batches_of(size: int, frames: int | None, seed: int) -> list[list[Batch]]:
     def number(low: int, high: int) -> int:
         return int(torch.randint(low, high, (), generator=generator))
 
-    def line() -> Line:
+    def text() -> TextTarget:
         words = torch.randint(3, 50, (number(2, 8),), generator=generator).tolist()
-        return Line([1, *words, 2], number(1, 3))
+        return TextTarget([1, *words, 2], number(1, 3))
 
-    def lesson() -> Sample:
+    def sample() -> Sample:
         shape = (3, size, size) if frames is None else (frames, 3, size, size)
         pixels = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return Sample(pixels, [line() for _ in range(number(1, 4))])
+        return Sample(pixels, [text() for _ in range(number(1, 4))])
 
-    return [[collate([lesson(), lesson()], pad_id=0)] for _ in range(STEPS)]
+    return [[collate([sample(), sample()], pad_id=0)] for _ in range(STEPS)]
 
 
 def their_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
@@ -82,12 +82,12 @@ def their_step(model: nn.Module, recipe: Recipe) -> Callable[[Batch], float]:
 
 
 @pytest.mark.parametrize(
-    ("seed", "frames", "tied"), [(0, None, False), (1, None, True), (2, 2, False), (3, 6, True)]
+    ("seed", "frames", "tied"), [(0, None, False), (1, None, True), (4, 2, False), (3, 6, True)]
 )
-def test_twenty_steps_of_fine_tuning_lose_the_same(tmp_path, seed, frames, tied):
+def test_twenty_steps_of_fine_tuning_have_the_same_losses(tmp_path, seed, frames, tied):
     config = config_of(
         seed, num_image_with_embedding=frames, tie_word_embeddings=tied,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, vision_attention_dropout=0.0,
     )  # fmt: skip
     start = tmp_path / "start"
     bite(GitForCausalLM(config), seed).save_pretrained(start)
@@ -97,7 +97,7 @@ def test_twenty_steps_of_fine_tuning_lose_the_same(tmp_path, seed, frames, tied)
     # The eager attention of their encoder rounds to float32 in between; this one does not.
     theirs.config.vision_config._attn_implementation = "sdpa"
     recipe = recipe_of(start, steps=STEPS, learning=LEARNING)
-    ours = Run(recipe, ProcessGroup(torch.device("cpu")))
+    ours = Trainer(recipe, ProcessGroup(torch.device("cpu")))
     ours.model.double()
     step = their_step(theirs.train(), recipe)
     losses = [

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
-from git_model.preprocessing.tokenizer import Tokenizer, TokenizerError
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.preprocessing.tokenizer_files import TokenizerError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789éüñßœλжщא中文日本の가😀️"]

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
+from videos import SIZE, animate, film, grey, index_of
 
 from git_model.preprocessing.image import ImageError, open_image
 from git_model.preprocessing.video import Clip, read_media, sample_indices
 from git_model.utils.errors import ConfigError
 
 N = 20
-SIZE = (64, 48)
 UNIFORM = [2, 7, 12, 17]  # 4 of 20
 ANIMATIONS = [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})]
 if features.check("avif"):
@@ -29,37 +29,9 @@ VIDEOS = [
 ]
 
 
-def grey(index):
-    return Image.new("RGB", SIZE, (12 * index,) * 3)
-
-
-def index_of(frame):
-    return round(frame.convert("RGB").getpixel((9, 9))[0] / 12)
-
-
 def noise(seed):
     values = np.random.default_rng(seed).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
     return Image.fromarray(values)
-
-
-def animate(path, kind, frames, **options):
-    frames[0].save(
-        path, kind, save_all=True, append_images=frames[1:], duration=100, loop=0, **options
-    )
-    return path
-
-
-def film(path, codec, frames, size=SIZE, **options):
-    """A video of these pictures, of the kind that the file's name ends with."""
-    with av.open(path, "w", options=options) as container:
-        stream = container.add_stream(codec, rate=10)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        container.start_encoding()
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_image(frame.resize(size))))
-        if frames:
-            container.mux(stream.encode())
-    return path
 
 
 def record(path, cover=None):

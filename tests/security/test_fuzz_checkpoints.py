@@ -1,4 +1,4 @@
-"""Damaged checkpoints of every form are opened, or refused in one line, and nothing is written."""
+"""Damaged checkpoints of every format open, or are refused in one line; nothing is written."""
 
 import io
 import json
@@ -15,6 +15,7 @@ from runs import start_folder
 from safetensors.torch import load_file, save_file
 
 from git_model import GIT, Captioner
+from git_model.preprocessing.tokenizer import Tokenizer
 from weights_convert import convert
 from weights_convert.files import INDEX
 from weights_convert.microsoft import read_folder, read_parameters
@@ -26,20 +27,20 @@ PICTURE = Image.effect_noise((16, 16), 50)
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory) -> dict[str, Path]:
-    """A tiny checkpoint in this project's form, in Hugging Face's, and there in shards."""
+    """A tiny checkpoint in this project's format, in Hugging Face's, and there in shards."""
     home = tmp_path_factory.mktemp("forms")
-    found = {name: home / name for name in ("native", "hf", "shards")}
-    start_folder(found["native"])
-    convert(str(found["native"]), found["hf"], to="hf")
-    shutil.copytree(found["hf"], found["shards"])
-    tensors = list(load_file(found["hf"] / "model.safetensors").items())
+    folders = {name: home / name for name in ("native", "hf", "shards")}
+    start_folder(folders["native"])
+    convert(str(folders["native"]), folders["hf"], to="hf")
+    shutil.copytree(folders["hf"], folders["shards"])
+    tensors = list(load_file(folders["hf"] / "model.safetensors").items())
     parts = {f"model-{number}-of-2.safetensors": tensors[number - 1 :: 2] for number in (1, 2)}
     for name, part in parts.items():
-        save_file(dict(part), found["shards"] / name)
+        save_file(dict(part), folders["shards"] / name)
     index = {"weight_map": {key: name for name, part in parts.items() for key, _ in part}}
-    (found["shards"] / f"model.safetensors{INDEX}").write_text(json.dumps(index))
-    (found["shards"] / "model.safetensors").unlink()
-    return found
+    (folders["shards"] / f"model.safetensors{INDEX}").write_text(json.dumps(index))
+    (folders["shards"] / "model.safetensors").unlink()
+    return folders
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def of_form(*names):
 
 
 def opened(path, folder):
-    """Write a file of a checkpoint, open it and let it speak, then convert it."""
+    """Write a file of a checkpoint, open the checkpoint, caption an image, then convert it."""
 
     def read(data):
         path.write_bytes(data)
@@ -121,8 +122,8 @@ def test_numbers_of_any_kind(copy, count):
 
     def file(parts):
         data = bytearray(whole)
-        for place, numbers in parts:
-            data[place : place + 8] = numbers
+        for start, numbers in parts:
+            data[start : start + 8] = numbers
         return bytes(data)
 
     fuzz(count, changes.map(file), opened(path, copy))
@@ -141,6 +142,7 @@ def test_numbers_of_any_kind(copy, count):
         ("hf", "tokenizer.json"),
         ("hf", "tokenizer_config.json"),
         ("hf", "preprocessor_config.json"),
+        ("hf", "generation_config.json"),
     ],
     indirect=["copy"],
 )
@@ -156,6 +158,63 @@ def test_settings_that_say_other_things(copy, name, count):
 def test_damaged_settings(copy, name, count):
     path = copy / name
     fuzz(count, damaged(path.read_bytes()), opened(path, copy))
+
+
+ADDED = {"added_tokens.json": {"red panda": 164, "<obj>": 165, "[MASK]": 4}}
+SPECIAL = {
+    "special_tokens_map.json": {
+        "cls_token": "[CLS]",
+        "sep_token": {"content": "[SEP]", "lstrip": True, "special": True},
+        "additional_special_tokens": ["<obj>"],
+    }
+}
+FLAGS = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": True}
+DECODER = {
+    "tokenizer_config.json": {
+        "added_tokens_decoder": {"164": {"content": "<obj>", **FLAGS, "special": False}}
+    }
+}
+
+
+@examples(40, 1500)
+@of_form("hf")
+@pytest.mark.parametrize(
+    "files", [ADDED, ADDED | SPECIAL, DECODER], ids=["added", "map", "decoder"]
+)
+def test_added_tokens_that_say_other_things(copy, files, count):
+    """The vocabulary has 164 tokens, and the model rows for a few more."""
+    words = json.loads((copy / "tokenizer.json").read_text())["model"]["vocab"]
+    assert len(words) == 164
+    (copy / "tokenizer.json").unlink()
+    (copy / "vocab.txt").write_text("\n".join(words))
+    for name, content in files.items():
+        (copy / name).write_text(json.dumps(content))
+    name, content = list(files.items())[-1]
+    path = copy / name
+
+    def read(data):
+        path.write_bytes(data)
+        with nothing_else_touched(copy):
+            tokenizer = Tokenizer.from_folder(copy)
+            tokenizer.decode(tokenizer.encode("a red panda <OBJ> [SEP]"))
+
+    read(path.read_bytes())
+    fuzz(count, st.one_of(warped(content).map(as_json), damaged(path.read_bytes())), read)
+
+
+@examples(40, 1500)
+@of_form("native")
+def test_a_damaged_list_of_digests(copy, count):
+    path = copy / "SHA256SUMS"
+    whole = path.read_bytes()
+
+    def read(data):
+        path.write_bytes(data)
+        with nothing_else_touched(copy):
+            GIT.from_pretrained(copy, integrity=True)
+
+    read(whole)
+    fuzz(count, damaged(whole), read)
 
 
 @examples(20, 1500)
@@ -182,7 +241,7 @@ def test_a_damaged_list_of_words(copy, count):
 
 @pytest.fixture
 def original(tmp_path) -> Path:
-    """A folder of the original's form, which a test may spoil."""
+    """A folder in the original's format, which a test may spoil."""
     return shutil.copytree(FIXTURE, tmp_path / "folder")
 
 

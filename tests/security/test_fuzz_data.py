@@ -19,7 +19,7 @@ from git_model.data.example import Source
 from git_model.data.folder import FolderData
 from git_model.data.tsv import TsvData
 from git_model.data.webdataset import WebDatasetData
-from git_model.evaluation.files import read_predictions, read_references, write_predictions
+from git_model.evaluation.predictions import read_predictions, read_references, write_predictions
 from git_model.training.recipe import read_recipe
 
 COCO = {

@@ -23,9 +23,10 @@ from git_model.data.coco import KarpathyData
 from git_model.data.example import Source
 from git_model.data.folder import FolderData
 from git_model.data.webdataset import WebDatasetData
-from git_model.evaluation.files import read_predictions
+from git_model.evaluation.predictions import read_predictions
 from git_model.preprocessing.image import open_image
-from git_model.preprocessing.tokenizer import JSON, VOCAB, Tokenizer
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.preprocessing.tokenizer_files import ADDED, JSON, SPECIAL, VOCAB
 from git_model.preprocessing.video import read_media
 from git_model.utils.serialize import from_dict, read_mapping
 from weights_convert.files import INDEX, open_tensors
@@ -216,6 +217,50 @@ def test_a_vocabulary_of_absurd_size_is_refused_unread(tmp_path, name):
     refused(lambda: Tokenizer.from_folder(tmp_path), "expected at most 16,777,216")
 
 
+@pytest.mark.parametrize("name", [ADDED, SPECIAL, "tokenizer_config.json"])
+def test_a_file_beside_the_vocabulary_of_absurd_size_is_refused_unread(tmp_path, name):
+    (tmp_path / VOCAB).write_text("[PAD]\n[CLS]\n[SEP]\n[UNK]\na")
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**40)
+    refused(lambda: Tokenizer.from_folder(tmp_path), "expected at most 4,194,304")
+
+
+def test_as_many_added_tokens_as_a_file_may_hold_are_added_in_bounded_time_and_memory(tmp_path):
+    """The library builds its automaton anew for each call, so they are added in one."""
+    (tmp_path / VOCAB).write_text("[PAD]\n[CLS]\n[SEP]\n[UNK]\na")
+    (tmp_path / ADDED).write_text(json.dumps({f"<{n:x}>": n + 5 for n in range(150_000)}))
+    with at_most(600 * MB):
+        assert len(Tokenizer.from_folder(tmp_path)) == 150_005
+
+
+def test_one_added_token_of_megabytes_is_no_harm(tmp_path):
+    (tmp_path / VOCAB).write_text("[PAD]\n[CLS]\n[SEP]\n[UNK]\na")
+    (tmp_path / ADDED).write_text(json.dumps({"a" * 4 * 10**6: 5}))
+    with at_most(600 * MB):
+        assert Tokenizer.from_folder(tmp_path).encode("a a") == [4, 4]
+
+
+def test_a_token_name_cannot_write_into_a_terminal(tmp_path):
+    (tmp_path / VOCAB).write_text("[PAD]\n[CLS]\n[SEP]\n[UNK]\na")
+    (tmp_path / ADDED).write_text(json.dumps({"\x1b[31m\n": 9}))
+    refused(lambda: Tokenizer.from_folder(tmp_path), "has the id 9, but would get 5")
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/b", "..\\x"])
+def test_a_list_of_digests_cannot_leave_its_folder(folder, name):
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    refused(lambda: read_checkpoint(folder, integrity=True), "expected a sha256 and a file's name")
+
+
+def test_digests_of_absurd_size_or_in_a_pipe_are_refused_unread(folder):
+    with (folder / "SHA256SUMS").open("wb") as file:
+        file.truncate(2**40)
+    refused(lambda: read_checkpoint(folder, integrity=True), "expected at most 4,194,304")
+    (folder / "SHA256SUMS").unlink()
+    os.mkfifo(folder / "SHA256SUMS")
+    refused(lambda: read_checkpoint(folder, integrity=True), "no SHA256SUMS")
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -238,7 +283,9 @@ def test_a_step_of_a_tokenizer_that_could_run_away_is_refused(tmp_path, step):
     [
         {"encoder": {"norm_eps": 10**400}},
         {"frames": 10**18},
-        {"decoding": {"beams": 10**6}},
+        {"decoding": {"num_beams": 10**6}},
+        {"decoding": {"max_length": 10**9}},
+        {"eos_ids": list(range(1000))},
         {"preprocess": {"crop": [10**6, 10**6]}},
         {"encoder": {"image_size": 2**20, "patch_size": 2**20}},
     ],

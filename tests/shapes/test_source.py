@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 
 from git_model.shapes.source import TASKS, ShapesData
 from git_model.shapes.texts import class_names
-from git_model.shapes.world import NEW_LOOKS
+from git_model.shapes.world import NEW_APPEARANCES
 from git_model.utils.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -20,19 +20,57 @@ def examples(**settings):
 
 
 def texts_of(example):
-    for target in example.annotations:
-        yield from (*target.texts, target.question or "")
+    for annotation in example.annotations:
+        yield from (*annotation.texts, annotation.question or "")
 
 
-def test_the_same_number_gives_the_same_example():
+def test_the_same_index_gives_the_same_example():
     for split in ("train", "held_out", "recombination"):
-        one, other = (ShapesData(split=split, size=20).open() for _ in range(2))
+        first, second = (ShapesData(split=split, size=20).open() for _ in range(2))
         for index in range(20):
-            assert one[index].annotations == other[index].annotations
-            assert one[index].view == other[index].view  # Pillow compares pixels
+            assert first[index].annotations == second[index].annotations
+            assert first[index].media == second[index].media  # Pillow compares pixels
 
 
-def test_there_are_as_many_examples_as_wanted_and_no_more():
+@pytest.mark.parametrize(
+    ("index", "texts"),
+    [
+        (
+            0,
+            [
+                (None, "three yellow squares and two green stars"),
+                ("is there a green square?", "no"),
+                ("what is in the middle?", "a green star"),
+                ("how many things are there?", "five"),
+            ],
+        ),
+        (
+            6,
+            [
+                (None, "a pink circle"),
+                ("how many blue things are there?", "none"),
+                ("what shape is the pink thing?", "circle"),
+                ("is there a pink circle?", "yes"),
+            ],
+        ),
+        (
+            9,
+            [
+                (None, "a red circle fades while a turquoise triangle stays"),
+                ("what does the turquoise triangle do?", "stays"),
+                ("what colour is the thing that fades?", "red"),
+                ("does the turquoise triangle bounce?", "no"),
+            ],
+        ),
+    ],
+)
+def test_the_held_out_examples_never_change(index, texts):
+    # The scores of the shipped model are about these very texts.
+    annotations = ShapesData(split="held_out").open()[index].annotations
+    assert [(item.question, *item.texts) for item in annotations] == texts
+
+
+def test_there_are_size_examples():
     source = ShapesData(size=3).open()
     assert len(source) == 3
     with pytest.raises(IndexError):
@@ -46,53 +84,54 @@ def test_an_example_is_named_after_its_split_and_number():
 
 
 def test_a_round_of_examples_holds_the_shares_of_each_kind():
-    found = examples(size=20, pictures=6, close_ups=1, clips=3)
-    clips = [isinstance(example.media, list) for example in found]
-    close_ups = [example.annotations[0].texts[0] in class_names() for example in found]
+    mix = examples(size=20, images=6, close_ups=1, clips=3)
+    clips = [isinstance(example.media, list) for example in mix]
+    close_ups = [example.annotations[0].texts[0] in class_names() for example in mix]
     assert (sum(clips), sum(close_ups)) == (6, 2)
 
 
 @pytest.mark.parametrize("things", [1, 2])
-def test_pictures_may_be_of_few_things(things):
-    found = examples(tasks=("captions",), size=60, things=things)
-    said = {example.annotations[0].texts[0] for example in found}
-    assert not any(" between " in caption or "," in caption for caption in said)
-    two = {caption for caption in said if "above" in caption or "below" in caption}
+def test_images_may_have_few_things(things):
+    images = examples(tasks=("captions",), size=60, things=things)
+    captions = {example.annotations[0].texts[0] for example in images}
+    assert not any(" between " in caption or "," in caption for caption in captions)
+    two = {caption for caption in captions if "above" in caption or "below" in caption}
     assert bool(two) == (things == 2)
 
 
-def test_caption_and_questions_of_a_picture_share_it():
+def test_caption_and_questions_share_an_image():
     for example in examples(size=40, questions=3):
-        captions = [target for target in example.annotations if target.question is None]
+        captions = [item for item in example.annotations if item.question is None]
         assert len(captions) == 1
         assert 2 <= len(example.annotations) <= 4
 
 
-def test_keys_of_questions_differ_within_a_picture():
+def test_the_questions_of_an_image_have_different_keys():
     for example in examples(size=40, questions=9):
-        keys = [target.key for target in example.annotations]
+        keys = [annotation.key for annotation in example.annotations]
         assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_one_task_alone_says_one_kind_of_thing(task):
+def test_a_task_alone_gives_its_kind_of_texts(task):
     for example in examples(tasks=(task,), size=30, questions=1):
-        [target] = example.annotations
+        [annotation] = example.annotations
         assert isinstance(example.media, list) == task.startswith("clip")
-        assert (target.question is not None) == task.endswith("questions")
-        assert (target.texts[0] in class_names()) == (task == "classes") or target.question
+        assert (annotation.question is not None) == task.endswith("questions")
+        is_class = annotation.texts[0] in class_names()
+        assert is_class == (task == "classes") or annotation.question
 
 
-def test_training_never_says_or_asks_of_a_new_look():
-    new = re.compile("|".join(" ".join(look) for look in NEW_LOOKS))
+def test_no_text_of_training_names_a_new_appearance():
+    new = re.compile("|".join(" ".join(appearance) for appearance in NEW_APPEARANCES))
     for split in ("train", "held_out"):
         for example in examples(split=split, size=1500, questions=9):
             assert not any(new.search(text) for text in texts_of(example))
 
 
 @pytest.mark.parametrize("task", ["captions", "classes", "clips"])
-def test_every_recombined_caption_names_a_new_look(task):
-    new = re.compile("|".join(rf"{colour} {shape}" for colour, shape in NEW_LOOKS))
+def test_every_caption_of_recombination_names_a_new_appearance(task):
+    new = re.compile("|".join(rf"{colour} {shape}" for colour, shape in NEW_APPEARANCES))
     for example in examples(split="recombination", tasks=(task,), size=200):
         assert new.search(example.annotations[0].texts[0])
 
@@ -107,7 +146,7 @@ def test_every_recombined_caption_names_a_new_look(task):
         ({"tasks": ("clips", "clips")}, "each once"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, message):
+def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         ShapesData(**settings)
 

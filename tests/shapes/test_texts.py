@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.shapes.clips import ACTS, STAY, Actor, Story, make_story
+from git_model.shapes.clips import ACTIONS, STAY, Actor, Story, make_story
 from git_model.shapes.source import ShapesData
 from git_model.shapes.texts import (
-    NUMBERS,
+    NUMBER_WORDS,
     class_name,
     class_names,
     describe,
@@ -18,9 +18,9 @@ from git_model.shapes.texts import (
 )
 from git_model.shapes.world import (
     COLOURS,
-    NEW_LOOKS,
+    NEW_APPEARANCES,
     OUTLINES,
-    PLACES,
+    POSITIONS,
     Thing,
     World,
     make_close_up,
@@ -88,101 +88,97 @@ def test_captions_follow_the_rules(things, caption):
 
 
 @given(worlds)
-def test_what_a_caption_says_is_true_of_its_world(world):
-    caption, facts = describe(world), [(t.size, *t.look) for t in world.things]
+def test_a_caption_is_true_of_its_world(world):
+    caption, facts = describe(world), [(t.size, *t.appearance) for t in world.things]
     if match := re.fullmatch(rf"{THING} ((?:at|in) .+)", caption):
-        size, colour, shape, place = match.groups()
+        size, colour, shape, position = match.groups()
         assert facts == [(size, colour, shape)]
-        assert PLACES.index(place) == world.things[0].cell
+        assert POSITIONS.index(position) == world.things[0].cell
     elif match := re.fullmatch(rf"{THING} between {THING} and {THING}", caption):
-        named = [match.groups()[first : first + 3] for first in (3, 0, 6)]
-        assert named == facts
-        one, middle, last = (divmod(t.cell, 3) for t in world.things)
-        assert (one[0] + last[0], one[1] + last[1]) == (2 * middle[0], 2 * middle[1])
+        assert [match.groups()[start : start + 3] for start in (3, 0, 6)] == facts
+        first, middle, last = (divmod(t.cell, 3) for t in world.things)
+        assert (first[0] + last[0], first[1] + last[1]) == (2 * middle[0], 2 * middle[1])
     elif match := re.fullmatch(rf"{THING} ({'|'.join(SIDES)}|.+ and .+) {THING}", caption):
-        *one, relation, size, colour, shape = match.groups()
-        assert facts == [tuple(one), (size, colour, shape)]
+        *subject, relation, size, colour, shape = match.groups()
+        assert facts == [tuple(subject), (size, colour, shape)]
         steps = [SIDES[part] for part in relation.split(" and ")]
         first, second = (t.cell for t in world.things)
-        ways = (first % 3 - second % 3, first // 3 - second // 3)
-        assert tuple((w > 0) - (w < 0) for w in ways) == tuple(map(sum, zip(*steps, strict=True)))
+        offset = (first % 3 - second % 3, first // 3 - second // 3)
+        assert tuple((x > 0) - (x < 0) for x in offset) == tuple(map(sum, zip(*steps, strict=True)))
     else:
-        counted = []
+        things = []
         for phrase in re.split(", | and ", caption):
             number, colour, shape = phrase.split()
-            n = 1 if number in ("a", "an") else NUMBERS.index(number)
+            n = 1 if number in ("a", "an") else NUMBER_WORDS.index(number)
             shape = next(name for name in OUTLINES if shape in (name, f"{name}s", f"{name}es"))
-            counted += [(colour, shape)] * n
-        assert sorted(counted) == sorted(look for _, *look in facts for look in [tuple(look)])
+            things += [(colour, shape)] * n
+        assert sorted(things) == sorted((colour, shape) for _, colour, shape in facts)
 
 
-def told(*actors: tuple[tuple[str, str], tuple[str | None, ...]]) -> str:
-    cast = tuple(Actor(look=look, cell=4, acts=acts) for look, acts in actors)
+def caption_of(*actors: tuple[tuple[str, str], tuple[str | None, ...]]) -> str:
+    cast = tuple(Actor(appearance=kind, cell=4, actions=actions) for kind, actions in actors)
     return describe_story(Story(actors=cast, background=200, frames=5))
 
 
 def test_captions_of_clips_follow_the_rules():
-    red, blue = ("orange", "star"), ("blue", "cross")
-    assert told((red, ("moves left",))) == "an orange star moves left"
-    assert told((red, ("moves left", "grows"))) == "an orange star moves left, then grows"
-    assert (
-        told((red, ("fades",)), (blue, (STAY,))) == "an orange star fades while a blue cross stays"
-    )
-    assert (
-        told((red, ("fades", None)), (blue, (None, "bounces")))
-        == "first an orange star fades, then a blue cross bounces"
-    )  # fmt: skip
+    star, cross = ("orange", "star"), ("blue", "cross")
+    assert caption_of((star, ("moves left",))) == "an orange star moves left"
+    assert caption_of((star, ("moves left", "grows"))) == "an orange star moves left, then grows"
+    caption = caption_of((star, ("fades",)), (cross, (STAY,)))
+    assert caption == "an orange star fades while a blue cross stays"
+    caption = caption_of((star, ("fades", None)), (cross, (None, "bounces")))
+    assert caption == "first an orange star fades, then a blue cross bounces"
 
 
 @given(seeds)
 def test_the_caption_of_a_close_up_is_its_class(seed):
     world = make_close_up(Random(seed))
-    assert describe(world) == class_name(world.things[0].look)
+    assert describe(world) == class_name(world.things[0].appearance)
     assert describe(world) in class_names()
 
 
-def test_no_other_picture_has_a_class_for_its_caption():
+def test_no_other_image_has_a_class_for_its_caption():
     captions = {describe(make_world(Random(seed))) for seed in range(3000)}
     assert not captions & set(class_names())
 
 
 def test_there_are_forty_five_classes_and_four_of_them_are_new():
-    new = {class_name(look) for look in NEW_LOOKS}
+    new = {class_name(appearance) for appearance in NEW_APPEARANCES}
     assert len(class_names()) == 45
     assert set(class_names()) - set(class_names(new=False)) == new
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_word_is_one_token_and_comes_back(split):
+def test_every_word_is_one_token_and_decodes_to_itself(split):
     tokenizer = Tokenizer.from_vocab(vocabulary())
     source = ShapesData(split=split, size=600, questions=9).open()
     for index in range(len(source)):
-        for target in source[index].annotations:
-            for text in (*target.texts, target.question or ""):
+        for annotation in source[index].annotations:
+            for text in (*annotation.texts, annotation.question or ""):
                 ids = tokenizer.encode(text)
                 assert len(ids) == len(re.findall(r"\w+|[,?]", text))
                 assert tokenizer.decode(ids) == text
 
 
-def test_the_vocabulary_holds_no_word_in_vain():
+def test_the_vocabulary_has_no_unused_word():
     source = ShapesData(split="recombination", size=3000, questions=9).open()
     texts = [
         text
         for index in range(len(source))
-        for target in source[index].annotations
-        for text in (*target.texts, target.question or "")
+        for annotation in source[index].annotations
+        for text in (*annotation.texts, annotation.question or "")
     ]
     used = set(re.findall(r"[a-z]+", " ".join(texts)))
     words = {word for word in vocabulary() if re.fullmatch("[a-z]{2,}", word)}
     assert words - used == set()
 
 
-def test_all_acts_are_told():
-    told = " ".join(describe_story(make_story(Random(seed))) for seed in range(500))
-    assert all(act in told for act in (*ACTS, STAY))
+def test_captions_name_all_actions():
+    captions = " ".join(describe_story(make_story(Random(seed))) for seed in range(500))
+    assert all(action in captions for action in (*ACTIONS, STAY))
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz0123456789 ,.?!'-:", max_size=40))
-def test_any_plain_text_can_be_spelt(text):
+def test_any_plain_text_can_be_spelled(text):
     tokenizer = Tokenizer.from_vocab(vocabulary())
     assert tokenizer.token_id("[UNK]") not in tokenizer.encode(text)

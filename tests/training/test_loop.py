@@ -1,7 +1,8 @@
-"""The loop: what it learns, what it leaves behind, and what it refuses."""
+"""The training loop: what a run learns, writes and refuses."""
 
 import dataclasses
 import json
+from random import Random
 
 import pytest
 import torch
@@ -20,11 +21,11 @@ from runs import (
 
 from git_model.captioner import Captioner
 from git_model.config import config_folder
-from git_model.data.collation import collate, sample_of
+from git_model.data.collation import Collator, collate
 from git_model.data.example import Annotation, Example
 from git_model.data.loader import StepLoader
 from git_model.shapes.source import ShapesData
-from git_model.training.loop import CHECKPOINT, Run, step_seed, train
+from git_model.training.loop import CHECKPOINT, Trainer, step_seed, train
 from git_model.training.loss import batch_loss
 from git_model.training.recipe import Recipe, read_recipe
 from git_model.utils.distributed import ProcessGroup
@@ -43,17 +44,17 @@ def test_training_lowers_the_loss_and_writes_a_checkpoint_that_opens(tmp_path, s
     train(recipe_of(start, steps=40), tmp_path / "run")
     losses = losses_of(tmp_path / "run")
     assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 1
-    git = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
+    captioner = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
     before = Captioner.from_pretrained(start)
-    assert git.model.config == before.model.config
-    assert git.tokenizer.to_json() == before.tokenizer.to_json()
+    assert captioner.model.config == before.model.config
+    assert captioner.tokenizer.to_json() == before.tokenizer.to_json()
 
 
 def test_a_random_start_of_a_named_size_is_trained(tmp_path):
     table = recipe_table("", model="demo", tokenizer="shapes", checkpoint=None, steps=1)
     train(from_dict(Recipe, table), tmp_path / "run")
-    git = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
-    assert git.model.config.decoder.vocab_size == len(git.tokenizer)
+    captioner = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
+    assert captioner.model.config.decoder.vocab_size == len(captioner.tokenizer)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -69,13 +70,16 @@ def test_every_recipe_that_ships_trains_a_tiny_model_on_tiny_data(tmp_path, star
         steps=recipe.learning.warmup_steps + 1,
         data=data,
         validation=recipe.validation and data,
-        feed=dataclasses.replace(recipe.feed, batch_size=2, workers=0, max_tokens=40),
+        loader=dataclasses.replace(recipe.loader, batch_size=2, workers=0, max_tokens=38),
         compute=dataclasses.replace(recipe.compute, device="cpu", threads=1),
         reports=dataclasses.replace(recipe.reports, check_examples=2),
     )
-    run = Run(tiny, ProcessGroup(torch.device("cpu")))
-    feed = StepLoader(data.open(), run.tokenizer, run.model.config, tiny.feed, seed=tiny.seed)
-    losses = [run.step(step, batches).loss for step, batches in enumerate(feed.steps(1, 3), 1)]
+    trainer = Trainer(tiny, ProcessGroup(torch.device("cpu")))
+    config = trainer.model.config
+    loader = StepLoader(data.open(), trainer.tokenizer, config, tiny.loader, seed=tiny.seed)
+    losses = [
+        trainer.step(step, batches).loss for step, batches in enumerate(loader.steps(1, 3), 1)
+    ]
     assert all(0 < loss < 100 for loss in losses)
 
 
@@ -88,28 +92,31 @@ def test_the_same_recipe_gives_the_same_weights(tmp_path):
     assert not same_weights(tmp_path / "a", tmp_path / "other")
 
 
-def test_helpers_that_read_ahead_change_nothing(tmp_path):
+def test_worker_processes_change_nothing(tmp_path):
     start = start_folder(tmp_path / "start", dropout=0.1)
     for workers in (0, 2):
-        train(recipe_of(start, steps=3, feed={"workers": workers}), tmp_path / str(workers))
+        train(recipe_of(start, steps=3, loader={"workers": workers}), tmp_path / str(workers))
     assert same_weights(tmp_path / "0", tmp_path / "2")
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"feed": {"micro_batch": 1}}, {"feed": {"micro_batch": 2}}, {"compute": {"recompute": True}}],
+    [
+        {"loader": {"micro_batch": 1}},
+        {"loader": {"micro_batch": 2}},
+        {"compute": {"activation_checkpointing": True}},
+    ],
     ids=str,
 )
-def test_how_a_step_is_cut_and_computed_changes_only_rounding(tmp_path, start, changes):
-    whole = recipe_of(start)
-    cut = recipe_of(start, **changes)
-    train(whole, tmp_path / "whole")
-    train(cut, tmp_path / "cut")
-    assert losses_of(tmp_path / "cut") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-5)
+def test_micro_batches_and_activation_checkpointing_change_only_rounding(tmp_path, start, changes):
+    train(recipe_of(start), tmp_path / "plain")
+    train(recipe_of(start, **changes), tmp_path / "changed")
+    losses = losses_of(tmp_path / "changed")
+    assert losses == pytest.approx(losses_of(tmp_path / "plain"), rel=1e-5)
 
 
-class Same:
-    """One example, again and again."""
+class Repeated:
+    """One example at every index."""
 
     def __init__(self, example):
         self._example = example
@@ -123,13 +130,14 @@ class Same:
 
 def test_the_logged_loss_is_the_mean_over_the_tokens_before_the_step(tmp_path, start, monkeypatch):
     source = ShapesData(size=2).open()
-    example = Example("one", source[0].media, (Annotation(("a red star", "a star")),))
-    monkeypatch.setattr(ShapesData, "open", lambda _: Same(example))
+    example = Example("a.png", source[0].media, (Annotation(("a red star", "a star")),))
+    monkeypatch.setattr(ShapesData, "open", lambda _: Repeated(example))
     train(recipe_of(start, steps=1), tmp_path / "run")
-    git = Captioner.from_pretrained(start)
-    lesson = sample_of(example, git.tokenizer, git.model.config, rng=None)
-    batch = collate([lesson], git.model.config.pad_id)
-    expected = batch_loss(git.model, batch).item() / 7  # a red star, end; a star, end
+    captioner = Captioner.from_pretrained(start)
+    config = captioner.model.config
+    sample = Collator(tokenizer=captioner.tokenizer, config=config).sample(example, Random(0))
+    batch = collate([sample], config.pad_id)
+    expected = batch_loss(captioner.model, batch).item() / 7  # a red star, end; a star, end
     assert losses_of(tmp_path / "run") == [pytest.approx(expected, rel=1e-5)]
 
 
@@ -142,16 +150,16 @@ def test_bfloat16_learns_nearly_the_same_and_keeps_weights_in_float32(tmp_path, 
     assert {t.dtype for t in weights_of(tmp_path / "bfloat16").values()} == {torch.float32}
 
 
-def test_frozen_parts_stay_and_the_others_move(tmp_path, start):
+def test_frozen_parts_stay_and_the_others_change(tmp_path, start):
     train(recipe_of(start, learning={"frozen": ["encoder", "projector"]}), tmp_path / "run")
-    before = Captioner.from_pretrained(start).model.state_dict()
+    before = Captioner.from_pretrained(start).model.tensors()
     for name, after in weights_of(tmp_path / "run").items():
-        stays = name.startswith(("encoder.", "projector."))
-        assert torch.equal(after, before[name]) == stays, name
+        frozen = name.startswith(("encoder.", "projector."))
+        assert torch.equal(after, before[name]) == frozen, name
 
 
-def test_the_checkpoint_has_the_average_if_there_is_one(tmp_path, start):
-    plain, averaged = recipe_of(start), recipe_of(start, learning={"average": 0.9})
+def test_the_checkpoint_holds_the_moving_average_if_there_is_one(tmp_path, start):
+    plain, averaged = recipe_of(start), recipe_of(start, learning={"ema": 0.9})
     train(plain, tmp_path / "plain")
     train(averaged, tmp_path / "averaged")
     assert losses_of(tmp_path / "plain") == losses_of(tmp_path / "averaged")
@@ -162,7 +170,7 @@ def test_the_checkpoint_has_the_average_if_there_is_one(tmp_path, start):
     assert 0 < (mean - before).norm() < (last - before).norm()
 
 
-def test_checks_caption_the_validation_data_and_show_some(tmp_path, start, capsys):
+def test_checks_caption_the_validation_data_and_print_some(tmp_path, start, capsys):
     data = {"kind": "shapes", "split": "held_out", "size": 9}
     reports = {"check_every": 2, "check_examples": 6, "show": 1}
     train(recipe_of(start, steps=3, validation=data, reports=reports), tmp_path / "run")
@@ -172,7 +180,7 @@ def test_checks_caption_the_validation_data_and_show_some(tmp_path, start, capsy
     assert "step 2: captions exact" in capsys.readouterr().err
 
 
-def test_training_leaves_torch_as_it_was(tmp_path, start):
+def test_training_restores_threads_and_random_state(tmp_path, start):
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     other = 2 if threads == 1 else 1
     train(recipe_of(start, steps=1, compute={"threads": other}), tmp_path / "run")
@@ -183,8 +191,8 @@ def test_training_leaves_torch_as_it_was(tmp_path, start):
 def test_the_folder_of_a_run_keeps_its_recipe(tmp_path, start):
     recipe = recipe_of(start, steps=1)
     train(recipe, tmp_path / "run")
-    kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert from_dict(Recipe, kept) == recipe
+    stored = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert from_dict(Recipe, stored) == recipe
 
 
 def test_a_folder_that_exists_is_refused_before_training(tmp_path, start):
@@ -194,7 +202,7 @@ def test_a_folder_that_exists_is_refused_before_training(tmp_path, start):
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_loss_that_is_no_number_ends_the_run_in_one_line(tmp_path, start):
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tmp_path, start):
     recipe = recipe_of(start, steps=30, learning={"encoder_lr": 1e30, "decoder_lr": 1e30})
     with pytest.raises(GITError, match=r"step \d+: the loss is .*expected finite numbers") as error:
         train(recipe, tmp_path / "run")
@@ -205,7 +213,7 @@ def test_a_loss_that_is_no_number_ends_the_run_in_one_line(tmp_path, start):
     ("changes", "message"),
     [
         ({"data": {"size": 3}}, "batch_size is 6, but there are only 3 examples"),
-        ({"feed": {"max_tokens": 41}}, "max_tokens is 41"),
+        ({"loader": {"max_tokens": 41}}, "max_tokens is 41"),
         ({"checkpoint": "nowhere"}, "nowhere"),
         (
             {"learning": {"frozen": ["encoder", "projector", "decoder", "temporal_embedding"]}},
@@ -214,16 +222,16 @@ def test_a_loss_that_is_no_number_ends_the_run_in_one_line(tmp_path, start):
         ({"compute": {"device": "cuda:77"}}, "device 'cuda:77' cannot be used here"),
     ],
 )
-def test_what_cannot_be_trained_leaves_nothing_behind(tmp_path, start, changes, message):
+def test_a_refused_recipe_leaves_no_folder(tmp_path, start, changes, message):
     with pytest.raises(GITError, match=message):
         train(recipe_of(start, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_data_set_is_one_line_of_the_command(tmp_path, start):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     table = recipe_table(start)
-    table["data"] = {"kind": "folder", "path": str(tmp_path / "pictures")}
+    table["data"] = {"kind": "folder", "path": str(tmp_path / "images")}
     recipe = write_recipe(tmp_path / "recipe.json", table)
     code, errors = finished(start_process(recipe, tmp_path / "run"))
     assert code == 1
@@ -232,29 +240,29 @@ def test_an_empty_data_set_is_one_line_of_the_command(tmp_path, start):
     assert not (tmp_path / "run").exists()
 
 
-class SomeBroken(Same):
+class SomeBroken(Repeated):
     """Every fifth example cannot be read."""
 
     def __getitem__(self, index):
         if index % 5 == 0:
-            raise GITError(f"{index}.png: not a picture")
+            raise GITError(f"{index}.png: not an image")
         return super().__getitem__(index)
 
 
-def test_broken_examples_are_left_out_and_named_once_up_to_a_limit(tmp_path, start, monkeypatch):
+def test_broken_examples_are_left_out_and_logged_once_up_to_a_limit(tmp_path, start, monkeypatch):
     example = ShapesData().open()[0]
     monkeypatch.setattr(ShapesData, "open", lambda _: SomeBroken(example))
     train(recipe_of(start, steps=20), tmp_path / "run")  # nearly two epochs of 64 examples
-    named = [line["left_out"] for line in log_of(tmp_path / "run") if "left_out" in line]
-    assert sorted(named) == sorted(f"{index}.png: not a picture" for index in range(0, 64, 5))
+    reasons = [line["left_out"] for line in log_of(tmp_path / "run") if "left_out" in line]
+    assert sorted(reasons) == sorted(f"{index}.png: not an image" for index in range(0, 64, 5))
     with pytest.raises(GITError, match="4 examples cannot be read, expected at most 3"):
-        train(recipe_of(start, feed={"broken_limit": 3}), tmp_path / "other")
+        train(recipe_of(start, loader={"broken_limit": 3}), tmp_path / "other")
 
 
-def test_a_step_of_which_nothing_can_be_read_changes_nothing(tmp_path, start, monkeypatch):
+def test_a_step_without_a_readable_example_has_loss_zero(tmp_path, start, monkeypatch):
     example = ShapesData().open()[0]
     monkeypatch.setattr(ShapesData, "open", lambda _: SomeBroken(example))
-    train(recipe_of(start, steps=30, feed={"batch_size": 1}), tmp_path / "run")
+    train(recipe_of(start, steps=30, loader={"batch_size": 1}), tmp_path / "run")
     losses = losses_of(tmp_path / "run")
     assert 0 < losses.count(0) < 15
     assert all(loss >= 0 for loss in losses)

@@ -13,16 +13,16 @@ RECORDED = Path(__file__).parents[1] / "fixtures" / "microsoft"
 CASES = ["image", "video_6_frames", "rectangular"]
 
 
-def random_case(words: int = 11) -> tuple[Tensor, Tensor, Tensor]:
-    logits = torch.randn(3, 6, words, dtype=torch.float64) * 2
+def random_case(n_tokens: int = 11) -> tuple[Tensor, Tensor, Tensor]:
+    logits = torch.randn(3, 6, n_tokens, dtype=torch.float64) * 2
     mask = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 0], [0, 1, 1, 0, 0, 0]]).bool()
-    return logits, torch.randint(words, (3, 6)), mask
+    return logits, torch.randint(n_tokens, (3, 6)), mask
 
 
 def loss_by_loops(
-    logits: Tensor, tokens: Tensor, mask: Tensor, smoothing: float, style: str
+    logits: Tensor, tokens: Tensor, mask: Tensor, label_smoothing: float, style: str
 ) -> float:
-    words = logits.shape[-1]
+    vocab_size = logits.shape[-1]
     losses = []
     for row in range(logits.shape[0]):
         for position in range(1, logits.shape[1]):
@@ -30,25 +30,26 @@ def loss_by_loops(
                 continue
             exps = [math.exp(value) for value in logits[row, position - 1].tolist()]
             loss = 0.0
-            for word, exp in enumerate(exps):
-                right = word == int(tokens[row, position])
+            for token, exp in enumerate(exps):
+                correct = token == int(tokens[row, position])
                 logprob = math.log(exp / sum(exps))
                 if style == "huggingface":
-                    wanted = smoothing / words + (1 - smoothing) * right
-                    loss -= wanted * logprob
+                    target = label_smoothing / vocab_size + (1 - label_smoothing) * correct
+                    loss -= target * logprob
                 else:
-                    wanted = 1 - smoothing if right else smoothing / (words - 1)
-                    loss += wanted * (math.log(wanted) - logprob) if wanted else 0.0
+                    rest = label_smoothing / (vocab_size - 1)
+                    target = 1 - label_smoothing if correct else rest
+                    loss += target * (math.log(target) - logprob) if target else 0.0
             losses.append(loss)
     return sum(losses) / len(losses)
 
 
 @pytest.mark.parametrize("style", ["huggingface", "microsoft"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_the_loss_is_what_plain_loops_compute(style, smoothing):
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_the_loss_is_what_plain_loops_compute(style, label_smoothing):
     case = random_case()
-    loss = caption_loss(*case, label_smoothing=smoothing, style=style)
-    assert loss.item() == pytest.approx(loss_by_loops(*case, smoothing, style), rel=1e-12)
+    loss = caption_loss(*case, label_smoothing=label_smoothing, style=style)
+    assert loss.item() == pytest.approx(loss_by_loops(*case, label_smoothing, style), rel=1e-12)
 
 
 def test_without_smoothing_the_styles_agree():
@@ -58,13 +59,14 @@ def test_without_smoothing_the_styles_agree():
 
 def test_with_smoothing_the_styles_differ():
     case = random_case()
-    one, other = (
-        caption_loss(*case, label_smoothing=0.1, style=s) for s in ("huggingface", "microsoft")
-    )
-    assert abs(one - other) > 0.1
+    losses = [
+        caption_loss(*case, label_smoothing=0.1, style=style)
+        for style in ("huggingface", "microsoft")
+    ]
+    assert abs(losses[0] - losses[1]) > 0.1
 
 
-def test_a_model_that_spreads_its_belief_like_the_target_reaches_zero():
+def test_the_loss_of_a_model_that_predicts_the_smoothed_target_is_zero():
     tokens, mask = torch.tensor([[0, 3, 5]]), torch.tensor([[False, True, True]])
     logits = torch.full((1, 3, 11), math.log(0.1 / 10), dtype=torch.float64)
     logits[0, 0, 3] = logits[0, 1, 5] = math.log(0.9)
@@ -72,7 +74,7 @@ def test_a_model_that_spreads_its_belief_like_the_target_reaches_zero():
     assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_prompt_padding_and_the_last_logits_have_no_part_in_it():
+def test_prompt_padding_and_the_last_logits_have_no_gradient():
     logits, tokens, mask = random_case()
     logits.requires_grad_()
     caption_loss(logits, tokens, mask).backward()
@@ -81,7 +83,7 @@ def test_prompt_padding_and_the_last_logits_have_no_part_in_it():
     assert torch.equal(logits.grad.ne(0).any(-1), used)
 
 
-def test_every_token_weighs_the_same_however_long_its_row():
+def test_every_token_has_the_same_weight_whatever_the_length_of_its_row():
     logits, tokens, mask = random_case()
     rows = [caption_loss(logits[[i]], tokens[[i]], mask[[i]]) for i in range(3)]
     weights = mask[:, 1:].sum(1)
@@ -99,9 +101,9 @@ def recorded(case: str) -> tuple[Tensor, Tensor, Tensor, dict]:
 @pytest.mark.parametrize("case", CASES)
 def test_the_loss_is_the_one_the_original_recorded(case):
     logits, tokens, mask, loss = recorded(case)
-    found = caption_loss(logits, tokens, mask, label_smoothing=loss["smoothing"], style="microsoft")
+    value = caption_loss(logits, tokens, mask, label_smoothing=loss["smoothing"], style="microsoft")
     # The original computes this one number in float32.
-    assert found.item() == pytest.approx(loss["value"], abs=2e-6)
+    assert value.item() == pytest.approx(loss["value"], abs=2e-6)
     plain = caption_loss(logits, tokens, mask, label_smoothing=loss["smoothing"])
     assert abs(plain.item() - loss["value"]) > 0.1
 

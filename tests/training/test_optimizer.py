@@ -1,4 +1,4 @@
-"""Who learns how fast, and what becomes of a gradient."""
+"""Parameter groups, the schedule, clipping and the moving ema."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from tiny import tiny_model
 from torch import nn
 
 from git_model.training.optimizer import (
-    Average,
+    EMA,
     freeze,
     make_optimizer,
     parameter_groups,
@@ -29,7 +29,7 @@ def test_every_parameter_is_in_one_group():
     assert set(map(id, grouped)) == set(map(id, model.parameters()))
 
 
-def test_only_weights_that_multiply_decay():
+def test_only_weight_matrices_decay():
     model = tiny_model(frames=2)
     groups = parameter_groups(model, learning(weight_decay=0.5))
     decays = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
@@ -41,28 +41,28 @@ def test_only_weights_that_multiply_decay():
 def test_the_encoder_has_its_own_learning_rate():
     model = tiny_model()
     groups = parameter_groups(model, learning())
-    slow = {id(p) for group in groups if group["lr"] == 1e-5 for p in group["params"]}
-    assert slow == set(map(id, model.encoder.parameters()))
+    encoder = {id(p) for group in groups if group["lr"] == 1e-5 for p in group["params"]}
+    assert encoder == set(map(id, model.encoder.parameters()))
 
 
-def test_what_is_frozen_is_in_no_group():
+def test_frozen_parameters_are_in_no_group():
     model = tiny_model()
     freeze(model, ("encoder", "projector"))
     grouped = {id(p) for group in parameter_groups(model, learning()) for p in group["params"]}
     assert grouped == set(map(id, model.decoder.parameters()))
 
 
-def test_a_part_that_is_not_there_cannot_be_frozen():
-    with pytest.raises(GITError, match="frozen has temporal, but this model has none"):
+def test_a_part_that_the_model_lacks_cannot_be_frozen():
+    with pytest.raises(GITError, match="frozen has temporal_embedding, but this model has none"):
         freeze(tiny_model(), ("temporal_embedding",))
 
 
-def test_something_must_learn():
-    with pytest.raises(GITError, match="nothing is left to learn"):
+def test_at_least_one_part_must_be_trained():
+    with pytest.raises(GITError, match="nothing is left to train"):
         freeze(tiny_model(), ("encoder", "projector", "decoder"))
 
 
-def test_the_learning_rate_goes_up_a_line_and_down_a_cosine():
+def test_the_learning_rate_has_a_linear_warm_up_then_a_cosine_decay():
     recipe = recipe_of("start", steps=30, learning={"warmup_steps": 10})
     rates = [schedule(step, recipe) for step in range(1, 31)]
     assert rates[:10] == pytest.approx([n / 10 for n in range(1, 11)])
@@ -78,30 +78,30 @@ def with_gradients(size: float) -> nn.Module:
     return model
 
 
-def test_a_step_goes_at_the_share_of_the_highest_rates():
+def test_a_step_uses_the_share_of_the_peak_rates():
     models = [with_gradients(1e-3) for _ in range(2)]
     for model, share in zip(models, (1.0, 0.25), strict=True):
         update(make_optimizer(model, learning(weight_decay=0.0)), share, max_grad_norm=1e9)
-    first = tiny_model().decoder.lm_head.weight
-    full, quarter = ((model.decoder.lm_head.weight - first).mean().item() for model in models)
+    before = tiny_model().decoder.lm_head.weight
+    full, quarter = ((model.decoder.lm_head.weight - before).mean().item() for model in models)
     assert full == pytest.approx(-5e-5, rel=1e-3)  # Adam's first step is the rate itself
     assert quarter / full == pytest.approx(0.25, rel=1e-3)
 
 
-def test_a_long_gradient_is_cut_to_length_and_its_own_length_told():
+def test_a_gradient_is_clipped_to_the_norm_and_its_own_norm_returned():
     model = with_gradients(2.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    optimizer.param_groups[0]["highest_lr"] = 1.0
+    optimizer.param_groups[0]["peak_lr"] = 1.0
     before = [p.detach().clone() for p in model.parameters()]
     n_numbers = sum(p.numel() for p in model.parameters())
-    length = update(optimizer, 1.0, max_grad_norm=0.5)
-    assert length == pytest.approx(2 * n_numbers**0.5)
-    moved = sum((p - b).square().sum() for p, b in zip(model.parameters(), before, strict=True))
-    assert moved.sqrt().item() == pytest.approx(0.5, rel=1e-5)
+    grad_norm = update(optimizer, 1.0, max_grad_norm=0.5)
+    assert grad_norm == pytest.approx(2 * n_numbers**0.5)
+    squared = sum((p - b).square().sum() for p, b in zip(model.parameters(), before, strict=True))
+    assert squared.sqrt().item() == pytest.approx(0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [float("nan"), float("inf")])
-def test_a_gradient_that_is_no_number_moves_nothing(size):
+def test_a_gradient_that_is_not_finite_changes_no_weight(size):
     model = with_gradients(size)
     assert not torch.isfinite(torch.tensor(update(make_optimizer(model, learning()), 1.0, 1.0)))
     expected = tiny_model().state_dict()
@@ -109,15 +109,15 @@ def test_a_gradient_that_is_no_number_moves_nothing(size):
 
 
 @torch.no_grad()
-def test_the_average_is_that_of_the_weights_the_last_ones_weighing_most():
+def test_the_moving_average_weights_the_last_steps_most():
     model = nn.Linear(1, 1, bias=False)
     model.weight.fill_(0.0)
-    average = Average(model, 0.5)
+    ema = EMA(model, 0.5)
     expected = 0.0
     for step in range(1, 30):
         model.weight.fill_(step)
-        average.update(model, step)
-        keep = min(0.5, step / (step + 9))
-        expected = keep * expected + (1 - keep) * step
-        assert average.weights["weight"].item() == pytest.approx(expected)
+        ema.update(model, step)
+        decay = min(0.5, step / (step + 9))
+        expected = decay * expected + (1 - decay) * step
+        assert ema.weights["weight"].item() == pytest.approx(expected)
     assert expected == pytest.approx(28, abs=0.01)  # the second last: the mean age is 1 step

@@ -1,4 +1,4 @@
-"""Recipes are read strictly, and every one that ships is good."""
+"""Recipes are read strictly, and every recipe that ships is valid."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from runs import recipe_of, recipe_table
 
 from git_model.config import config_folder
-from git_model.training.recipe import FREE, Recipe, difference, read_recipe
+from git_model.training.recipe import MUTABLE, Recipe, difference, read_recipe
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import from_dict, to_dict
 
@@ -36,16 +36,19 @@ def test_every_recipe_that_ships_can_be_read(path):
         ),
         ({"data": {"kind": "shape"}}, "data: kind is 'shape', expected one of shapes, coco"),
         ({"data": {"colour": "red"}}, "data: unknown key 'colour'"),
-        ({"feed": {"batch_size": 0}}, "feed: batch_size is 0, expected at least 1"),
+        ({"loader": {"batch_size": 0}}, "loader: batch_size is 0, expected at least 1"),
         ({"learning": 3}, "learning is 3, expected a table"),
         ({"learning": {"rate": 1.0}}, "learning: unknown key 'rate'"),
         ({"learning": {"encoder_lr": 0.0}}, "learning: encoder_lr is 0.0, expected more than 0"),
         ({"learning": {"warmup_steps": 8}}, "warmup_steps is 8, expected fewer than steps 8"),
         ({"learning": {"warmup_steps": -1}}, "learning: warmup_steps is -1, expected 0 or more"),
         ({"learning": {"precision": "float8"}}, "precision is 'float8', expected one of float32"),
-        ({"learning": {"smoothing": 1.0}}, "smoothing is 1.0, expected 0 or more and less than 1"),
+        (
+            {"learning": {"label_smoothing": 1.0}},
+            "label_smoothing is 1.0, expected 0 or more and less than 1",
+        ),
         ({"learning": {"betas": [0.9, 1.0]}}, "betas is (0.9, 1.0), expected each from 0"),
-        ({"learning": {"average": 1.0}}, "average is 1.0, expected between 0 and 1"),
+        ({"learning": {"ema": 1.0}}, "ema is 1.0, expected between 0 and 1"),
         ({"learning": {"weight_decay": -1.0}}, "weight_decay is -1.0, expected 0 or more"),
         (
             {"learning": {"max_grad_norm": float("nan")}},
@@ -66,26 +69,43 @@ def test_a_wrong_setting_is_named(change, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"feed": {"batch_size": 6}}, "feed"),
+        ({"learning": {"clip_norm": 1.0}}, "clip_norm"),
+        ({"learning": {"smoothing": 0.1}}, "smoothing"),
+        ({"learning": {"average": 0.9}}, "average"),
+        ({"compute": {"recompute": True}}, "recompute"),
+    ],
+)
+def test_a_key_of_version_0_1_is_an_unknown_key(change, key):
+    with pytest.raises(ConfigError, match=f"unknown key '{key}', expected one of ") as error:
+        from_dict(Recipe, recipe_table(START, **change), "train.toml")
+    assert "\n" not in str(error.value)
+
+
 def test_a_recipe_that_is_missing_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         read_recipe(tmp_path / "none.toml")
 
 
 def test_the_first_difference_of_two_recipes_is_named_with_both_values():
-    one, other = recipe_of(START), recipe_of(START, learning={"encoder_lr": 0.5})
-    assert difference(one, one) is None
-    assert difference(one, other) == "learning.encoder_lr is 0.002 and 0.5"
-    assert difference(one, recipe_of(START, steps=9)) == "steps is 8 and 9"
+    recipe = recipe_of(START)
+    assert difference(recipe, recipe) is None
+    faster = recipe_of(START, learning={"encoder_lr": 0.5})
+    assert difference(recipe, faster) == "learning.encoder_lr is 0.002 and 0.5"
+    assert difference(recipe, recipe_of(START, steps=9)) == "steps is 8 and 9"
 
 
-def test_what_data_sets_have_not_in_common_is_a_difference():
-    folder = recipe_of(START, data={"kind": "shapes"})
-    table = recipe_table(START) | {"data": {"kind": "folder", "path": "pictures"}}
-    assert difference(folder, from_dict(Recipe, table)) == "data.kind is shapes and folder"
+def test_the_kind_of_the_data_set_is_a_difference():
+    table = recipe_table(START) | {"data": {"kind": "folder", "path": "images"}}
+    folder = from_dict(Recipe, table)
+    assert difference(recipe_of(START), folder) == "data.kind is shapes and folder"
 
 
-def test_how_a_run_computes_and_reports_is_free():
-    one = recipe_of(START)
+def test_compute_and_reports_are_no_difference_where_they_are_ignored():
+    recipe = recipe_of(START)
     other = recipe_of(START, compute={"threads": 2}, reports={"log_every": 3})
-    assert difference(one, other) == "compute.threads is 1 and 2"
-    assert difference(one, other, but=FREE) is None
+    assert difference(recipe, other) == "compute.threads is 1 and 2"
+    assert difference(recipe, other, ignore=MUTABLE) is None

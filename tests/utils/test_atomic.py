@@ -14,13 +14,13 @@ from git_model.utils.errors import GITError
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("before")
-    with suppress(KeyboardInterrupt), new_file(path) as beside:
-        beside.write_text("half")
+    with suppress(KeyboardInterrupt), new_file(path) as temporary:
+        temporary.write_text("half")
         raise KeyboardInterrupt
-    assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
     assert path.read_text() == "before"
-    with new_file(path) as beside:
-        beside.write_text("after")
+    with new_file(path) as temporary:
+        temporary.write_text("after")
     assert path.read_text() == "after"
     with (
         pytest.raises(GITError, match=r"none/out.jsonl: cannot be written"),
@@ -33,32 +33,32 @@ def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     child = os.fork()
     if child == 0:
-        with new_file(path) as beside:
-            beside.write_text("half")
+        with new_file(path) as temporary:
+            temporary.write_text("half")
             os._exit(0)
     os.waitpid(child, 0)
-    assert [one.name for one in tmp_path.iterdir()] != []
-    with new_file(path) as beside:
-        beside.write_text("whole")
-    assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
+    assert [file.name for file in tmp_path.iterdir()] != []
+    with new_file(path) as temporary:
+        temporary.write_text("whole")
+    assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 def test_names_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 120 + ".jsonl")
-    with new_file(path) as beside:
-        beside.write_text("x")
+    with new_file(path) as temporary:
+        temporary.write_text("x")
     assert path.read_text() == "x"
 
 
 def test_a_link_that_lies_in_the_way_is_not_followed(tmp_path: Path) -> None:
     path, other = tmp_path / "out.txt", tmp_path / "other"
     other.write_text("mine")
-    with suppress(RuntimeError), new_file(path) as beside:
-        name = beside.name
+    with suppress(RuntimeError), new_file(path) as temporary:
+        name = temporary.name
         raise RuntimeError
     (tmp_path / name).symlink_to(other)
-    with new_file(path) as beside:
-        beside.write_text("x")
+    with new_file(path) as temporary:
+        temporary.write_text("x")
     assert other.read_text() == "mine"
 
 
@@ -66,8 +66,8 @@ def test_a_link_that_lies_in_the_way_is_not_followed(tmp_path: Path) -> None:
     ("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)]
 )
 def test_a_full_disk_is_told_from_other_faults(tmp_path: Path, number: int, full: bool) -> None:
-    wanted = pytest.raises(GITError, match=r"out\.txt: cannot be written: ")
-    with wanted as found, new_file(tmp_path / "out.txt"):
+    refusal = pytest.raises(GITError, match=r"out\.txt: cannot be written: ")
+    with refusal as caught, new_file(tmp_path / "out.txt"):
         raise OSError(number, os.strerror(number))
-    assert isinstance(found.value, DiskFullError) == full
+    assert isinstance(caught.value, DiskFullError) == full
     assert list(tmp_path.iterdir()) == []

@@ -34,12 +34,12 @@ def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(
     assert dtype_of("auto", CPU) == expected
 
 
-def test_formats_go_by_name_or_as_they_are() -> None:
+def test_a_dtype_may_be_a_name_or_torchs_own() -> None:
     assert dtype_of("float16", CPU) == torch.float16
     assert dtype_of(torch.float64, CPU) == torch.float64
 
 
-def test_names_that_are_none_are_one_line() -> None:
+def test_unknown_names_are_one_line() -> None:
     with pytest.raises(GITError, match="dtype is 'half', expected auto or one of float32, "):
         dtype_of("half", CPU)
     with pytest.raises(GITError, match="device 'quantum' cannot be used here: "):
@@ -47,17 +47,16 @@ def test_names_that_are_none_are_one_line() -> None:
 
 
 def test_a_captioner_takes_auto_for_both() -> None:
-    git = Captioner.from_pretrained("demo", dtype="auto", device="auto")
-    weight = git.model.decoder.lm_head.bias
-    assert weight.device.type == usable_device("auto").type
-    assert weight.dtype == dtype_of("auto", weight.device)
+    captioner = Captioner.from_pretrained("demo", dtype="auto", device="auto")
+    assert captioner.device.type == usable_device("auto").type
+    assert captioner.model.dtype == dtype_of("auto", captioner.device)
 
 
 @pytest.mark.slow
-def test_a_compiled_encoder_sees_the_same() -> None:
-    usual = Captioner.from_pretrained("demo")
-    compiled = Captioner.from_pretrained("demo", compile=True)
+def test_a_compiled_encoder_gives_the_same_tokens() -> None:
+    eager = Captioner.from_pretrained("demo").model
+    compiled = Captioner.from_pretrained("demo", compile=True).model
     for size in (64, 96):
         pixels = torch.randn(2, 3, size, size)
-        one, other = (git.model.encode(pixels) for git in (usual, compiled))
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        tokens, expected = compiled.encode(pixels), eager.encode(pixels)
+        torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The quick product is the usual one."""
+"""Every kernel gives the usual product."""
 
 import pytest
 import torch
@@ -6,33 +6,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-import git_model.utils.kernels
 from git_model.model.layers import Linear
-from git_model.utils.kernels import Way, blocked, fastest, linear, onednn, pack_weights, transposed
+from git_model.utils import kernels
+from git_model.utils.kernels import (
+    Kernel,
+    blocked,
+    drop_stale_copies,
+    fastest,
+    linear,
+    onednn,
+    pack_weights,
+    transposed,
+)
 
 
 @settings(deadline=None, max_examples=100)
 @given(
-    way=st.sampled_from([linear, transposed, blocked, onednn]),
+    kernel=st.sampled_from([linear, transposed, blocked, onednn]),
     rows=st.integers(1, 70),
     width=st.integers(1, 9),
     out=st.integers(1, 200),
 )
-def test_every_way_gives_the_usual_product(way: Way, rows: int, width: int, out: int) -> None:
+def test_every_kernel_gives_the_usual_product(
+    kernel: Kernel, rows: int, width: int, out: int
+) -> None:
     x, weight, bias = torch.randn(rows, width), torch.randn(out, width), torch.randn(out)
     with torch.inference_mode():
-        torch.testing.assert_close(way(x, weight, bias), F.linear(x, weight, bias))
+        torch.testing.assert_close(kernel(x, weight, bias), F.linear(x, weight, bias))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 70])
 def test_a_part_of_a_larger_tensor_gives_the_usual_product(rows: int) -> None:
     x, weight, bias = torch.randn(rows, 3, 20)[:, -1], torch.randn(130, 20), torch.randn(130)
     with torch.inference_mode():
-        for way in (linear, transposed, blocked, onednn):
-            torch.testing.assert_close(way(x, weight, bias), F.linear(x, weight, bias))
+        for kernel in (linear, transposed, blocked, onednn):
+            torch.testing.assert_close(kernel(x, weight, bias), F.linear(x, weight, bias))
 
 
-def test_the_usual_way_is_taken_where_nothing_was_measured() -> None:
+def test_the_usual_kernel_is_taken_where_nothing_was_measured() -> None:
     for rows in (1, 4, 8, 1000):
         for maker in ("cuda", "mps", "Apple", ""):
             assert fastest(rows, torch.float32, maker) is F.linear
@@ -47,25 +58,38 @@ def test_shape_and_type_are_the_usual_ones(dtype: torch.dtype, shape: tuple[int,
     layer, x = Linear(5, 7).to(dtype), torch.randn(shape).to(dtype)
     usual = F.linear(x, layer.weight, layer.bias)
     with torch.no_grad():
-        found = layer(x)
-    assert (found.shape, found.dtype) == (usual.shape, usual.dtype)
-    torch.testing.assert_close(found, usual)
+        product = layer(x)
+    assert (product.shape, product.dtype) == (usual.shape, usual.dtype)
+    torch.testing.assert_close(product, usual)
 
 
 def test_gradients_are_the_usual_ones() -> None:
     layer, x = Linear(5, 7), torch.randn(3, 5)
-    found = torch.autograd.grad(layer(x).square().sum(), [*layer.parameters()])
+    product = torch.autograd.grad(layer(x).square().sum(), [*layer.parameters()])
     usual = torch.autograd.grad(
         F.linear(x, layer.weight, layer.bias).square().sum(), [*layer.parameters()]
     )
-    for one, other in zip(found, usual, strict=True):
-        torch.testing.assert_close(one, other)
+    for gradient, expected in zip(product, usual, strict=True):
+        torch.testing.assert_close(gradient, expected)
 
 
 @pytest.fixture
 def packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor on which weights are packed."""
-    monkeypatch.setattr(git_model.utils.kernels, "CPU_MAKER", "AMD")
+    """A processor on which weights are packed; where this one cannot, plain products stand in."""
+    monkeypatch.setattr(kernels, "CPU_MAKER", "AMD")
+    if not kernels.ONEDNN._is_mkldnn_bf16_supported():
+        monkeypatch.setattr(kernels, "can_be_packed", lambda weight: weight.dtype == torch.bfloat16)
+        monkeypatch.setattr(kernels, "reordered", torch.clone)
+        monkeypatch.setattr(kernels, "onednn", F.linear)
+
+
+def test_bfloat16_works_on_a_processor_that_cannot_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "CPU_MAKER", "AMD")
+    layer = Linear(64, 64).bfloat16()
+    pack_weights(layer)
+    assert hasattr(layer.weight, "packed") == kernels.can_be_packed(layer.weight)
+    with torch.inference_mode():
+        assert layer(torch.ones(2, 64).bfloat16()).isfinite().all()
 
 
 @pytest.mark.usefixtures("packs")
@@ -90,6 +114,17 @@ def test_a_packed_copy_is_not_used_once_the_weight_has_changed():
         layer.bias.zero_()
         x = torch.eye(64).bfloat16()
         assert torch.equal(layer(x), layer.weight.T)
+
+
+@pytest.mark.usefixtures("packs")
+def test_a_copy_is_dropped_once_the_weight_was_written_in_a_way_that_torch_does_not_count() -> None:
+    layer = Linear(64, 64).bfloat16()
+    pack_weights(layer)
+    drop_stale_copies(layer)
+    assert hasattr(layer.weight, "packed")
+    layer.weight.data += 1.0
+    drop_stale_copies(layer)
+    assert not hasattr(layer.weight, "packed")
 
 
 @pytest.mark.usefixtures("packs")

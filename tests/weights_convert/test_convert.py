@@ -1,9 +1,10 @@
-"""Any form in, any form out, and the command line around it."""
+"""Any format in, any format out, and the command line around it."""
 
 import json
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ import huggingface_hub
 import open_clip as library
 import pytest
 import torch
-from parity_models import bite, config_of
 from click.testing import CliRunner, Result
-from safetensors.torch import save_file
+from parity_models import bite, config_of
+from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 from transformers import GitForCausalLM
 
 from git_model import GIT, GITError
-from git_model.checkpoints.native import read_checkpoint
+from git_model.checkpoints.native import DIGESTS, read_checkpoint
+from git_model.cli.main import main
 from git_model.preprocessing.tokenizer import Tokenizer
 from weights_convert import convert, read_foreign
-from weights_convert.__main__ import main
+from weights_convert.__main__ import command_line
 from weights_convert.hub import find_folder
 
 ORIGINAL = Path(__file__).parents[1] / "fixtures" / "microsoft" / "image"
@@ -30,7 +32,7 @@ TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "cat"]
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, command_line([str(argument) for argument in arguments]))
 
 
 def failure(*arguments: str | Path, code: int = 1) -> str:
@@ -59,19 +61,21 @@ def vocabulary(tmp_path: Path) -> Path:
     return tmp_path / "words"
 
 
-def same_tensors(one: Path, other: Path) -> bool:
-    a, b = (GIT.from_pretrained(folder).state_dict() for folder in (one, other))
+def same_tensors(*folders: Path) -> bool:
+    a, b = (GIT.from_pretrained(folder).tensors() for folder in folders)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# Forms
+# Formats
 
 
 def test_hf_and_the_way_back(theirs: Path, tmp_path: Path) -> None:
     result = run("hf", theirs, tmp_path / "ours")
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"{tmp_path / 'ours'}: 64 tensors, 46,097 parameters")
-    assert result.stdout.count("\n") == 1
+    n_tensors = len(load_file(tmp_path / "ours" / "model.safetensors"))
+    n_parameters = GitForCausalLM.from_pretrained(theirs).num_parameters()
+    summary = f"{tmp_path / 'ours'}: {n_tensors} tensors, {n_parameters:,} parameters"
+    assert result.stdout.startswith(summary)
     for name, arguments in {
         "a": ["hf", tmp_path / "ours", tmp_path / "a", "--to", "hf"],
         "b": ["hf", "--to", "hf", tmp_path / "ours", tmp_path / "b"],
@@ -93,10 +97,10 @@ def test_the_original_with_its_ids_and_a_vocabulary(tmp_path: Path, vocabulary: 
     assert (config.bos_id, config.eos_id, config.pad_id) == (1, 2, 0)
 
 
-def test_an_original_in_their_form_takes_their_style(tmp_path: Path) -> None:
+def test_an_original_in_hugging_faces_format_takes_its_style(tmp_path: Path) -> None:
     result = run("microsoft", ORIGINAL, tmp_path / "theirs", *IDS, "--to", "hf")
     assert result.exit_code == 0
-    assert "huggingface style" in result.stdout
+    assert "huggingface style, without a vocabulary\n" in result.stdout
     model, report = GitForCausalLM.from_pretrained(
         tmp_path / "theirs", output_loading_info=True, attn_implementation="eager"
     )
@@ -104,7 +108,7 @@ def test_an_original_in_their_form_takes_their_style(tmp_path: Path) -> None:
     assert model.config.layer_norm_eps == 1e-12
 
 
-def test_each_form_is_told_from_its_files(theirs: Path, tmp_path: Path) -> None:
+def test_the_files_show_their_format(theirs: Path, tmp_path: Path) -> None:
     assert read_foreign(str(theirs)).config.style == "huggingface"
     spoilt = tmp_path / "original"
     shutil.copytree(ORIGINAL, spoilt)
@@ -115,9 +119,9 @@ def test_each_form_is_told_from_its_files(theirs: Path, tmp_path: Path) -> None:
         read_foreign(str(tmp_path / "empty"))
 
 
-def test_a_damaged_folder_of_ours_is_not_written_in_another_form(tmp_path: Path) -> None:
+def test_a_damaged_folder_of_ours_is_not_written_in_another_format(tmp_path: Path) -> None:
     tiny_model().float().save_pretrained(tmp_path / "ours")
-    tensors = dict(GIT.from_pretrained(tmp_path / "ours").state_dict())
+    tensors = GIT.from_pretrained(tmp_path / "ours").tensors()
     del tensors["decoder.embedding_norm.bias"]
     save_file(tensors, tmp_path / "ours" / "model.safetensors")
     message = failure("--to", "hf", tmp_path / "ours", tmp_path / "new" / "theirs")
@@ -125,14 +129,14 @@ def test_a_damaged_folder_of_ours_is_not_written_in_another_form(tmp_path: Path)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_vocabulary_can_be_given_with_any_form(theirs: Path, vocabulary: Path) -> None:
-    line = convert(str(theirs), theirs.parent / "ours", tokenizer=vocabulary)
-    assert line.endswith("with a vocabulary")
+def test_a_vocabulary_can_be_given_with_any_format(theirs: Path, vocabulary: Path) -> None:
+    report = convert(str(theirs), theirs.parent / "ours", tokenizer=vocabulary)
+    assert report.splitlines()[0].endswith("with a vocabulary")
     assert len(Tokenizer.from_folder(theirs.parent / "ours")) == len(TOKENS)
 
 
-def test_an_unknown_form_is_refused(theirs: Path) -> None:
-    with pytest.raises(GITError, match="no form 'onnx', expected native or hf"):
+def test_an_unknown_format_is_refused(theirs: Path) -> None:
+    with pytest.raises(GITError, match="no format 'onnx', expected native or hf"):
         convert(str(theirs), theirs.parent / "x", to="onnx")
 
 
@@ -140,7 +144,7 @@ def test_a_vocabulary_too_large_for_the_model_is_refused(tmp_path: Path, vocabul
     words = [*TOKENS, *(f"w{i}" for i in range(100))]
     (vocabulary / "vocab.txt").write_text("\n".join(words))
     message = failure("microsoft", ORIGINAL, tmp_path / "x", *IDS, "--tokenizer", vocabulary)
-    assert "106 tokens, but the model knows 97" in message
+    assert "106 tokens, but the model's vocab_size is 97" in message
     assert not (tmp_path / "x").exists()
 
 
@@ -158,7 +162,7 @@ def clip_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     (tmp_path / "base.toml").write_text(
-        "bos_id = 1\neos_id = 2\n"
+        "bos_id = 1\neos_ids = [2]\n"
         "[decoder]\nvocab_size = 30\nwidth = 24\nheads = 3\nlayers = 1\nmlp_width = 8\n"
     )
     return tmp_path / "base.toml"
@@ -189,24 +193,27 @@ def test_a_named_model_does_not_take_what_is_for_files(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A hub on which org/name is the folder `theirs`; what it was asked."""
-    asked: list[dict[str, Any]] = []
+    """A hub on which org/name is the folder `theirs`; the options of each request."""
+    requests: list[dict[str, Any]] = []
 
     def download(name: str, **options: Any) -> str:
         assert name == "org/name"
-        asked.append(options)
+        requests.append(options)
         return str(theirs)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    return asked
+    return requests
 
 
 def test_a_hub_id_is_downloaded_at_its_revision(hub: list, tmp_path: Path) -> None:
     assert run("hf", "org/name", tmp_path / "a", "--revision", "v1").exit_code == 0
     convert("org/name", tmp_path / "b", revision="v1")
     assert same_tensors(tmp_path / "a", tmp_path / "b")
-    assert [one["revision"] for one in hub] == ["v1", "v1"]
-    assert not any("bin" in pattern for one in hub for pattern in one["allow_patterns"])
+    assert [request["revision"] for request in hub] == ["v1", "v1"]
+    patterns = [pattern for request in hub for pattern in request["allow_patterns"]]
+    assert not any("bin" in pattern for pattern in patterns)
+    for name in ("generation_config.json", "added_tokens.json", "special_tokens_map.json"):
+        assert name in patterns
 
 
 def test_pickles_are_asked_for_only_where_there_is_nothing_safer(theirs: Path, hub: list) -> None:
@@ -214,7 +221,8 @@ def test_pickles_are_asked_for_only_where_there_is_nothing_safer(theirs: Path, h
     (theirs / "model.safetensors").unlink()
     torch.save(state, theirs / "pytorch_model.bin")
     assert read_foreign("org/name").state
-    assert ["pytorch_model*.bin" in one["allow_patterns"] for one in hub] == [False, True]
+    patterns = [request["allow_patterns"] for request in hub]
+    assert ["pytorch_model*.bin" in names for names in patterns] == [False, True]
 
 
 def test_an_unknown_hub_id_offline_is_one_line_and_writes_nothing(
@@ -270,7 +278,7 @@ def test_a_revision_of_a_folder_is_refused(theirs: Path) -> None:
 
 
 def test_wrong_usage_ends_with_code_2(tmp_path: Path) -> None:
-    assert "DST" in failure("hf", tmp_path, code=2)
+    assert "'FOLDER'" in failure("hf", tmp_path, code=2)
     assert "--bogus" in failure("--bogus", "a", "b", code=2)
     assert "--bos-id" in failure("microsoft", "a", "b", "--bos-id", "x", code=2)
     assert "'onnx'" in failure("hf", "a", "b", "--to", "onnx", code=2)
@@ -291,20 +299,45 @@ def test_a_failure_in_a_shell_is_one_line_and_code_1(tmp_path: Path) -> None:
 def test_help_loads_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from weights_convert.__main__ import main\n"
-        "try: main(['hf', '--help'])\n"
+        "try: main()\n"
         "except SystemExit: print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, "hf", "--help"], capture_output=True, text=True, check=True
     )
-    assert "Hugging Face's form into ours" in result.stdout
+    assert "Convert a checkpoint to another format." in result.stdout
     assert result.stdout.endswith("[]\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["microsoft", "a", "b", "--heads", "2"], "--heads goes with --from open_clip"),
+        (["hf", "a", "b", "--bos-id", "2"], "--bos-id goes with --from microsoft"),
+        (["a", "b", "--seed", "2"], "--seed goes with --from open_clip"),
+        (["microsoft", "a", "b", "--revision", "v1"], "--revision is for hub ids"),
+    ],
+)
+def test_an_option_of_another_format_is_wrong_usage(arguments: list[str], words: str) -> None:
+    assert words in failure(*arguments, code=2)
+
+
+@pytest.mark.parametrize("to", ["native", "hf"])
+def test_the_sha256_of_every_file_is_printed(to: str, theirs: Path, tmp_path: Path) -> None:
+    result = run("hf", theirs, tmp_path / "new", "--to", to)
+    lines = result.stdout.splitlines()[1:]
+    files = {path.name: path for path in (tmp_path / "new").iterdir() if path.name != DIGESTS}
+    expected = [f"{sha256(files[name].read_bytes()).hexdigest()}  {name}" for name in sorted(files)]
+    assert lines == expected
+    assert len(lines) == {"native": 2, "hf": 4}[to]
+    if to == "native":
+        assert (tmp_path / "new" / DIGESTS).read_text().splitlines() == lines
+
+
 def test_a_refused_configuration_writes_nothing(theirs: Path) -> None:
-    settings = json.loads((theirs / "config.json").read_text()) | {"hidden_act": "relu"}
+    settings = json.loads((theirs / "config.json").read_text()) | {"hidden_act": "mish"}
     (theirs / "config.json").write_text(json.dumps(settings))
-    assert "relu" in failure("hf", theirs, theirs.parent / "new" / "x")
+    assert "mish" in failure("hf", theirs, theirs.parent / "new" / "x")
     assert [path.name for path in theirs.parent.iterdir()] == ["theirs"]
 
 
@@ -313,7 +346,7 @@ def test_numbers_are_stored_in_the_format_asked_for(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "whole")
     convert(str(tmp_path / "whole"), tmp_path / "half", dtype="float16")
     _, state = read_checkpoint(tmp_path / "half", dtype=None)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.tensors().items():
         assert torch.equal(state[name], tensor.half())
 
 
@@ -322,6 +355,6 @@ def test_a_number_too_large_for_the_format_is_refused_and_nothing_written(tmp_pa
     with torch.no_grad():
         model.decoder.lm_head.bias[3] = 1e6
     model.save_pretrained(tmp_path / "whole")
-    with pytest.raises(GITError, match=r"tensor decoder\.output_bias has numbers too large for"):
+    with pytest.raises(GITError, match=r"tensor decoder\.lm_head\.bias has numbers too large for"):
         convert(str(tmp_path / "whole"), tmp_path / "half", dtype="float16")
     assert not (tmp_path / "half").exists()

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from parity_models import bite, config_of, make_pair
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parity_models import bite, config_of, make_pair
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, GitConfig, GitForCausalLM
 
 from git_model import GIT, GITConfig, GITError
+from git_model.captioner import Captioner
 from git_model.config import PreprocessConfig, style_preprocess
-from git_model.utils.errors import CheckpointError
 from weights_convert import convert
+from weights_convert.files import Checkpoint
 from weights_convert.huggingface import (
     read_config,
     read_folder,
@@ -82,7 +83,7 @@ def test_every_tensor_of_theirs_has_its_place_and_every_one_of_ours_is_filled() 
         config = read_config(config_of(seed).to_dict())
         ours = read_state(theirs, config)
         with torch.device("meta"):
-            expected = GIT(config).state_dict()
+            expected = GIT(config).tensors()
         assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in expected.items()}
         counted = sum(
             part.numel()
@@ -118,14 +119,18 @@ def test_transformers_loads_the_way_back_with_nothing_missing_or_left_over(
     assert again.state_dict().keys() == theirs.state_dict().keys()
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)
-    stored = {"_name_or_path", "dtype", "transformers_version"}
-    for key, value in theirs.config.to_dict().items():
-        if key not in stored | {"vision_config"}:
-            assert again.config.to_dict()[key] == value
-    vision, vision_again = theirs.config.vision_config, again.config.vision_config
-    assert {k: v for k, v in vision.to_dict().items() if k not in stored} == {
-        k: v for k, v in vision_again.to_dict().items() if k not in stored
-    }
+    assert settings_of(again.config) == settings_of(theirs.config)
+
+
+def settings_of(config: GitConfig) -> dict[str, Any]:
+    """What a configuration computes: without notes, and each activation under one name."""
+    settings = config.to_dict()
+    for table in (settings, settings["vision_config"]):
+        for key in ("_name_or_path", "dtype", "transformers_version"):
+            table.pop(key, None)
+        synonyms = {"gelu_new": "gelu_pytorch_tanh", "swish": "silu"}
+        table["hidden_act"] = synonyms.get(table["hidden_act"], table["hidden_act"])
+    return settings
 
 
 def test_numbers_keep_the_type_they_are_stored_in(tmp_path: Path) -> None:
@@ -188,6 +193,67 @@ def test_a_pickle_is_read_where_there_is_no_safetensors_file(tmp_path: Path) -> 
     _, state, _ = read_folder(tmp_path / "theirs")
     ours = GIT.from_pretrained(tmp_path / "ours").state_dict()
     assert all(torch.equal(ours[name], state[name]) for name in ours)
+
+
+# Names of modules that wrapped the model
+
+
+PREFIXES = ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model.module.model."]
+
+
+def wrap(folder: Path, prefix: str, form: str, inner: str = "") -> None:
+    """Rename the tensors of a folder, in another kind of file."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    renamed = {}
+    for name, part in tensors.items():
+        name = name.replace("git.encoder.layer.", f"git.encoder.{inner}layer.")
+        renamed[prefix + name] = part
+    if form == "safetensors":
+        save_file(renamed, folder / "model.safetensors")
+    elif form == "shards":
+        names = list(renamed)
+        shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+        for file, members in shards.items():
+            save_file({name: renamed[name] for name in members}, folder / file)
+        weight_map = {name: file for file, members in shards.items() for name in members}
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": weight_map}))
+    else:
+        legacy = form == "legacy pickle"
+        path = folder / "pytorch_model.bin"
+        torch.save(renamed, path, _use_new_zipfile_serialization=not legacy)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "shards", "pickle", "legacy pickle"])
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_of_wrappers_are_taken_off_in_every_file(
+    prefix: str, form: str, tmp_path: Path
+) -> None:
+    save(tmp_path, tie_word_embeddings=False)
+    expected = read_folder(tmp_path)
+    wrap(tmp_path, prefix, form, inner="_orig_mod.")
+    result = read_folder(tmp_path)
+    assert result.config == expected.config
+    assert result.state.keys() == expected.state.keys()
+    assert all(torch.equal(result.state[name], expected.state[name]) for name in expected.state)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "shards", "pickle"])
+def test_a_tensor_with_and_without_a_prefix_is_refused(form: str, tmp_path: Path) -> None:
+    save(tmp_path / "theirs")
+    name = "git.embeddings.LayerNorm.bias"
+    edit_tensors(tmp_path / "theirs", lambda t: t.update({f"module.{name}": t[name].clone()}))
+    wrap(tmp_path / "theirs", "", form)
+    message = refusal(tmp_path / "theirs")
+    assert f"tensor {name} is there twice" in message
+    assert f"module.{name}" in message
+
+
+def test_another_prefix_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "theirs")
+    wrap(tmp_path / "theirs", "ema.model.", "safetensors")
+    assert "unexpected tensor ema.model." in refusal(tmp_path / "theirs")
 
 
 # The output layer
@@ -276,8 +342,37 @@ def test_what_does_not_change_the_computation_is_passed_over() -> None:
     assert read_config(settings) == GITConfig()
 
 
-def test_one_end_token_may_stand_in_a_list() -> None:
-    assert read_config({"eos_token_id": [7]}).eos_id == 7
+def test_end_tokens_may_be_a_list() -> None:
+    assert read_config({"eos_token_id": [7]}).eos_ids == (7,)
+    config = read_config({"eos_token_id": [7, 5]})
+    assert (config.eos_ids, config.eos_id) == ((7, 5), 7)
+    assert write_config(config)["eos_token_id"] == [7, 5]
+    assert write_config(GITConfig())["eos_token_id"] == 102
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tower", ["text", "vision"])
+@pytest.mark.parametrize(
+    "name", ["relu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish", "gelu", "quick_gelu"]
+)
+def test_every_activation_gives_the_logits_of_transformers(
+    name: str, tower: str, tmp_path: Path
+) -> None:
+    key = "hidden_act" if tower == "text" else "vision_hidden_act"
+    pair = make_pair(4, **{key: name})
+    tensors = {"pixel_values": pair.pixels, "input_ids": pair.tokens}
+    expected = pair.theirs(**tensors).logits[:, -pair.tokens.shape[1] :]
+    logits = pair.ours(pair.pixels, pair.tokens)
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
+    other = make_pair(4, **{key: "gelu" if name != "gelu" else "relu"})
+    assert (other.ours(pair.pixels, pair.tokens) - expected).abs().max() > 1e-5
+
+    checkpoint = Checkpoint(pair.ours.config, pair.ours.tensors(), None)
+    write_folder(tmp_path / "back", checkpoint)
+    again = GitForCausalLM.from_pretrained(tmp_path / "back", attn_implementation="eager")
+    again.config.vision_config._attn_implementation = "sdpa"
+    back = again(**tensors).logits[:, -pair.tokens.shape[1] :]
+    torch.testing.assert_close(back, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_without_a_padding_token_the_end_token_pads() -> None:
@@ -292,8 +387,9 @@ def test_equal_sides_may_stand_in_a_list() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"hidden_act": "relu"}, ["relu", "gelu", "quick_gelu"]),
-        ({"vision_config": {"hidden_act": "gelu_new"}}, ["gelu_new", "gelu", "quick_gelu"]),
+        ({"hidden_act": "gelu_10"}, ["gelu_10", "gelu_new", "quick_gelu"]),
+        ({"vision_config": {"hidden_act": "mish"}}, ["mish", "gelu_pytorch_tanh", "silu"]),
+        ({"hidden_act": ["relu"]}, ["['relu']", "expected one of gelu"]),
         ({"vision_config": {"num_channels": 1}}, ["num_channels", "1", "3"]),
         ({"vision_config": {"image_size": [32, 48]}}, ["image_size", "[32, 48]", "square"]),
         ({"vision_config": {"patch_size": [8, 4]}}, ["patch_size", "[8, 4]"]),
@@ -301,7 +397,9 @@ def test_equal_sides_may_stand_in_a_list() -> None:
         ({"model_type": "blip"}, ["model_type", "blip", "git"]),
         ({"position_embedding_type": "relative_key"}, ["position_embedding_type", "absolute"]),
         ({"quantization_config": {"bits": 8}}, ["quantization_config"]),
-        ({"eos_token_id": [1, 2]}, ["eos_id", "[1, 2]"]),
+        ({"eos_token_id": [1, "2"]}, ["eos_token_id", "[1, '2']"]),
+        ({"eos_token_id": [1, 40000]}, ["eos_ids", "40000", "30522"]),
+        ({"eos_token_id": [7, 7]}, ["eos_ids", "(7, 7)", "distinct"]),
         ({"bos_token_id": None}, ["bos_id"]),
         ({"hidden_size": "768"}, ["width", "768"]),
         ({"num_attention_heads": 7}, ["width 768", "heads 7"]),
@@ -348,6 +446,23 @@ def test_vocabulary_and_preprocessing_travel_there_and_back(tmp_path: Path) -> N
     assert read_preprocess(find_settings(tmp_path / "nested") or {}) == config.preprocess
 
 
+def test_added_tokens_travel_there_and_back(tmp_path: Path) -> None:
+    """A caption with such a token failed: the file beside vocab.txt was passed over."""
+    save(tmp_path / "theirs", vocab_size=50, num_image_with_embedding=None)
+    (tmp_path / "theirs" / "vocab.txt").write_text("\n".join(TOKENS))
+    added = {"red panda": len(TOKENS), "<obj>": len(TOKENS) + 1}
+    (tmp_path / "theirs" / "added_tokens.json").write_text(json.dumps(added))
+    captioner = Captioner.from_pretrained(tmp_path / "theirs")
+    assert captioner.tokenizer.decode([5, 11, 2]) == "a red panda"
+    convert(str(tmp_path / "theirs"), tmp_path / "ours")
+    convert(str(tmp_path / "ours"), tmp_path / "back", to="hf")
+    theirs = AutoProcessor.from_pretrained(tmp_path / "back").tokenizer
+    ours = Captioner.from_pretrained(tmp_path / "ours").tokenizer
+    for text in ("a red panda, two <obj>", "cats"):
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
+    assert ours.decode([5, 11, 12]) == theirs.decode([5, 11, 12]) == "a red panda <obj>"
+
+
 def test_a_video_model_comes_back_with_a_processor_of_clips(tmp_path: Path) -> None:
     save(tmp_path / "theirs", num_image_with_embedding=3, vision_image_size=16, vision_patch_size=8)
     (tmp_path / "theirs" / "vocab.txt").write_text("\n".join(TOKENS))
@@ -368,7 +483,7 @@ def test_without_a_processor_file_the_preprocessing_is_transformers_default(tmp_
 def test_a_folder_of_ours_is_not_taken_for_theirs(tmp_path: Path) -> None:
     save(tmp_path / "theirs")
     convert(str(tmp_path / "theirs"), tmp_path / "ours")
-    with pytest.raises(GITError, match="in this project's form already"):
+    with pytest.raises(GITError, match="in this project's format already"):
         read_folder(tmp_path / "ours")
 
 
@@ -377,7 +492,7 @@ def test_a_destination_in_the_way_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "mine.txt").write_text("keep")
     for to in ("native", "hf"):
-        with pytest.raises(CheckpointError, match="already exists"):
+        with pytest.raises(GITError, match="already exists"):
             convert(str(tmp_path / "theirs"), tmp_path / "new", to=to)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "theirs"]

@@ -58,13 +58,34 @@ def test_every_stage_equals_the_recorded_one_in_float64(case: Path) -> None:
     model = GIT.from_state(config, state, "test")
     expected = load_file(case / "expected.safetensors")
     visual = model.encode(expected["pixels"])
-    found = {
+    stages = {
         "visual": visual,
         "projected": model.projector(visual),
         "logits": model(expected["pixels"], expected["tokens"]),
     }
-    for name, tensor in found.items():
+    for name, tensor in stages.items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-10, atol=1e-10)
+
+
+@torch.no_grad()
+def test_a_still_on_a_video_model_is_a_clip_of_one_frame(tmp_path: Path) -> None:
+    """inference.py passes a single image as a list of one frame, so temporal embedding 0 is added.
+    The recorded clip has this embedding on its first frame, and frames are encoded one by one."""
+    folder = FIXTURES / "video_6_frames"
+    config, state, _ = read_folder(folder, dtype=torch.float64, **IDS)
+    model = GIT.from_state(config, state, "test")
+    recorded = load_file(folder / "expected.safetensors")
+    still, tokens = recorded["pixels"][:, 0], recorded["tokens"]
+    n_tokens = recorded["visual"].shape[1] // 6
+    visual = recorded["visual"][:, :n_tokens]  # of the first frame
+    torch.testing.assert_close(model.encode(still), visual, rtol=1e-10, atol=1e-10)
+    clip = model(recorded["pixels"][:, :1], tokens)
+    torch.testing.assert_close(model(still, tokens), clip, rtol=1e-10, atol=1e-10)
+
+    other = GIT.from_state(config.with_style("huggingface"), model.tensors(), "test")
+    embedding = open_tensors(folder / "snapshot" / "model.pt")["img_temperal_embedding.0"].double()
+    torch.testing.assert_close(other.encode(still) + embedding, visual, rtol=1e-10, atol=1e-10)
+    assert embedding.abs().max() > 0.1
 
 
 @torch.no_grad()
@@ -105,10 +126,10 @@ def test_sizes_are_read_off_the_tensors(case: Path) -> None:
 # What a file may look like
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "module.module.module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module.module.", "model._orig_mod."])
 @pytest.mark.parametrize("bare", [True, False])
 @pytest.mark.parametrize("legacy", [True, False])
-def test_any_number_of_module_prefixes_and_a_bare_state_dict_are_the_same(
+def test_prefixes_of_wrappers_and_a_bare_state_dict_are_the_same(
     prefix: str, bare: bool, legacy: bool, copy: Path
 ) -> None:
     expected = read_folder(copy, **IDS)
@@ -119,9 +140,9 @@ def test_any_number_of_module_prefixes_and_a_bare_state_dict_are_the_same(
         copy / "snapshot" / "model.pt",
         _use_new_zipfile_serialization=not legacy,
     )
-    found = read_folder(copy, **IDS)
-    assert found.config == expected.config
-    assert all(torch.equal(found.state[name], expected.state[name]) for name in expected.state)
+    result = read_folder(copy, **IDS)
+    assert result.config == expected.config
+    assert all(torch.equal(result.state[name], expected.state[name]) for name in expected.state)
 
 
 def test_the_file_may_lie_beside_the_parameters(copy: Path) -> None:
@@ -132,6 +153,17 @@ def test_the_file_may_lie_beside_the_parameters(copy: Path) -> None:
 def test_a_tensor_that_is_there_with_and_without_module_is_refused(copy: Path) -> None:
     edit(copy, lambda tensors: tensors.update({"textual.output.bias": torch.zeros(97)}))
     assert "tensor textual.output.bias is there twice" in refusal(copy)
+
+
+def test_another_prefix_is_named(copy: Path) -> None:
+    def rename(tensors: dict[str, Tensor]) -> None:
+        for name in list(tensors):
+            tensors[f"student.{name.removeprefix('module.')}"] = tensors.pop(name)
+
+    edit(copy, rename)
+    message = refusal(copy)
+    assert "tensor image_encoder.conv1.weight is missing" in message
+    assert "student.image_encoder.conv1.weight is there" in message
 
 
 def test_clips_own_projection_is_dropped(copy: Path) -> None:

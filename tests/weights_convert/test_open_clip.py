@@ -83,9 +83,9 @@ def test_a_training_checkpoint_is_read_from_its_pickle(suffix: str, tmp_path: Pa
     model = build()
     state = {f"module.{name}": part for name, part in model.half().state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / f"clip{suffix}")
-    config, found = read_file(tmp_path / f"clip{suffix}", heads=2, activation="gelu")
-    assert {part.dtype for part in found.values()} == {torch.float32}
-    assert_same_tokens(encoder_of(config, found), model.float())
+    config, tensors = read_file(tmp_path / f"clip{suffix}", heads=2, activation="gelu")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert_same_tokens(encoder_of(config, tensors), model.float())
 
 
 def test_a_tower_without_its_first_norm_is_refused(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
     path.write_text(json.dumps({"embed_dim": 8, "vision_cfg": VISION, "text_cfg": TEXT}))
     library.add_model_config(path)
     weights = str(save(tmp_path, model))
-    known = {"file": weights, "quick_gelu": True}
-    monkeypatch.setattr(library, "get_pretrained_cfg", lambda *_: known)
+    settings = {"file": weights, "quick_gelu": True}
+    monkeypatch.setattr(library, "get_pretrained_cfg", lambda *_: settings)
     create = library.create_model
 
     def create_from_file(name: str, *, pretrained: str, **options: Any) -> torch.nn.Module:
@@ -160,7 +160,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
     return model
 
 
-def test_a_named_model_tells_its_heads_and_its_weights_tell_the_activation(
+def test_a_named_model_has_its_own_heads_and_activation(
     named: torch.nn.Module,
 ) -> None:
     config, state = read_named("tiny", "tag")

@@ -24,8 +24,8 @@ def run(rules: list[Rule], source: Mapping[str, Tensor], model: Mapping[str, Ten
 
 def test_a_plain_rule_renames_and_hands_on_the_tensor_itself() -> None:
     source = tensors(a=(2, 3))
-    found = run([Rule("a", "b.c")], source, tensors(b__c=(2, 3)))
-    assert found["b.c"] is source["a"]
+    state = run([Rule("a", "b.c")], source, tensors(b__c=(2, 3)))
+    assert state["b.c"] is source["a"]
 
 
 def test_a_star_stands_for_one_part_of_a_name_and_for_the_same_on_both_sides() -> None:
@@ -49,15 +49,15 @@ def test_a_dot_in_a_pattern_is_a_dot() -> None:
 
 def test_several_tensors_become_one_in_the_order_of_the_rule() -> None:
     source = tensors(x__value__weight=(1, 2), x__query__weight=(1, 2), x__key__weight=(1, 2))
-    found = run([QKV], source, tensors(x__qkv__weight=(3, 2)))["x.qkv.weight"]
+    weight = run([QKV], source, tensors(x__qkv__weight=(3, 2)))["x.qkv.weight"]
     expected = [source[f"x.{part}.weight"] for part in ("query", "key", "value")]
-    assert torch.equal(found, torch.cat(expected))
+    assert torch.equal(weight, torch.cat(expected))
 
 
 def test_numbered_tensors_are_stacked_in_the_order_of_their_numbers() -> None:
     source = {f"frame.{i}": torch.full((1, 1, 4), float(i)) for i in (10, 2, 0, 1, *range(3, 10))}
-    found = run([FRAMES], source, {"frames": torch.empty(11, 4)})["frames"]
-    assert found[:, 0].tolist() == list(range(11))
+    frames = run([FRAMES], source, {"frames": torch.empty(11, 4)})["frames"]
+    assert frames[:, 0].tolist() == list(range(11))
 
 
 def test_a_gap_in_the_numbers_is_named() -> None:

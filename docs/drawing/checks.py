@@ -1,0 +1,123 @@
+"""Figures of checks: deliberate mistakes in the model, and a training run."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from drawing.theme import IMAGE, OTHER, TEXT, Drawing, bare
+from git_model.shapes.texts import describe
+from git_model.shapes.world import draw, make_world
+from weights_convert.verify import distance
+
+TESTS = Path(__file__).parent.parent.parent / "tests"
+# Written by `git-model train configs/train/quick.toml --out runs/quick`, in ten minutes.
+LOG = Path(__file__).parent / "quick_log.jsonl"
+FLOOR = 1e-14  # a smaller value has no position on the logarithmic axis and is drawn here
+
+
+def mistakes() -> Drawing:
+    """How far each deliberate mistake of the parity tests moves the logits."""
+    tests = _mistake_tests()
+    distances = {
+        "initial weights, N(0, 0.02)": [_distance(tests, m, usual=True) for m in tests.MISTAKES],
+        "weights that bite": [_distance(tests, m, usual=False) for m in tests.MISTAKES],
+    }
+    names = [_spelled(mistake.__name__) for mistake in tests.MISTAKES]
+    figure = Figure(figsize=(8.4, 1.2 + 0.2 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for (label, values), colour, marker in zip(distances.items(), (TEXT, IMAGE), "os", strict=True):
+        axes.plot([max(v, FLOOR) for v in values], names, marker, color=colour, label=label)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.grid(axis="y", color="#dddddd")
+    axes.axvline(1e-4, color="#555555", linestyle="--", label="tolerance in float32, 1e-4")
+    axes.axvline(1e-10, color="#555555", linestyle=":", label="tolerance in float64, 1e-10")
+    axes.set_xlabel("largest difference of the logits / largest logit (far left: no difference)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.12), ncols=2, frameon=False)
+    log10 = {
+        label: [round(math.log10(max(v, FLOOR)), 1) for v in values]
+        for label, values in distances.items()
+    }
+    return Drawing(figure, {"log10": log10, "names": names})
+
+
+def _spelled(name: str) -> str:
+    """A function's name as words."""
+    words = name.replace("_", " ").replace("gelu", "GELU")
+    return re.sub(r"s eps$", "'s eps", words)
+
+
+def _mistake_tests() -> ModuleType:
+    """The module tests/parity/test_mistakes.py."""
+    for folder in (TESTS, TESTS / "parity"):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    import test_mistakes
+
+    return test_mistakes
+
+
+def _distance(tests: ModuleType, mistake: Callable[[Any], torch.Tensor], *, usual: bool) -> float:
+    """The largest difference of the logits that a mistake makes, over the largest logit."""
+    pair = tests.pair.__wrapped__()
+    if usual:
+        torch.manual_seed(0)
+        pair.ours.initialize()
+    with torch.no_grad():
+        right = pair.ours(pair.pixels, pair.tokens)
+    return distance(mistake(pair), right)
+
+
+def training() -> Drawing:
+    """Some of the world, and a run that learns it."""
+    log = [json.loads(line) for line in LOG.read_text().splitlines()]
+    losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+    exact = [(e["step"], e["captions exact"]) for e in log if "captions exact" in e]
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    captions = _worlds(upper)
+    left, right = lower.subplots(1, 2)
+    left.plot(*zip(*losses, strict=True), color=IMAGE)
+    left.set_yscale("log")
+    left.set_ylabel("training loss")
+    _exact_bars(right, exact)
+    for axes in (left, right):
+        axes.set_xlabel("step")
+    return Drawing(figure, {"captions": captions, "losses": losses, "exact": exact})
+
+
+def _worlds(figure: SubFigure) -> list[str]:
+    """Draw eight images with their captions, and return the captions."""
+    captions = []
+    for number, axes in enumerate(figure.subplots(2, 4).flat):
+        world = make_world(Random(number))
+        captions.append(describe(world))
+        axes.imshow(draw(world))
+        axes.set_title(_wrapped(captions[-1]), fontsize=8)
+        bare(axes)
+    return captions
+
+
+def _wrapped(text: str) -> str:
+    """The text on two lines, if one would be too wide."""
+    words = text.split()
+    half = (len(words) + 1) // 2
+    return text if len(text) < 30 else " ".join(words[:half]) + "\n" + " ".join(words[half:])
+
+
+def _exact_bars(axes: Axes, exact: list[tuple[int, float]]) -> None:
+    """A bar for each validation: per cent of captions that are exactly right."""
+    bars = axes.bar([str(step) for step, _ in exact], [share for _, share in exact], color=OTHER)
+    axes.bar_label(bars, fmt="%.1f %%")
+    axes.set_ylim(0, 112)
+    axes.set_ylabel("held-out captions\nexactly right, %")

@@ -1,0 +1,183 @@
+"""The two ends of a run: an input, not opened yet, and its output record.
+
+An input is small and pickles cheaply, because it travels to the processes that open it.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from git_model.data.manifests import DataError
+from git_model.data.tsv import decode_base64
+from git_model.preprocessing.image import ImageError, open_file
+from git_model.preprocessing.video import Clip, Sampling, decode_media, read_media
+from git_model.utils.errors import one_line
+
+MAX_ARCHIVED_BYTES = 2**30  # of a file within another, which is held in memory
+# Python keeps a byte of a file name that is not UTF-8 as half a character (`os.fsdecode`).
+NOT_UTF8 = re.compile("[\udc80-\udcff]")
+
+OutputRecord = dict[str, Any]  # of an input, fit for JSON
+
+
+def readable(text: str) -> str:
+    r"""A file's name as text that can be written anywhere: bytes that are not UTF-8 as \xNN."""
+    return NOT_UTF8.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveMember:
+    """Where a file lies within another: in a tar, or in a row of the original's TSV."""
+
+    archive: Path
+    offset: int
+    size: int  # in the archive
+    is_base64: bool = False
+
+    def read(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            ImageError: the archive cannot be read, is shorter than it was, or has no base64 there.
+        """
+        if self.size > MAX_ARCHIVED_BYTES:
+            raise ImageError(f"a file of {self.size} bytes, expected at most {MAX_ARCHIVED_BYTES}")
+        try:
+            with open_file(self.archive) as file:
+                # checked first, because `read` allocates the memory at once
+                if os.fstat(file.fileno()).st_size < self.offset + self.size:
+                    raise ImageError("the file is cut short")
+                file.seek(self.offset)
+                data = file.read(self.size)
+            return decode_base64(data.rstrip(b"\r\n")) if self.is_base64 else data
+        except OSError as error:
+            raise ImageError(error.strerror or str(error)) from None
+        except DataError as error:
+            raise ImageError(f"{error}, expected an image file in it") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An image or a clip to caption, not opened yet, or to answer a question about.
+
+    key: names it: a file's path below the source's folder, with / between its parts; a row's key;
+        a member's name in its tar. It may hold bytes that are not UTF-8, as `os.fsdecode` keeps
+        them.
+    question_key: names the question, such as VQA's question_id.
+    """
+
+    key: str
+    location: Path | ArchiveMember
+    question: str | None = None
+    question_key: str = ""
+
+    @property
+    def name(self) -> str:
+        r"""The key fit for JSON and for people: bytes that are not UTF-8 are \xNN."""
+        return readable(self.key)
+
+    @property
+    def identity(self) -> bytes:
+        """Tells this input from all others: its key and its question."""
+        return _identity(self.key, self.question_key, self.question or "")
+
+    @property
+    def fields(self) -> OutputRecord:
+        """The fields of a record that say which input it belongs to."""
+        fields: OutputRecord = {"file_name": self.name}
+        if self.question is not None:
+            fields["question"] = self.question
+        if self.question_key:
+            fields["question_id"] = self.question_key
+        return fields
+
+    def open(self, frames: int, sampling: Sampling) -> Image.Image | Clip:
+        """The image, or a clip of at most so many frames; see `video.read_media`.
+
+        Raises:
+            GITError: it cannot be opened; the line begins with where it lies.
+        """
+        if isinstance(self.location, Path):
+            return read_media(self.location, frames, sampling)
+        return decode_media(self.read(), self._position, frames, sampling)
+
+    def read(self) -> bytes:
+        """The bytes of its file, whatever they are.
+
+        Raises:
+            ImageError: they cannot be read; the line begins with where they lie.
+        """
+        try:
+            if isinstance(self.location, ArchiveMember):
+                return self.location.read()
+            with open_file(self.location) as file:
+                return file.read()
+        except OSError as error:
+            raise ImageError(f"{self._position}: {error.strerror or error}") from None
+        except ImageError as error:
+            raise ImageError(f"{self._position}: {error}") from None
+
+    @property
+    def _position(self) -> str:
+        if isinstance(self.location, Path):
+            return str(self.location)
+        return f"{self.location.archive}: {self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedInput:
+    """An entry of a source that cannot be an input: a row that leaves its folder, a damaged line.
+
+    key: says which entry, and is the same in each walk over the source.
+    reason: one line that begins with where the entry stands.
+    """
+
+    key: str
+    reason: str
+
+    @classmethod
+    def at(cls, source: str, position: str, error: Exception) -> "RefusedInput":
+        """A line or a row of a source that is no input."""
+        key = f"{Path(source).name}: {position}"
+        return cls(key, one_line(f"{source}: {position}: {error}"))
+
+    @property
+    def name(self) -> str:
+        """As an input's."""
+        return readable(self.key)
+
+    @property
+    def identity(self) -> bytes:
+        """As an input's."""
+        return _identity(self.key, "", "")
+
+    @property
+    def fields(self) -> OutputRecord:
+        """As an input's."""
+        return {"file_name": self.name}
+
+
+AnyInput = Input | RefusedInput
+
+
+def record_identity(record: OutputRecord) -> bytes:
+    """The identity of the input that a record belongs to."""
+    return _identity(
+        *(str(record.get(name) or "") for name in ("file_name", "question_id", "question"))
+    )
+
+
+def record_text(record: OutputRecord) -> str | None:
+    """The text of a record, several as one; None if there is none."""
+    text = record.get("answer" if "question" in record else "text")
+    if isinstance(text, list):
+        text = ", ".join(map(str, text))
+    return str(text) if text and "rejected" not in record else None
+
+
+def _identity(*parts: str) -> bytes:
+    return "\0".join(parts).encode("utf-8", "surrogateescape")

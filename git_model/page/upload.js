@@ -1,0 +1,52 @@
+// A file that is chosen, dropped or pasted is sent to the page's own upload address. The answer is a
+// token; the event with this token makes the server read the file.
+const input = element.querySelector('input');
+const zone = element.querySelector('label');
+const notice = element.querySelector('.notice');
+
+const show = (text) => {
+  notice.textContent = text;
+  notice.hidden = !text;
+  if (text) notice.scrollIntoView({ behavior: 'smooth', block: 'nearest' });
+};
+
+const send = async (file) => {
+  if (!file || zone.ariaBusy === 'true') return;
+  const maxBytes = Number(input.dataset.maxBytes);
+  if (file.size > maxBytes) {
+    show(`The file is larger than ${maxBytes / 2 ** 20} MB.`);
+    return;
+  }
+  show('');
+  zone.ariaBusy = 'true';
+  try {
+    const response = await fetch('upload', { method: 'POST', body: file });
+    const text = (await response.text()).trim();
+    if (response.ok) trigger('upload', { token: text });
+    else show(text);
+  } catch {
+    show('The file could not be sent: it is a folder, it has changed, or the page’s server has ended.');
+  }
+  zone.ariaBusy = 'false';
+  input.value = '';
+};
+
+const handleDrag = (event) => {
+  if (!event.dataTransfer.types.includes('Files')) return;
+  event.preventDefault();
+  zone.classList.toggle('over', event.type === 'dragover');
+  if (event.type === 'drop') send(event.dataTransfer.files[0]);
+};
+
+input.addEventListener('change', () => send(input.files[0]));
+for (const name of ['dragover', 'dragleave', 'drop']) zone.addEventListener(name, handleDrag);
+document.addEventListener('paste', (event) => {
+  const file = event.clipboardData.files[0];
+  if (!file || !element.isConnected) return;
+  event.preventDefault();
+  send(file);
+});
+// The next action removes the error of the last file.
+document.addEventListener('click', (event) => {
+  if (event.target.closest('button')) show('');
+});
