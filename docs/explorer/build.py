@@ -46,7 +46,7 @@ USED = {  # the settings that git.js reads
     "preprocess": ("rescale", "mean", "std"),
     "decoding": ("max_new_tokens",),
 }
-EXAMPLES = (12, 22, 11, 24, 33)  # seeds of held-out scenes
+EXAMPLES = (2238, 22, 11, 24, 33)  # seeds of held-out scenes
 CLOSE_UP = 3  # the seed of a held-out close-up
 
 

@@ -27,7 +27,9 @@ function cornersOf({ shape, x, y, radius }) {
 
 /** Red, green and blue of a thing: its colour, and what this one adds to it. */
 function paintOf({ colour, tint = [0, 0, 0] }) {
-  return WORLD.colours[colour].map((value, i) => Math.min(Math.max(Math.round(value + tint[i]), 0), 255));
+  return WORLD.colours[colour].map((value, i) =>
+    Math.min(Math.max(Math.round(value + tint[i]), 0), 255),
+  );
 }
 
 /** Fill a polygon, its edges included; row by row, between the edges that the row meets. */
@@ -35,13 +37,21 @@ function fillPolygon(pixels, side, corners, paint) {
   const bottom = Math.max(...corners.map(([, y]) => y));
   const row = (y, from, to) => {
     if (y < 0 || y >= side) return;
-    for (let x = Math.max(from, 0); x <= Math.min(to, side - 1); x++) pixels.set(paint, (y * side + x) * 3);
+    for (let x = Math.max(from, 0); x <= Math.min(to, side - 1); x++)
+      pixels.set(paint, (y * side + x) * 3);
   };
   const edges = [];
   corners.forEach(([x0, y0], i) => {
     const [x1, y1] = corners[(i + 1) % corners.length];
     if (y0 === y1) row(y0, Math.min(x0, x1), Math.max(x0, x1));
-    else edges.push({ x0, y0, slope: (x1 - x0) / (y1 - y0), top: Math.min(y0, y1), end: Math.max(y0, y1) });
+    else
+      edges.push({
+        x0,
+        y0,
+        slope: (x1 - x0) / (y1 - y0),
+        top: Math.min(y0, y1),
+        end: Math.max(y0, y1),
+      });
   });
   for (let y = Math.min(...corners.map(([, y]) => y)); y <= bottom; y++) {
     const crossings = [];
@@ -62,7 +72,9 @@ function fillPolygon(pixels, side, corners, paint) {
 function reduced(large, side) {
   const small = new Uint8Array(large.length / FINER ** 2);
   for (let i = 0; i < small.length; i++) {
-    const channel = i % 3, x = Math.floor(i / 3) % WORLD.side, y = Math.floor(i / 3 / WORLD.side);
+    const channel = i % 3,
+      x = Math.floor(i / 3) % WORLD.side,
+      y = Math.floor(i / 3 / WORLD.side);
     let sum = 0;
     for (let dy = 0; dy < FINER; dy++) {
       for (let dx = 0; dx < FINER; dx++) {
@@ -84,14 +96,18 @@ function drawPhoto(image) {
   pen.fillStyle = "white"; // behind what is transparent
   pen.fillRect(0, 0, side, side);
   const scale = side / Math.min(image.width, image.height);
-  const width = image.width * scale, height = image.height * scale;
+  const width = image.width * scale,
+    height = image.height * scale;
   pen.drawImage(image, (side - width) / 2, (side - height) / 2, width, height);
   return withoutAlpha(pen.getImageData(0, 0, side, side).data);
 }
 
 /** (side, side, 4) → (side, side, 3) */
 function withoutAlpha(rgba) {
-  return Uint8Array.from({ length: (rgba.length / 4) * 3 }, (_, i) => rgba[Math.floor(i / 3) * 4 + (i % 3)]);
+  return Uint8Array.from(
+    { length: (rgba.length / 4) * 3 },
+    (_, i) => rgba[Math.floor(i / 3) * 4 + (i % 3)],
+  );
 }
 
 /** Paint patches over, each by its index: with the background, or a photo's mean colour. */
@@ -99,7 +115,8 @@ function blanked(rgb, patches, patchSize, grid, background) {
   const result = rgb.slice();
   const fill = background === null ? meanColour(rgb) : [background, background, background];
   for (const patch of patches) {
-    const top = Math.floor(patch / grid) * patchSize, left = (patch % grid) * patchSize;
+    const top = Math.floor(patch / grid) * patchSize,
+      left = (patch % grid) * patchSize;
     for (let y = top; y < top + patchSize; y++) {
       for (let x = left; x < left + patchSize; x++) result.set(fill, (y * WORLD.side + x) * 3);
     }

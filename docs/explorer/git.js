@@ -143,18 +143,8 @@ const MASKS = {
   image_sees_text: (query, key, nImage) => query < nImage || key < nImage || key <= query,
 };
 
-/** The keys and values of one layer: one array of D numbers a token. */
-class LayerCache {
-  constructor(keys = [], values = []) {
-    this.keys = keys;
-    this.values = values;
-  }
-
-  /** A cache that can grow on its own; the arrays so far are shared, not copied. */
-  fork() {
-    return new LayerCache(this.keys.slice(), this.values.slice());
-  }
-}
+/** A layer's keys and values so far: for each token one array of D numbers. */
+const emptyCache = () => ({ keys: [], values: [] });
 
 /**
  * Multi-head self-attention: softmax(Q Kᵀ / √d) V, in each head on its own.
@@ -202,7 +192,7 @@ function attend(x, attn, heads, cache, visible) {
 /** A block of the encoder, pre-norm as in CLIP: normalise, transform, add. */
 function encoderBlock(x, block, config) {
   const normed = layerNorm(x, block.attn_norm, config.norm_eps);
-  const { output, weights } = attend(normed, block.attn, config.heads, new LayerCache(), () => true);
+  const { output, weights } = attend(normed, block.attn, config.heads, emptyCache(), () => true);
   x = add(x, output);
   const hidden = layerNorm(x, block.mlp_norm, config.norm_eps);
   return { x: add(x, feedForward(hidden, block.mlp, config.activation)), weights };
@@ -238,7 +228,8 @@ class GIT {
     const pixels = new Float32Array(rgb.length);
     for (let i = 0; i < rgb.length; i++) {
       const channel = i % 3;
-      pixels[channel * area + (i - channel) / 3] = (rgb[i] * rescale - mean[channel]) / std[channel];
+      const value = (rgb[i] * rescale - mean[channel]) / std[channel];
+      pixels[channel * area + (i - channel) / 3] = value;
     }
     return pixels;
   }
@@ -282,7 +273,8 @@ class GIT {
       layers.push(encoderBlock(x, block, config));
       x = layers.at(-1).x;
     }
-    return { patches, embedded: first, layers, tokens: layerNorm(x, encoder.post_norm, config.norm_eps) };
+    const tokens = layerNorm(x, encoder.post_norm, config.norm_eps);
+    return { patches, embedded: first, layers, tokens };
   }
 
   /** Image tokens in the encoder's width → in the decoder's: a linear layer and a LayerNorm. */
@@ -337,7 +329,7 @@ class Sequence {
   /** The same sequence, to be continued on its own. The image prefix is shared. */
   fork() {
     return new Sequence(this.model, this.image, this.mask, this.ids.slice(), {
-      cache: this.cache.map((layer) => layer.fork()),
+      cache: this.cache.map(({ keys, values }) => ({ keys: keys.slice(), values: values.slice() })),
       hidden: this.hidden.map((rows) => rows.slice()),
       weights: this.weights.map((rows) => rows.slice()),
     });
@@ -372,7 +364,7 @@ class Sequence {
     const { blocks } = weights.decoder;
     const visible = (query, key) => MASKS[this.mask](query, key, nImage);
     if (anew || !this.cache) {
-      this.cache = blocks.map(() => new LayerCache());
+      this.cache = blocks.map(emptyCache);
       this.hidden = [[], ...blocks.map(() => [])];
       this.weights = blocks.map(() => []);
     }
@@ -404,7 +396,7 @@ class Tokenizer {
 
   /** Lower case without accents; words and punctuation marks apart; each word in pieces. */
   encode(text) {
-    const parts = text.split(/(\[(?:PAD|UNK|CLS|SEP|MASK)\])/); // a special token's name is that token
+    const parts = text.split(/(\[(?:PAD|UNK|CLS|SEP|MASK)\])/); // these names are tokens
     return parts.flatMap((part, i) => (i % 2 ? this.ids.get(part) : this.words(part)));
   }
 
@@ -443,7 +435,8 @@ class Tokenizer {
 
   /** Ids as a text; special tokens such as [SEP] are left out. */
   decode(ids) {
-    const tokens = ids.map((id) => this.vocabulary[id]).filter((token) => !/^\[[A-Z]+\]$/.test(token));
+    const isSpecial = (token) => /^\[[A-Z]+\]$/.test(token);
+    const tokens = ids.map((id) => this.vocabulary[id]).filter((token) => !isSpecial(token));
     return tokens.join(" ").replace(/ ##/g, "").replace(/ ([.?!,])/g, "$1");
   }
 }
@@ -491,7 +484,8 @@ function sample(logits, { temperature = 1, topK = 0 }, random) {
  * Returns the sequence and, for each token, its id, the logits it was chosen from and its log
  * probability.
  */
-function generate(model, prefix, prompt, { choose = greedy, forced = new Map(), maxNewTokens } = {}) {
+function generate(model, prefix, prompt, options = {}) {
+  const { choose = greedy, forced = new Map(), maxNewTokens } = options;
   const sequence = prefix.fork();
   const limit = Math.min(
     maxNewTokens ?? model.config.decoding.max_new_tokens,
@@ -512,14 +506,15 @@ function generate(model, prefix, prompt, { choose = greedy, forced = new Map(), 
 function score(prefix, prompt, ids) {
   const sequence = prefix.fork();
   sequence.append([...prompt, ...ids.slice(0, -1)]);
-  return ids.map((id, t) => logSoftmax(sequence.lens(sequence.hidden.length - 1, prompt.length - 1 + t))[id]);
+  const last = sequence.hidden.length - 1, first = prompt.length - 1;
+  return ids.map((id, t) => logSoftmax(sequence.lens(last, first + t))[id]);
 }
 
 /**
  * Beam search: keep the `beams` best texts at every step (as Transformers does it).
  *
- * A beam is a node of a tree: { token, logprob, total, parent, ended, score }. Returns all `steps`,
- * each with its nodes, best first, and `ended`: the finished ones by score = total / n^lengthPenalty.
+ * A beam is a node of a tree: { token, logprob, total, parent, ended, score }. Returns `steps`, each
+ * with its nodes, best first, and `ended`: the finished ones, by score = total / n^lengthPenalty.
  */
 function beamSearch(model, prefix, prompt, { beams = 4, lengthPenalty = 1, maxNewTokens } = {}) {
   const limit = maxNewTokens ?? model.config.decoding.max_new_tokens;
@@ -556,7 +551,8 @@ function bestContinuations(live, count) {
     const logprobs = logSoftmax(parent.logits);
     return ranked(logprobs)
       .slice(0, count)
-      .map((token) => ({ token, logprob: logprobs[token], total: parent.total + logprobs[token], parent }));
+      .map((token) => ({ token, logprob: logprobs[token], parent }))
+      .map((node) => ({ ...node, total: parent.total + node.logprob }));
   });
   return nodes.sort((a, b) => b.total - a.total).slice(0, count);
 }
