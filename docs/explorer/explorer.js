@@ -435,6 +435,10 @@ function showTools() {
   say(note, note.hidden ? "" : "An empty picture. The model was never shown one: add a shape.");
 }
 
+function capital(text) {
+  return text[0].toUpperCase() + text.slice(1);
+}
+
 /** One line on the picture: what is selected, painted over, or foreign to the model. */
 function showStatus(thing, photo, blank) {
   const status = $("picture-status");
@@ -460,7 +464,7 @@ function showStatus(thing, photo, blank) {
         "Back to shapes",
       ),
     );
-  } else if (thing) say(status, `${nameOf(thing)}. Arrow keys move it, + and − resize it.`);
+  } else if (thing) say(status, `${capital(nameOf(thing))}. Arrow keys move it; + and − resize.`);
   else if (state.scene.things.length > 5)
     say(status, "Training pictures had at most five shapes: counting may fail.");
   else say(status, "Drag a shape, or tab to it and use the arrow keys.");
@@ -611,6 +615,10 @@ function showCandidates() {
   const token = tokens[step];
   const probabilities = softmax(Float64Array.from(token.logits));
   const before = [...prompt.slice(1), ...tokens.slice(0, step).map(({ id }) => id)].map(word);
+  const order = ranked(token.logits);
+  const shown = order.slice(0, 6).includes(token.id)
+    ? order.slice(0, 6)
+    : [...order.slice(0, 5), token.id]; // a forced one may be far down
   $("candidates-title").replaceChildren(
     "After ",
     h("q", {}, before.slice(-4).join(" ") || "[CLS]"),
@@ -618,7 +626,7 @@ function showCandidates() {
   );
   fill(
     $("candidate-list"),
-    ranked(token.logits).slice(0, 6),
+    shown,
     () => h("button", { type: "button" }, h("span"), h("b")),
     (button, id) => {
       const label = id === model.config.eos_id ? "■ end" : word(id);
@@ -633,6 +641,11 @@ function showCandidates() {
       });
     },
   );
+  set($("any-word"), {
+    disabled: state.method === "beam",
+    onchange: (event) => force(step, Number(event.target.value)),
+  });
+  $("any-word").value = "";
   const note = $("candidates-note");
   if (state.forced.size && state.method !== "beam") {
     note.replaceChildren(
@@ -701,6 +714,15 @@ function isDark() {
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
+/** Every whole word of the vocabulary, to be forced. */
+function fillWords() {
+  const words = model.tokenizer.vocabulary.filter((token) => /^[a-z]{2,}$|^a$/.test(token)).sort();
+  $("any-word").append(
+    h("option", { value: "", disabled: "" }, "any word …"),
+    ...words.map((token) => h("option", { value: model.tokenizer.ids.get(token) }, token)),
+  );
+}
+
 function listen() {
   $("question").oninput = (event) => ask(event.target.value);
   $("ask").onsubmit = (event) => event.preventDefault();
@@ -739,5 +761,6 @@ function listen() {
 listen();
 showTheme();
 showExamples();
+fillWords();
 update();
 setTimeout(update, 300); // by now the browser has compiled the model's loops: times are the usual ones

@@ -574,7 +574,7 @@ function showLens(panel) {
     "tr",
     {},
     h("th", { scope: "col" }, "word"),
-    ...layers.map((l) => h("th", { scope: "col" }, l ? `layer ${l}` : "embedding")),
+    ...layers.map((l) => h("th", { scope: "col" }, l ? `layer ${l}` : "input")),
   );
   const body = h("tbody");
   result.tokens.forEach(({ id }, step) => {
