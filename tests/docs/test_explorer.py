@@ -1,0 +1,525 @@
+"""docs/explorer: its GIT in JavaScript equals the PyTorch model, and its page does what it says."""
+
+import base64
+import importlib.util
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from browser import chromium
+from PIL import Image
+
+from git_model.captioner import Captioner
+from git_model.config import DecodingOptions
+from git_model.preprocess import preprocess_batch
+from git_model.shapes.questions import ask_about
+from git_model.shapes.texts import describe
+from git_model.shapes.world import World, draw, make_close_up, make_world
+
+FOLDER = Path(__file__).parent.parent.parent / "docs" / "explorer"
+PAGE = (FOLDER / "index.html").as_uri()
+PATIENCE = 60_000  # milliseconds, on a busy machine
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 860}
+CAPTION = "a large red circle above and to the left of a large purple star"  # of the first picture
+PANELS = ("stages", "attention", "lens", "beams", "masks", "blank")
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return Captioner.from_pretrained("demo")
+
+
+@pytest.fixture(scope="module")
+def worlds() -> list[World]:
+    """300 held-out scenes."""
+    return [make_world(Random(1000 + i), "held_out") for i in range(300)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def engine(browser: Any) -> Iterator[Any]:
+    """A page for the tests that call git.js only; pictures come as base64."""
+    tab = browser.new_page()
+    tab.set_default_timeout(5 * PATIENCE)
+    tab.goto(PAGE)
+    tab.evaluate("window.bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0))")
+    tab.evaluate("window.seen = (text, mask) => model.see(model.preprocess(bytes(text)), mask)")
+    yield tab
+    tab.close()
+
+
+def open_page(browser: Any, viewport: dict[str, int], scheme: str = "light") -> Any:
+    """The page; whatever goes wrong or is requested from elsewhere is in `tab.troubles`."""
+    context = browser.new_context(
+        viewport=viewport, color_scheme=scheme, reduced_motion="reduce", has_touch=False
+    )
+    context.set_default_timeout(PATIENCE)
+    tab, troubles = context.new_page(), []
+    tab.troubles = troubles
+    tab.on("console", lambda message: troubles.append(message.text))
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    own = (FOLDER.as_uri(), "data:")
+    tab.on("request", lambda request: request.url.startswith(own) or troubles.append(request.url))
+    tab.goto(PAGE)
+    tab.wait_for_function("document.querySelectorAll('#caption .word').length > 0")
+    return tab
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    tab = open_page(browser, DESKTOP)
+    yield tab
+    assert tab.troubles == []
+    tab.context.close()
+
+
+def caption_of(tab: Any) -> str:
+    """What the model wrote, without the end."""
+    settle(tab)
+    return " ".join(tab.locator("#caption .word:not(.end)").all_inner_texts())
+
+
+def settle(tab: Any) -> None:
+    """Wait until the page shows the state."""
+    tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    tab.wait_for_timeout(250)
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"explorer_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def encoded(image: Image.Image) -> str:
+    return base64.b64encode(np.asarray(image).tobytes()).decode()
+
+
+def pixels_of(captioner: Captioner, *images: Image.Image) -> torch.Tensor:
+    return preprocess_batch(images, captioner.model.config.preprocess)
+
+
+# The model
+
+
+def test_the_generated_files_are_what_build_py_writes() -> None:
+    for name, text in script("build").files().items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == text, f"run build.py: {name} is old"
+
+
+def test_the_model_is_at_most_600_lines_of_javascript() -> None:
+    assert len((FOLDER / "git.js").read_text().splitlines()) <= 600
+
+
+def test_logits_equal_pytorchs_on_100_pictures_and_texts(
+    captioner: Captioner, engine: Any, worlds: list[World]
+) -> None:
+    for number, world in enumerate(worlds[:100]):
+        question = ask_about(world, Random(number), 1)[0]
+        text = f"{question.text} {question.answer}" if number % 2 else describe(world)
+        ids = [2, *captioner.tokenizer.encode(text)]
+        image = draw(world)
+        with torch.inference_mode():
+            expected = captioner.model(pixels_of(captioner, image), torch.tensor([ids]))[0].numpy()
+        logits = engine.evaluate(
+            """([rgb, ids]) => {
+                const sequence = seen(rgb).fork();
+                sequence.append(ids);
+                return ids.map((_, t) => Array.from(sequence.lens(LAST_LAYER, t)));
+            }""",
+            [encoded(image), ids],
+        )
+        np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_captions_equal_pytorchs_on_300_held_out_scenes(
+    captioner: Captioner, engine: Any, worlds: list[World]
+) -> None:
+    images = [draw(world) for world in worlds]
+    captions = engine.evaluate(
+        """(images) => images.map((rgb) => {
+            const { tokens } = generate(model, seen(rgb), promptOf(model, ""));
+            return model.tokenizer.decode(tokens.map(({ id }) => id));
+        })""",
+        [encoded(image) for image in images],
+    )
+    expected = captioner.caption(captioner.see_pixels(pixels_of(captioner, *images)))
+    assert captions == [caption.text for caption in expected]
+
+
+def test_scenes_are_drawn_pixel_for_pixel_as_pillow_draws_them(
+    engine: Any, worlds: list[World]
+) -> None:
+    scenes = worlds + [make_close_up(Random(i), "held_out") for i in range(50)]
+    drawn = engine.evaluate(
+        "(scenes) => scenes.map((scene) => btoa(String.fromCharCode(...drawScene(scene))))",
+        [asdict(world) for world in scenes],
+    )
+    assert drawn == [encoded(draw(world)) for world in scenes]
+
+
+def test_a_text_appended_word_by_word_gives_what_it_gives_at_once(engine: Any) -> None:
+    difference = engine.evaluate(
+        """() => {
+            const prefix = model.see(model.preprocess(picture()));
+            const ids = promptOf(model, "a large red circle above a small blue star");
+            const once = prefix.fork(), slow = prefix.fork();
+            const a = once.append(ids);
+            const b = ids.map((id) => slow.append([id])).at(-1);
+            return Math.max(...a.map((value, i) => Math.abs(value - b[i])));
+        }"""
+    )
+    assert difference < 1e-5
+
+
+def test_texts_of_one_picture_share_its_image_prefix_and_nothing_else(engine: Any) -> None:
+    shared = engine.evaluate(
+        """() => {
+            const prefix = model.see(model.preprocess(picture()));
+            const one = prefix.fork(), two = prefix.fork();
+            one.append([2, 53]);
+            two.append([2]);
+            const key = (sequence) => sequence.cache[0].keys[3];
+            const lengths = [prefix, one, two].map((sequence) => sequence.cache[0].keys.length);
+            return [key(one) === key(two), ...lengths];
+        }"""
+    )
+    assert shared == [True, 10, 12, 11]
+
+
+MASKS = {  # for two image tokens and two of text: queries down, keys across
+    "prefix": ["1100", "1100", "1110", "1111"],
+    "causal_image": ["1000", "1100", "1110", "1111"],
+    "isolated_image": ["1000", "0100", "1110", "1111"],
+    "image_sees_text": ["1111", "1111", "1110", "1111"],
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_lets_through_what_its_picture_shows(engine: Any, mask: str) -> None:
+    rows = engine.evaluate(
+        "(mask) => [0, 1, 2, 3].map((q) =>"
+        " [0, 1, 2, 3].map((k) => Number(MASKS[mask](q, k, 2))).join(''))",
+        mask,
+    )
+    assert rows == MASKS[mask]
+
+
+def test_only_an_image_that_sees_text_changes_with_it(engine: Any) -> None:
+    moved = engine.evaluate(
+        """() => Object.keys(MASKS).map((mask) => {
+            const prefix = model.see(model.preprocess(picture()), mask);
+            const text = prefix.fork();
+            text.append([2, 53, 6]);
+            const [a, b] = [prefix, text].map((sequence) => sequence.hidden[2][4]);
+            return Math.max(...a.map((value, i) => Math.abs(value - b[i])));
+        })"""
+    )
+    assert moved[:3] == [0, 0, 0]
+    assert moved[3] > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_mask_panel_counts_right(engine: Any, worlds: list[World], mask: str) -> None:
+    count, shown = engine.evaluate(
+        """([images, captions, mask]) => [images.filter((rgb, i) => {
+            const { tokens } = generate(model, seen(rgb, mask), promptOf(model, ""));
+            return model.tokenizer.decode(tokens.map(({ id }) => id)) === captions[i];
+        }).length, RIGHT[mask]]""",
+        [[encoded(draw(world)) for world in worlds], [describe(world) for world in worlds], mask],
+    )
+    assert count == shown
+
+
+def test_texts_are_tokenized_and_written_as_in_python(captioner: Captioner, engine: Any) -> None:
+    rng = Random(0)
+    alphabet = [*"abzRS é Üß.,?!'-:#[]$+<=>^`|~\t\n\x00\u200b中文🙂", "[SEP]", "star", " red "]
+    texts = ["".join(rng.choices(alphabet, k=rng.randrange(30))) for _ in range(2000)]
+    texts += ["what colour is the RED star?", "", "  ", "a" * 101, "two reds, it's 3-4!", "[CLS] a"]
+    ids = engine.evaluate("(texts) => texts.map((text) => model.tokenizer.encode(text))", texts)
+    assert ids == [captioner.tokenizer.encode(text) for text in texts]
+    decoded = engine.evaluate("(rows) => rows.map((ids) => model.tokenizer.decode(ids))", ids)
+    assert decoded == [captioner.tokenizer.decode(row) for row in ids]
+
+
+@pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (3, 0.6), (4, 1.0), (4, 2.0)])
+def test_beam_search_finds_the_texts_and_scores_that_pytorch_finds(
+    captioner: Captioner, engine: Any, worlds: list[World], beams: int, penalty: float
+) -> None:
+    options = DecodingOptions(beams=beams, length_penalty=penalty, max_new_tokens=24)
+    for world in worlds[:10]:
+        image = draw(world)
+        text, score = engine.evaluate(
+            """([rgb, beams, lengthPenalty]) => {
+                const [best] = beamSearch(model, seen(rgb), [2], { beams, lengthPenalty }).ended;
+                return [model.tokenizer.decode(idsOf(best)), best.score];
+            }""",
+            [encoded(image), beams, penalty],
+        )
+        expected = captioner.caption(image, options)
+        assert text == expected.text
+        assert score == pytest.approx(expected.logprob / len(expected.tokens) ** penalty, abs=1e-4)
+
+
+def test_a_token_is_drawn_in_proportion_to_its_probability(engine: Any) -> None:
+    logits = [0.0, 2.0, 1.0]  # in order: 1, 2, 0 with 0.665, 0.245, 0.090
+    draws = "([logits, options, numbers]) => numbers.map((u) => sample(logits, options, u))"
+    plain = engine.evaluate(draws, [logits, {}, [0, 0.66, 0.67, 0.90, 0.92, 0.999]])
+    assert plain == [1, 1, 2, 2, 0, 0]
+    assert engine.evaluate(draws, [logits, {"topK": 2}, [0.72, 0.74, 0.999]]) == [1, 2, 2]
+    assert engine.evaluate(draws, [logits, {"temperature": 0.1}, [0.999]]) == [1]
+
+
+def test_a_given_texts_log_probability_is_the_models(
+    captioner: Captioner, engine: Any, worlds: list[World]
+) -> None:
+    image, text = draw(worlds[0]), describe(worlds[0])
+    [expected] = captioner.score(image, [text])
+    logprobs = engine.evaluate(
+        "([rgb, ids]) => score(seen(rgb), [2], ids)", [encoded(image), expected.tokens]
+    )
+    np.testing.assert_allclose(logprobs, expected.token_logprobs, atol=1e-4)
+
+
+# The page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_every_panel_fits_and_nothing_is_requested_or_complained_of(
+    browser: Any, viewport: dict[str, int], scheme: str
+) -> None:
+    tab = open_page(browser, viewport, scheme)
+    for panel in PANELS:
+        tab.click(f"#tab-{panel}")
+        settle(tab)
+        assert tab.locator("#panel").inner_text().strip(), panel
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), panel
+    for stage in range(8):
+        tab.click("#tab-stages")
+        tab.click(f".stage-list button >> nth={stage}")
+        assert tab.locator(".stage-detail .lead").count() == 1
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), stage
+    assert tab.troubles == []
+    tab.context.close()
+
+
+def test_the_caption_follows_a_shape_that_is_dragged_and_keeps_its_place(tab: Any) -> None:
+    assert caption_of(tab) == CAPTION
+    before = tab.locator("#ask").bounding_box()
+    box = tab.locator("#canvas").bounding_box()
+    unit = box["width"] / 64
+    tab.mouse.move(box["x"] + 11 * unit, box["y"] + 11 * unit)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 40 * unit, box["y"] + 40 * unit, steps=4)
+    tab.mouse.move(box["x"] + 53 * unit, box["y"] + 11 * unit, steps=4)
+    assert caption_of(tab) == CAPTION.replace("left", "right")  # while the button is held
+    tab.mouse.up()
+    assert tab.locator("#ask").bounding_box() == before
+
+
+def test_shapes_are_moved_resized_recoloured_and_deleted_by_keyboard(tab: Any) -> None:
+    tab.locator("#canvas .thing").first.focus()
+    for _ in range(7):
+        tab.keyboard.press("Shift+ArrowDown")
+    for _ in range(7):
+        tab.keyboard.press("-")
+    assert caption_of(tab) == ("a large purple star above and to the right of a small red circle")
+    tab.focus("#colours [aria-label=blue]")
+    tab.keyboard.press("Enter")
+    assert caption_of(tab).endswith("a small blue circle")
+    tab.locator("#canvas .thing").first.focus()
+    tab.keyboard.press("Delete")
+    assert caption_of(tab) == "a large purple star in the middle"
+
+
+def test_shapes_are_added_until_the_picture_is_full(tab: Any) -> None:
+    tab.click("#colours [aria-label=pink]")
+    tab.click("#add [aria-label='Add a cross']")
+    assert tab.locator("#canvas .thing").count() == 3
+    assert "pink cross" in caption_of(tab)
+    for _ in range(6):
+        tab.click("#add [aria-label='Add a square']")
+    assert tab.locator("#add [aria-label='Add a square']").is_disabled()
+    assert "at most five shapes" in tab.evaluate("select(null) ?? $('picture-status').innerText")
+
+
+def test_an_empty_picture_says_that_it_is_empty(tab: Any) -> None:
+    for _ in range(2):
+        tab.locator("#canvas .thing").first.focus()
+        tab.keyboard.press("Delete")
+    settle(tab)
+    assert "add a shape" in tab.inner_text("#stage-note")
+
+
+def test_a_question_is_answered_and_cleared(tab: Any) -> None:
+    tab.fill("#question", "what colour is the star?")
+    assert caption_of(tab) == "purple"
+    assert tab.inner_text("#caption-title") == "Answer"
+    tab.click("#clear")
+    assert caption_of(tab) == CAPTION
+
+
+def test_a_forced_word_changes_what_follows_and_is_released(tab: Any) -> None:
+    tab.locator("#caption .word").nth(3).click()
+    settle(tab)
+    other = tab.locator("#candidate-list button").nth(1)
+    word = other.locator("span").inner_text()
+    other.click()
+    assert caption_of(tab).startswith(f"a large red {word} ")
+    tab.select_option("#any-word", "triangle")
+    assert caption_of(tab).startswith("a large red triangle ")
+    assert tab.locator("#caption [data-forced]").inner_text() == "triangle"
+    assert tab.inner_text("#candidate-list [aria-pressed=true] span") == "triangle"
+    tab.click("#candidates-note .link")
+    assert caption_of(tab) == CAPTION
+
+
+def test_sampling_draws_another_text_and_top_k_of_one_is_greedy(tab: Any) -> None:
+    tab.locator("#method button", has_text="Sample").click()
+    tab.evaluate("change({ temperature: 2.5 })")
+    first = caption_of(tab)
+    tab.click("#redraw")
+    assert caption_of(tab) != first
+    tab.focus("#top-k")
+    tab.keyboard.press("ArrowRight")
+    assert caption_of(tab) == CAPTION
+
+
+def test_another_mask_is_used_by_the_whole_page(tab: Any) -> None:
+    tab.click("#tab-masks")
+    tab.locator(".mask-card", has_text="sees only itself").click()
+    caption = caption_of(tab)
+    assert caption != CAPTION
+    shown = tab.inner_text(".mask-card[aria-pressed=true] .mask-caption")
+    assert " ".join(shown.split()) == caption
+
+
+def test_every_head_shows_a_map_and_a_matrix_of_weights_that_sum_to_one(tab: Any) -> None:
+    tab.click("#tab-attention")
+    for tower, heads, size in (("Encoder", 16, 10), ("Decoder", 12, 10 + 15)):
+        tab.locator("#panel .segmented button", has_text=tower).click()
+        assert tab.locator("#panel .head").count() == heads
+        assert tab.locator("#panel .matrix rect:not(.query)").count() == size**2
+    sums = tab.evaluate(
+        "result.sequence.weights.flatMap((layer, l) => [0, 1, 2, 3].flatMap((head) =>"
+        " attentionOf('decoder', l, head).map((row) => row.reduce((a, b) => a + b))))"
+    )
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
+
+
+def test_the_tabs_are_moved_through_with_arrow_keys(tab: Any) -> None:
+    tab.focus("#tab-stages")
+    for name in (*PANELS[1:], PANELS[0]):
+        tab.keyboard.press("ArrowRight")
+        assert tab.evaluate("document.activeElement.id") == f"tab-{name}"
+        assert tab.get_attribute("#panel", "data-panel") == name
+
+
+def test_the_logit_lens_ends_with_the_words_that_are_written(tab: Any) -> None:
+    tab.click("#tab-lens")
+    last = [text.split("\n")[0] for text in tab.locator(".lens td:last-child").all_inner_texts()]
+    assert last == [*CAPTION.split(), "[SEP]"]
+
+
+def test_a_blanked_patch_takes_its_word_away(tab: Any) -> None:
+    tab.click("#tab-blank")
+    settle(tab)
+    losses = tab.locator(".occlusion .patches span").all_inner_texts()
+    assert losses[0] == "\N{MINUS SIGN}100 %"  # the circle's patch, for “red”
+    assert losses[8] == "0"
+    tab.locator(".occlusion .patches button").first.click()
+    assert "circle" not in caption_of(tab)
+    tab.click("#picture-status .link")
+    assert caption_of(tab) == CAPTION
+
+
+def test_the_best_beam_is_the_caption_and_one_beam_is_greedy(tab: Any) -> None:
+    tab.locator("#method button", has_text="Beam").click()
+    caption = caption_of(tab)
+    assert tab.locator(".ended .chosen span").first.inner_text() == caption
+    assert tab.locator(".tree .node.way").count() == len(caption.split())
+    tab.locator("#panel .segmented button", has_text="1").click()
+    assert caption_of(tab) == CAPTION
+
+
+def test_the_tour_has_seven_steps_and_leaves_the_page_free(tab: Any) -> None:
+    tab.click("#start-tour")
+    for step in range(7):
+        settle(tab)
+        assert f"Step {step + 1} of 7" in tab.inner_text("#tour")
+        assert tab.locator(".pointed").count() == 1
+        if step < 6:
+            tab.locator("#tour .primary").click()
+    assert "circle" not in caption_of(tab)  # its patch is painted over
+    tab.keyboard.press("Escape")
+    assert tab.locator("#tour").is_hidden()
+    assert caption_of(tab) == CAPTION
+
+
+def test_a_picture_file_is_read_and_anything_else_refused_in_a_line(
+    tab: Any, captioner: Captioner, worlds: list[World]
+) -> None:
+    image, file = draw(worlds[1]), io.BytesIO()
+    image.save(file, "PNG")
+    tab.set_input_files(
+        "#file", {"name": "a.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    )
+    tab.wait_for_selector("#picture-status .link")
+    assert caption_of(tab) == captioner.caption(image).text
+    assert "drawn shapes only" in tab.inner_text("#picture-status")
+    tab.click("#picture-status .link")
+    assert caption_of(tab) == CAPTION
+    tab.set_input_files(
+        "#file", {"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    tab.wait_for_function("$('picture-status').innerText.includes('b.png is no picture')")
+
+
+def test_the_theme_follows_the_system_and_the_toggle(tab: Any) -> None:
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    light = tab.evaluate(ground)
+    tab.click("#theme")
+    dark = tab.evaluate(ground)
+    assert dark != light
+    tab.click("#theme")
+    tab.emulate_media(color_scheme="dark")
+    assert tab.evaluate(ground) == light  # chosen
+    tab.evaluate("delete document.documentElement.dataset.theme")
+    assert tab.evaluate(ground) == dark
+
+
+def test_every_control_has_a_name_and_can_be_reached(tab: Any) -> None:
+    for panel in PANELS:
+        tab.click(f"#tab-{panel}")
+        settle(tab)
+        nameless = tab.evaluate(
+            """() => [...document.querySelectorAll("button, input, [tabindex='0']")].filter(
+                (part) => part.checkVisibility() && !(part.getAttribute("aria-label") ||
+                    part.getAttribute("aria-labelledby") || part.innerText?.trim() ||
+                    part.labels?.length || part.title)).map((part) => part.outerHTML)"""
+        )
+        assert nameless == [], panel
+
+
+def test_the_first_example_is_the_one_that_these_tests_expect() -> None:
+    text = (FOLDER / "world.js").read_text().split("const WORLD = ", 1)[1].rstrip(";\n")
+    assert json.loads(text)["examples"][0]["caption"] == CAPTION
