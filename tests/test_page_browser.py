@@ -152,6 +152,40 @@ def test_what_is_no_picture_gives_one_line(tab: Any) -> None:
     assert "Traceback" not in tab.content()
 
 
+def test_a_file_that_cannot_be_sent_gives_one_line_beside_it_until_the_next_click(
+    tab: Any, page: Any
+) -> None:
+    large = {"name": "x.png", "mimeType": "image/png", "buffer": bytes(20 * 2**20 + 1)}
+    tab.set_input_files(DROP, large)
+    tab.wait_for_selector("#file .notice")
+    assert tab.inner_text("#file .notice") == "The file is larger than 20 MB."
+    tab.click("text=Draw a picture")
+    tab.wait_for_selector("#caption button")
+    assert not tab.is_visible("#file .notice")
+    tab.route("**/upload", lambda route: route.abort())
+    tab.set_input_files(DROP, IMAGES / "five_shapes.png")
+    tab.wait_for_selector("#file .notice")
+    assert tab.inner_text("#file .notice").startswith("The file could not be sent")
+    assert len(page.uploads) == 0
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_can_be_dropped_and_pasted(tab: Any, way: str) -> None:
+    data = list((IMAGES / "five_shapes.png").read_bytes())
+    code = """([way, data]) => {
+      const files = new DataTransfer();
+      files.items.add(new File([new Uint8Array(data)], 'x.png', { type: 'image/png' }));
+      const event = way === 'drop'
+        ? new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true })
+        : new ClipboardEvent('paste', { clipboardData: files, bubbles: true, cancelable: true });
+      document.querySelector(way === 'drop' ? '#file label span' : 'body').dispatchEvent(event);
+    }"""
+    tab.wait_for_selector("#file label")
+    tab.evaluate(code, [way, data])
+    tab.wait_for_selector("#caption button")
+    assert tab.inner_text("#caption .words") == "two green stars and three purple triangles"
+
+
 def test_one_tab_does_not_see_the_picture_of_another(tab: Any, address: str) -> None:
     tab.click("text=Draw a clip")
     tab.wait_for_selector("#caption button")

@@ -29,6 +29,17 @@ def notice(text: str) -> str:
     return f'<p class="notice" role="alert">{escape(text[:1].upper() + text[1:])}</p>'
 
 
+def drop_zone(most: int) -> str:
+    """Where a file of at most so many bytes is dropped or chosen, with a line for what goes wrong
+    on its way; upload.js makes it work."""
+    return (
+        '<label class="drop"><b>Picture or clip</b>'
+        "<span>Drop it here, paste it, or click to choose a file.</span>"
+        f'<input type="file" accept="image/*,video/*" data-most="{most}"></label>'
+        '<p class="notice" role="alert" hidden></p>'
+    )
+
+
 def waiting() -> str:
     """Where a picture will be."""
     return '<figure class="look"><div class="empty">Your picture will be here.</div></figure>'

@@ -18,11 +18,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from git_model.captioner import Captioner
 from git_model.page import html
 from git_model.page.actions import Visits, look_back, rank, read, say, shapes_picture
+from git_model.page.uploads import FILE_BYTES, Uploads
+from git_model.page.wall import UPLOAD, Event, Wall
 from git_model.settings import GITError
 from git_model.shapes.texts import class_names
 
-LARGEST = "20mb"  # a file that is taken
-FORGET = (60, 600)  # seconds: how often uploaded files are looked over, and how old they get
 WAITING = 32  # events that may wait for the model
 LOCAL = ("127.0.0.1", "localhost")
 # Words are buttons within a piece of HTML: mark the one that is clicked, tell Python, and see to it
@@ -67,10 +67,10 @@ class Page:
     def __init__(self, git: Captioner, name: str, *, shapes: bool) -> None:
         self.git = git
         self.visits = Visits()
+        self.uploads = Uploads()
+        self.events: dict[int, Event] = {}  # by gradio's number; all that it may be sent
         self.rng = Random()  # noqa: S311 (it draws shapes)
-        with gr.Blocks(
-            title=f"git-model: {name}", analytics_enabled=False, delete_cache=FORGET
-        ) as self.blocks:
+        with gr.Blocks(title=f"git-model: {name}", analytics_enabled=False) as self.blocks:
             gr.HTML(html.heading(name))
             self.notice = gr.HTML(elem_id="notice")
             with gr.Row():
@@ -82,12 +82,9 @@ class Page:
         self.blocks.queue(max_size=WAITING)
 
     def _lay_out_picture(self, shapes: bool) -> None:
-        self.file = gr.File(
-            label="Picture or clip",
-            file_types=["image", "video"],
-            type="binary",
-            height=130,
-            elem_id="file",
+        # Not gradio's own part for files: it takes paths from the browser, and opens them.
+        self.file = gr.HTML(
+            html.drop_zone(FILE_BYTES), js_on_load=_text_of("upload.js"), elem_id="file"
         )
         with gr.Row(visible=shapes):
             self.draw_picture = gr.Button("Draw a picture", size="sm", min_width=100)
@@ -119,42 +116,50 @@ class Page:
     def _connect(self) -> None:
         """Say which event changes which parts. One event at a time has the model, for watching
         where it looks puts hooks on it."""
-        new = [self.notice, self.picture, self.caption, self.answers, self.bars, self.file]
-        for listen, event, inputs, outputs in (
-            (self.file.upload, self.bring, self.file, new),
-            (self.draw_picture.click, self.bring_picture, None, new),
-            (self.draw_clip.click, self.bring_clip, None, new),
-            (self.question.submit, self.ask, self.question, [self.answers, self.question]),
-            (self.classify.click, self.sort, self.labels, [self.bars]),
-            (self.caption.select, self.look, None, [self.picture]),
-            (self.answers.select, self.look, None, [self.picture]),
+        new = [self.notice, self.picture, self.caption, self.answers, self.bars]
+        word = {"said": int, "word": int, "again": bool}
+        for part, name, event, texts, fields, outputs in (
+            (self.file, "upload", self.bring_file, [], {"token": str}, new),
+            (self.draw_picture, "click", self.bring_picture, [], {}, new),
+            (self.draw_clip, "click", self.bring_clip, [], {}, new),
+            (self.question, "submit", self.ask, [self.question], {}, [self.answers, self.question]),
+            (self.classify, "click", self.sort, [self.labels], {}, [self.bars]),
+            (self.caption, "select", self.look, [], word, [self.picture]),
+            (self.answers, "select", self.look, [], word, [self.picture]),
         ):
-            listen(
+            listened = getattr(part, name)(
                 event,
-                inputs,
+                texts,
                 [self.notice, *outputs] if self.notice not in outputs else outputs,
                 concurrency_limit=1,
                 concurrency_id="model",
                 api_visibility="private",
             )
-        self.blocks.unload(self.leave)
+            limits = tuple(text.max_length for text in texts)
+            self.events[listened["id"]] = Event(part._id, limits, fields)
+        self.blocks.unload(self.leave)  # which gradio does by itself; no browser may ask for it
 
     @careful
-    def bring(self, data: bytes, request: gr.Request) -> Iterator[Shown]:
+    def bring_file(self, request: gr.Request, event: gr.EventData) -> Iterator[Shown]:
+        """As `_bring`, for a file that this page has sent."""
+        yield from self._bring(self.uploads.take(event.token), request)
+
+    @careful
+    def bring_picture(self, request: gr.Request) -> Iterator[Shown]:
+        """As `_bring`, for a new picture of shapes."""
+        yield from self._bring(shapes_picture(self.rng, clip=False), request)
+
+    @careful
+    def bring_clip(self, request: gr.Request) -> Iterator[Shown]:
+        """As `_bring`, for a new clip of shapes."""
+        yield from self._bring(shapes_picture(self.rng, clip=True), request)
+
+    def _bring(self, data: bytes, request: gr.Request) -> Iterator[Shown]:
         """Read a file and caption it; from then on this session's questions are about it."""
-        yield {self.file: None}
         visit = read(self.git, data)
         self.visits.put(session_of(request), visit)
         yield {self.picture: html.picture(visit), self.answers: "", self.bars: ""}
         yield {self.caption: html.caption(say(self.git, visit))}
-
-    def bring_picture(self, request: gr.Request) -> Iterator[Shown]:
-        """As `bring`, for a new picture of shapes."""
-        yield from self.bring(shapes_picture(self.rng, clip=False), request)
-
-    def bring_clip(self, request: gr.Request) -> Iterator[Shown]:
-        """As `bring`, for a new clip of shapes."""
-        yield from self.bring(shapes_picture(self.rng, clip=True), request)
 
     @careful
     def ask(self, question: str, request: gr.Request) -> Iterator[Shown]:
@@ -196,17 +201,21 @@ def session_of(request: gr.Request) -> str:
 def web_app(page: Page, host: str) -> FastAPI:
     """The page as a web application: no telemetry, nothing from the network, no interface for
     programs."""
+    # gradio checks which files it opens only for a page that it has launched itself, and takes a
+    # mounted one for not launched: it would open any path that a browser names.
+    page.blocks.has_launched = True
     app = FastAPI(openapi_url=None)
+    app.add_middleware(Wall, events=page.events)
     # Without this a web site could point a name of its own at this machine, and read along.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL if host in LOCAL else ["*"])
+    app.add_api_route(UPLOAD, page.uploads.receive, methods=["POST"])
     font = ("system-ui", "sans-serif")
     return gr.mount_gradio_app(
         app,
         page.blocks,
         path="/",
         theme=gr.themes.Default(primary_hue="blue", font=font, font_mono=("ui-monospace",)),
-        css=files("git_model.page").joinpath("page.css").read_text(encoding="utf-8"),
-        max_file_size=LARGEST,
+        css=_text_of("page.css"),
         show_error=False,
         footer_links=[],
         run_history=False,
@@ -233,3 +242,8 @@ def open_port(host: str, port: int) -> socket.socket:
 def server_of(app: FastAPI) -> uvicorn.Server:
     """A server for `run(sockets=[…])`; it ends at Ctrl-C, without waiting for open pages."""
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+
+
+def _text_of(name: str) -> str:
+    """A file beside this one."""
+    return files("git_model.page").joinpath(name).read_text(encoding="utf-8")
