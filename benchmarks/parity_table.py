@@ -21,7 +21,7 @@ from biting import Twins, twins  # noqa: E402
 from git_model import GIT  # noqa: E402
 from git_model.generation.session import Session  # noqa: E402
 from weights_convert.microsoft import read_folder  # noqa: E402
-from weights_convert.verify import distance  # noqa: E402
+from weights_convert.verification import distance  # noqa: E402
 
 Pair = tuple[Tensor, Tensor]
 

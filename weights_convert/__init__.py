@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from weights_convert.folders import convert, read_foreign
     from weights_convert.hub import find_folder
     from weights_convert.rules import ConversionError
-    from weights_convert.verify import verify
+    from weights_convert.verification import verify
 
 __all__ = ["ConversionError", "convert", "find_folder", "read_foreign", "verify"]
 
@@ -19,7 +19,7 @@ _MODULES = {
     "convert": "folders",
     "find_folder": "hub",
     "read_foreign": "folders",
-    "verify": "verify",
+    "verify": "verification",
 }
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure, SubFigure
 from drawing.theme import IMAGE, OTHER, TEXT, Drawing, bare
 from git_model.shapes.texts import describe
 from git_model.shapes.world import draw, make_world
-from weights_convert.verify import distance
+from weights_convert.verification import distance
 
 TESTS = Path(__file__).parent.parent.parent / "tests"
 # Written by `git-model train configs/train/quick.toml --out runs/quick`, in ten minutes.

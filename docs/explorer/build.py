@@ -20,10 +20,10 @@ from git_model.captioner import Captioner
 from git_model.shapes.texts import describe
 from git_model.shapes.world import (
     BACKGROUNDS,
-    CLOSE,
+    CLOSE_UP_RADII,
     COLOURS,
+    IMAGE_SIZE,
     OUTLINES,
-    SIDE,
     SIZES,
     World,
     draw,
@@ -32,14 +32,6 @@ from git_model.shapes.world import (
 )
 
 FOLDER = Path(__file__).parent
-NAMES = {  # the explorer's names where the package has others
-    "encoder.patch.": "encoder.patch_embedding.",
-    "encoder.position": "encoder.position_embedding",
-    "decoder.token.": "decoder.token_embedding.",
-    "decoder.position.": "decoder.position_embedding.",
-    "decoder.norm.": "decoder.embedding_norm.",
-    "decoder.output_": "decoder.lm_head.",
-}
 USED = {  # the settings that git.js reads
     "encoder": ("image_size", "patch_size", "width", "heads", "activation", "norm_eps"),
     "decoder": ("positions", "width", "heads", "activation", "norm_eps", "embedding_norm_eps"),
@@ -64,13 +56,13 @@ def files() -> dict[str, str]:
 
 def _weights(captioner: Captioner) -> str:
     """A script that defines GIT_WEIGHTS: config, vocabulary, tensors and their numbers."""
-    # No picture has a place in time, so the temporal embedding stays behind.
-    state = {k: v for k, v in captioner.model.state_dict().items() if k != "temporal"}
+    # The explorer shows still images, so it leaves the temporal embedding out.
+    state = {k: v for k, v in captioner.model.tensors().items() if k != "temporal_embedding"}
     words = captioner.tokenizer.vocabulary()
     header = {
         "config": _config(asdict(captioner.model.config)),
         "vocabulary": sorted(words, key=words.__getitem__),
-        "tensors": [[_name(key), list(tensor.shape)] for key, tensor in state.items()],
+        "tensors": [[key, list(tensor.shape)] for key, tensor in state.items()],
     }
     numbers = base64.b64encode(b"".join(map(_float16, state.values()))).decode()
     return (
@@ -82,14 +74,7 @@ def _weights(captioner: Captioner) -> str:
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
     parts = {part: {name: config[part][name] for name in names} for part, names in USED.items()}
-    return {**parts, "bos_id": config["bos_id"], "eos_id": config["eos_id"]}
-
-
-def _name(key: str) -> str:
-    for old, new in NAMES.items():
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return key
+    return {**parts, "bos_id": config["bos_id"], "eos_id": config["eos_ids"][0]}
 
 
 def _float16(tensor: torch.Tensor) -> bytes:
@@ -108,12 +93,13 @@ def _world() -> str:
     """A script that defines WORLD: the shapes' outlines and colours, and example scenes."""
     worlds = [make_world(Random(seed), "held_out") for seed in EXAMPLES]
     worlds.append(make_close_up(Random(CLOSE_UP), "held_out"))
+    radii = {**SIZES, "close-up": CLOSE_UP_RADII}
     world = {
-        "side": SIDE,
+        "side": IMAGE_SIZE,
         "backgrounds": BACKGROUNDS,
         "colours": COLOURS,
         "outlines": OUTLINES,
-        "radii": {name: sum(ends) / 2 for name, ends in {**SIZES, "close-up": CLOSE}.items()},
+        "radii": {name: sum(ends) / 2 for name, ends in radii.items()},
         "examples": [_example(world) for world in worlds],
     }
     return (

@@ -9,12 +9,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from git_model.data.example import Annotation, Example
-from git_model.preprocessing.video import Clip, Sampling, read_media
 from git_model.utils.errors import ConfigError, GITError
 from git_model.utils.serialize import require_file, short_repr
+
+if TYPE_CHECKING:
+    from git_model.preprocessing.video import Sampling
 
 T = TypeVar("T")
 TYPE_NAMES: dict[type, str] = {str: "a text", list: "a list", int: "a whole number"}
@@ -182,7 +184,7 @@ class FileSource:
         entries: Sequence[FileEntry],
         where: str,
         frames: int = 0,
-        sampling: Sampling = "uniform",
+        sampling: "Sampling" = "uniform",
     ) -> None:
         if not entries:
             raise DataError(f"{where}: there are no images in it, expected at least one")
@@ -199,6 +201,9 @@ class FileSource:
 
     def __getitem__(self, index: int) -> Example:
         entry = self._entries[index]
+        # Imported here, because it loads torch, and the command line uses this file's other parts.
+        from git_model.preprocessing.video import Clip, read_media
+
         media = read_media(entry.path, self._frames, self._sampling)
         frames = media.frames if isinstance(media, Clip) else media
         return Example(entry.key, frames, entry.annotations)

@@ -1,4 +1,4 @@
-"""A picture becomes pixels: upright, RGB, resized, cropped, normalised; every step by Pillow.
+"""From an image file to pixels: upright, RGB, resized, cropped, normalised; every step by Pillow.
 
 The result equals the references' bit for bit: Transformers' `CLIPImageProcessorPil`, and the
 original's `get_image_transform` (inference.py, on torchvision), as `PreprocessConfig` says.
@@ -21,8 +21,8 @@ from torch import Tensor
 from git_model.config import PreprocessConfig
 from git_model.utils.errors import GITError
 
-ORIENTATION = 0x0112  # EXIF's number for it; 1 is upright, and this undoes the others
-TURN = {
+ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, and these transpositions undo the others
+TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -31,22 +31,20 @@ TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
 PROGRAMS = {"EPS": "a PostScript program, for which Pillow would start another program"}
 START_OF_SCAN = b"\xff\xda"  # never within a scan: a byte of 255 is followed there by 0
-MOST_SCANS = 100  # of a progressive JPEG; cameras and programs write about 10
+MAX_SCANS = 100  # of a progressive JPEG; cameras and programs write about 10
 
 
 class ImageError(GITError):
-    """A picture that cannot be used; the message says which, what is wrong, what was expected."""
+    """An image that cannot be used; the message says which, what is wrong, what was expected."""
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """The picture in a file, its pixels loaded and the file closed; of an animation, frame 0.
+    """The image in a file, its pixels loaded and the file closed; of an animation, frame 0.
 
     Raises:
-        ImageError: the file is missing, a pipe or a device, no picture, damaged, cut short, or has
+        ImageError: the file is missing, a pipe or a device, no image, damaged, cut short, or has
             more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, against decompression
             bombs).
     """
@@ -58,17 +56,17 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
-    """The picture in a file's bytes; `name` is what errors call it. See `open_image`."""
+    """The image in a file's bytes; errors call it `name`. See `open_image`."""
     with _one_line(name):
         _require_content(data)
         return _load(io.BytesIO(data))
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A file to read. A pipe, a socket or a device is refused, for reading one may never end.
+    """A file to read. A pipe, a socket or a device is refused: reading one may never end.
 
     Raises:
-        OSError: it is none, or cannot be opened.
+        OSError: the path is no file, or cannot be opened.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder cannot be opened anyway
@@ -78,7 +76,7 @@ def open_file(path: Path) -> BinaryIO:
 
 def _require_content(data: bytes) -> None:
     if not data:
-        raise ImageError("the file is empty, expected a picture")
+        raise ImageError("the file is empty, expected an image")
 
 
 def _load(file: Path | io.BytesIO) -> Image.Image:
@@ -94,16 +92,16 @@ def _load(file: Path | io.BytesIO) -> Image.Image:
 
 
 def _require_few_scans(file: Path | io.BytesIO) -> None:
-    """A progressive JPEG draws the picture again and again, and may do so thousands of times."""
+    """Refuse a progressive JPEG that draws the image thousands of times."""
     data = file.read_bytes() if isinstance(file, Path) else file.getvalue()
-    scans = data.count(START_OF_SCAN)
-    if scans > MOST_SCANS:
-        raise ImageError(f"a JPEG that is drawn {scans} times, expected at most {MOST_SCANS}")
+    n_scans = data.count(START_OF_SCAN)
+    if n_scans > MAX_SCANS:
+        raise ImageError(f"a JPEG that is drawn {n_scans} times, expected at most {MAX_SCANS}")
 
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """What goes wrong with a picture, as an ImageError of one line."""
+    """Turn what Pillow raises into an ImageError of one line."""
     try:
         yield
     except ImageError as error:
@@ -113,39 +111,40 @@ def _one_line(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: too many pixels, expected at most {limit} in all") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name}: not a picture, expected JPEG, PNG or another format that Pillow reads"
+            f"{name}: not an image, expected JPEG, PNG or another format that Pillow reads"
         ) from None
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
-        raise ImageError(f"{name}: {reason_of(error)}, expected a whole picture file") from None
+        raise ImageError(f"{name}: {reason_of(error)}, expected a whole image file") from None
 
 
 def is_bomb(size: tuple[int, int], count: int = 1, *, limits: int = 1) -> bool:
-    """Whether `count` pictures of this size have more pixels than so many times Pillow's limit."""
-    most = Image.MAX_IMAGE_PIXELS
-    return most is not None and size[0] * size[1] * count > limits * most
+    """Whether `count` images of this size have more pixels than `limits` times Pillow's limit."""
+    limit = Image.MAX_IMAGE_PIXELS
+    return limit is not None and size[0] * size[1] * count > limits * limit
 
 
 def reason_of(error: Exception) -> str:
-    """What an exception says, on one line."""
+    """The message of an exception, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def preprocess_batch(images: Sequence[Image.Image], config: PreprocessConfig) -> Tensor:
-    """Pictures, or the frames of one clip, as one tensor (B, 3, H, W); see `preprocess`.
+    """Images, or the frames of one clip, as one tensor (B, 3, H, W); see `preprocess`.
 
     Raises:
-        ImageError: there are none, one cannot be used, or they come out in different sizes.
+        ImageError: there are none, one cannot be used, or they have different sizes when resized.
     """
     if not images:
-        raise ImageError("no pictures were given, expected at least one")
+        raise ImageError("no images were given, expected at least one")
     pixels = [preprocess(image, config) for image in images]
     first = pixels[0].shape
-    for index, shape in enumerate(one.shape for one in pixels):
-        if shape != first:
+    for index, tensor in enumerate(pixels):
+        if tensor.shape != first:
             raise ImageError(
-                f"picture {index} comes out as {shape[1]} x {shape[2]} pixels but picture 0 as "
-                f"{first[1]} x {first[2]}: give pictures of one shape, one at a time, or set a crop"
+                f"image {index} is resized to {tensor.shape[1]} x {tensor.shape[2]} pixels but "
+                f"image 0 to {first[1]} x {first[2]}: give images of one shape, one at a time, or "
+                "set a crop"
             )
     return torch.stack(pixels)
 
@@ -160,16 +159,16 @@ def group_by_shape(pixels: Sequence[Tensor]) -> list[list[int]]:
 
 
 def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
-    """Pixels (3, H, W), float32, of a picture in any of Pillow's modes.
+    """Pixels (3, H, W), float32, of an image in any of Pillow's modes.
 
     Raises:
-        ImageError: the picture cannot be read or brought to RGB, has no pixels, or is so narrow
-            that its resized form would have none or more than Pillow's limit.
+        ImageError: the image cannot be read or converted to RGB, has no pixels, or is so narrow
+            that it would be resized to none or to more than Pillow's limit.
     """
     try:
         rgb = _resize(_rgb(_upright(image) if config.upright else image, config), config)
     except Exception as error:  # EXIF data, too, may be damaged in any way
-        name = getattr(image, "filename", "") or f"a picture of mode {image.mode}"
+        name = getattr(image, "filename", "") or f"an image of mode {image.mode}"
         raise ImageError(f"{name}: {reason_of(error)}") from None
     if config.crop is not None:
         rgb = _centre_crop(rgb, config.crop, config.crop_offset)
@@ -178,14 +177,14 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF data says, if it says so."""
-    # ImageOps.exif_transpose would also write the EXIF data anew, and fails if any of it is damaged
-    turn = TURN.get(image.getexif().get(ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
+    """The image rotated or mirrored as its EXIF orientation says."""
+    # ImageOps.exif_transpose would also rewrite the EXIF data, and fails if any of it is damaged
+    method = TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
+    return image if method is None else image.transpose(method)
 
 
 def _rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
-    """The picture in mode RGB, 8 bits a channel."""
+    """The image in mode RGB, 8 bits a channel."""
     if image.mode.startswith("I"):
         image = _eight_bits(image, config)
     if image.mode == "La":  # premultiplied grey; Pillow converts it to LA only
@@ -198,14 +197,14 @@ def _rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, config: PreprocessConfig) -> Image.Image:
-    """A picture of integers, 0 to 65535: divided by 257, or left for Pillow to clip at 255."""
+    """An image of integers, 0 to 65535: divided by 257, or left for Pillow to clip at 255."""
     values = np.asarray(image).astype(np.int32)
     if config.scale_16_bit:
-        # to the nearest; a shade that the file calls transparent is forgotten
+        # rounded to the nearest; a transparent shade in the file is lost
         scaled = (values.clip(0, 65535) + 128) // 257
         return Image.fromarray(scaled.astype(np.uint8))
     if values.max(initial=0) > 255:
-        # the same words for every picture, so that Python shows them once
+        # the same words for every image, so that Python shows them once
         warnings.warn(
             "16-bit pixels brighter than 255 are clipped to it, as in the references; set "
             "preprocess.scale_16_bit to scale them instead",
@@ -215,24 +214,24 @@ def _eight_bits(image: Image.Image, config: PreprocessConfig) -> Image.Image:
 
 
 def _resize(rgb: Image.Image, config: PreprocessConfig) -> Image.Image:
-    """The whole picture in another size.
+    """The whole image in another size.
 
     Raises:
         ImageError: it has no pixels, or would have none, or more than Pillow's limit.
     """
     if 0 in rgb.size:
-        raise ImageError(f"{_by(rgb.size)} pixels, expected at least 1 x 1")
-    size = _wanted_size(rgb.size, config)
+        raise ImageError(f"{_as_text(rgb.size)} pixels, expected at least 1 x 1")
+    size = _new_size(rgb.size, config)
     if 0 in size or is_bomb(size):
         raise ImageError(
-            f"{_by(rgb.size)} pixels would be resized to {_by(size)}, expected at least 1 x 1 and "
-            f"at most {Image.MAX_IMAGE_PIXELS} in all"
+            f"{_as_text(rgb.size)} pixels would be resized to {_as_text(size)}, expected at least "
+            f"1 x 1 and at most {Image.MAX_IMAGE_PIXELS} in all"
         )
     return rgb.resize(size, Image.Resampling[config.resample.upper()])
 
 
-def _wanted_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
-    """The (width, height) to resize a picture of `size` to: torchvision's `Resize`; with
+def _new_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
+    """The (width, height) to resize an image of `size` to: torchvision's `Resize`; with
     long_side_max, the original's `MinMaxResizeForTest`."""
     if config.exact is not None:
         return config.exact[1], config.exact[0]
@@ -247,26 +246,26 @@ def _wanted_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, 
 
 
 def _centre_crop(image: Image.Image, crop: tuple[int, int], rule: str) -> Image.Image:
-    """The middle of a picture, (height, width) pixels; black is added where it is too small."""
+    """The centre of an image, (height, width) pixels; padded with black where it is too small."""
     height, width = crop
-    left, top = _offset(image.width, width, rule), _offset(image.height, height, rule)
-    return image.crop((left, top, left + width, top + height))
+    x, y = _offset(image.width, width, rule), _offset(image.height, height, rule)
+    return image.crop((x, y, x + width, y + height))
 
 
 def _offset(side: int, crop: int, rule: str) -> int:
     """Where a crop begins; negative where black comes first. With an odd margin, `floor`
-    (Transformers) and `round` (torchvision) differ, and torchvision pads by another rule still."""
+    (Transformers) and `round` (torchvision) differ; where it pads, torchvision has a third rule."""
     if rule == "floor":
         return (side - crop) // 2
     return round((side - crop) / 2) if side >= crop else -((crop - side) // 2)
 
 
 def _table(config: PreprocessConfig) -> Tensor:
-    """(3, 256): what each value of a channel becomes.
+    """(3, 256): the normalised value of each value of a channel.
 
-    A value can only be 0 to 255, so the arithmetic is done once for each of them and looked up for
-    the pixels: the same bits, sooner. Scaling in float64 and only then rounding to float32 is
-    Transformers' `rescale`; for 1/255 it gives the bits of torchvision's float32 division.
+    A value is one of 0 to 255, so each is computed once and looked up for the pixels: the same
+    bits, faster. Scaling in float64 and only then rounding to float32 is Transformers' `rescale`;
+    for 1/255 it gives the bits of torchvision's float32 division.
     """
     scaled = (np.arange(256) * config.rescale).astype(np.float32)
     mean = np.array(config.mean, dtype=np.float32)[:, None]
@@ -274,5 +273,5 @@ def _table(config: PreprocessConfig) -> Tensor:
     return torch.from_numpy((scaled - mean) / std)
 
 
-def _by(size: tuple[int, int]) -> str:
+def _as_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"

@@ -1,4 +1,4 @@
-"""What callers may give as an image or a clip, and how it becomes pixels."""
+"""The types of an image or a clip that callers may give, and their pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from git_model.config import GITConfig
 from git_model.preprocessing.image import open_image, preprocess_batch
 from git_model.preprocessing.video import Clip, Sampling, read_media
 
-Picture = str | Path | Image.Image
+Still = str | Path | Image.Image
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of one clip, in order. A plain list of images is a batch instead."""
+    """The frames of one clip, in order. A plain list of images is a batch."""
 
-    images: Sequence[Picture]
+    images: Sequence[Still]
 
 
-ImageInput = Picture | Frames
+ImageInput = Still | Frames
 ImageBatch = (
-    list[ImageInput] | list[Picture] | list[str] | list[Path] | list[Image.Image] | list[Frames]
+    list[ImageInput] | list[Still] | list[str] | list[Path] | list[Image.Image] | list[Frames]
 )
 
 
@@ -31,7 +31,7 @@ ImageBatch = (
 class LoadedImage:
     """An image as the model's input: pixels (3, H, W), or (F, 3, H, W) of a clip.
 
-    frames: the indices of a clip's frames in its file; None where none were picked.
+    frames: the indices of a clip's frames in its file; None for an image or `Frames`.
     """
 
     pixels: Tensor
@@ -42,8 +42,8 @@ def load(image: ImageInput, config: GITConfig, sampling: Sampling = "uniform") -
     """One image or clip as pixels.
 
     Args:
-        image: a path, a Pillow image, or `Frames` of a clip. Behind a path, a model with temporal
-            embeddings reads a video or an animation as a clip of as many frames.
+        image: a path, a Pillow image, or `Frames` of a clip. A model with temporal embeddings reads
+            a video or an animation at a path as a clip of at most as many frames.
         sampling: which frames of a file to take, see `sample_indices`.
 
     Raises:
@@ -60,5 +60,5 @@ def load(image: ImageInput, config: GITConfig, sampling: Sampling = "uniform") -
     return LoadedImage(preprocess_batch([image], config.preprocess)[0])
 
 
-def _opened(image: Picture) -> Image.Image:
+def _opened(image: Still) -> Image.Image:
     return image if isinstance(image, Image.Image) else open_image(Path(image))

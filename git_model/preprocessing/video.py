@@ -1,7 +1,7 @@
-"""A few frames of an animation or a video, picked by a named rule: a clip.
+"""A clip: a few frames of an animation or a video, sampled by a named rule.
 
-Animated pictures are read by Pillow. Videos need PyAV, the extra `video`, which is imported when
-the first one is opened. No more than the picked frames are ever in memory.
+Pillow reads animated images. Videos need PyAV, the extra `video`, which is imported when the first
+video is opened. Only the sampled frames are held in memory.
 """
 
 import io
@@ -30,35 +30,33 @@ if TYPE_CHECKING:
 
 Sampling = Literal["uniform", "ends"]
 
-# In other formats several pictures are no animation: a TIFF's are pages, and a phone's JPEG (MPO)
+# In other formats several images are no animation: a TIFF's are pages, and a phone's JPEG (MPO)
 # holds the same photo twice.
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 # FFmpeg's names of the containers that may be opened. Playlists are not among them: a file must
 # not make us open other files, or the network.
 CONTAINERS = "mp4,matroska,avi,mpegts,mpeg,flv,asf,ogg"
-# MP4's siblings for pictures: FFmpeg would show their tiles as frames.
-PICTURE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")
-
-
-# How many times Pillow's limit of pixels all picked frames of a clip may have together, for they
-# are in memory at once; and all frames to be decoded, for a small file can show the same one for
-# days: some 30 seconds of an animation's decoding, and an hour of a video in 1920 x 1080.
-MOST_PICKED, MOST_ANIMATED, MOST_FILMED = 4, 40, 2500
+# Image formats in MP4's container: FFmpeg would show their tiles as frames.
+IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")
+# Upper limits, in multiples of Pillow's limit of pixels. The sampled frames of a clip are in memory
+# at once. All decoded frames count, too, because a small file can repeat a frame for days: the
+# limits are some 30 seconds of decoding an animation, and an hour of a video in 1920 x 1080.
+MAX_SAMPLED, MAX_ANIMATION, MAX_VIDEO = 4, 40, 2500
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of one file in their order, and their numbers in the file, the first being 0."""
+    """Frames of one file in their order, and their indices in the file."""
 
     frames: list[Image.Image]
     indices: list[int]
 
 
-def sample_indices(n_total: int, n_wanted: int, sampling: Sampling = "uniform") -> list[int]:
-    """Which frames to take, in order; all of them where there are no more than wanted.
+def sample_indices(n_total: int, n_samples: int, sampling: Sampling = "uniform") -> list[int]:
+    """The indices of the frames to take, in order; all frames if there are at most `n_samples`.
 
     Args:
-        sampling: "uniform" takes the middle of each of n_wanted equal parts; "ends" goes in equal
+        sampling: "uniform" takes the middle of each of n_samples equal parts; "ends" goes in equal
             steps from the first frame to the last, as np.linspace rounded down.
 
     Raises:
@@ -67,7 +65,7 @@ def sample_indices(n_total: int, n_wanted: int, sampling: Sampling = "uniform") 
     >>> sample_indices(60, 6), sample_indices(60, 6, "ends")
     ([5, 15, 25, 35, 45, 55], [0, 11, 23, 35, 47, 59])
     """
-    n = min(n_wanted, n_total)
+    n = min(n_samples, n_total)
     if sampling == "uniform":
         return [(2 * i + 1) * n_total // (2 * n) for i in range(n)]
     if sampling == "ends":
@@ -78,11 +76,11 @@ def sample_indices(n_total: int, n_wanted: int, sampling: Sampling = "uniform") 
 def read_media(
     path: str | Path, n_frames: int, sampling: Sampling = "uniform"
 ) -> Image.Image | Clip:
-    """The picture in a file, or a clip of an animation's or a video's frames.
+    """The image in a file, or a clip of an animation's or a video's frames.
 
     Args:
-        n_frames: the most frames of a clip (`GITConfig.frames`). With 0 the first frame of an
-            animation is a picture like any other, and a video is an error.
+        n_frames: maximum number of frames of a clip (`GITConfig.frames`). With 0 the first frame of
+            an animation is an image like any other, and a video is an error.
         sampling: see `sample_indices`.
 
     Raises:
@@ -96,7 +94,7 @@ def read_media(
 def decode_media(
     data: bytes, name: str, n_frames: int, sampling: Sampling = "uniform"
 ) -> Image.Image | Clip:
-    """What a file's bytes show; `name` is what errors call it. See `read_media`."""
+    """The image or the clip in a file's bytes; errors call it `name`. See `read_media`."""
     return _read(_File(name, data), n_frames, sampling)
 
 
@@ -116,8 +114,8 @@ class _File:
             io.BytesIO(self.content) if isinstance(self.content, bytes) else open_file(self.content)
         )
 
-    def picture(self) -> Image.Image:
-        """The picture in it."""
+    def image(self) -> Image.Image:
+        """The image in it."""
         if isinstance(self.content, bytes):
             return decode_image(self.content, self.name)
         return open_image(self.content)
@@ -126,10 +124,10 @@ class _File:
 def _read(file: _File, n_frames: int, sampling: Sampling) -> Image.Image | Clip:
     if _is_unknown_to_pillow(file):
         return _read_video(file, n_frames, sampling)
-    picture = file.picture()
-    if n_frames == 0 or picture.format not in ANIMATED:
-        return picture
-    return _read_animation(file, n_frames, sampling) or picture
+    image = file.image()
+    if n_frames == 0 or image.format not in ANIMATED:
+        return image
+    return _read_animation(file, n_frames, sampling) or image
 
 
 def _is_unknown_to_pillow(file: _File) -> bool:
@@ -146,16 +144,16 @@ def _is_unknown_to_pillow(file: _File) -> bool:
 
 
 def _read_animation(file: _File, n_frames: int, sampling: Sampling) -> Clip | None:
-    """Frames of an animated picture; None if it has only one."""
+    """Frames of an animated image; None if it has only one."""
     try:
         with file.open() as content, Image.open(content) as image:
-            # a PNG may begin with a picture for programs that cannot show the animation
+            # a PNG may begin with an image for programs that cannot show the animation
             first = int(bool(image.info.get("default_image")))
             total = getattr(image, "n_frames", 1) - first
             if total < 2:
                 return None
             indices = [first + index for index in sample_indices(total, n_frames, sampling)]
-            _require_bounded(file, image.size, len(indices), first + total, MOST_ANIMATED)
+            _require_bounded(file, image.size, len(indices), first + total, MAX_ANIMATION)
             frames = [_frame_of(image, index) for index in indices]
             _frame_of(image, first + total - 1)  # so that a file cut short is refused
             return Clip(frames, indices)
@@ -166,14 +164,19 @@ def _read_animation(file: _File, n_frames: int, sampling: Sampling) -> Clip | No
 
 
 def _require_bounded(
-    file: _File, size: tuple[int, int], n_picked: int, n_all: int, limits_of_all: int
+    file: _File, size: tuple[int, int], n_sampled: int, n_decoded: int, max_decoded: int
 ) -> None:
-    for count, limits in ((n_picked, MOST_PICKED), (n_all, limits_of_all)):
+    """Refuse frames that have too many pixels together.
+
+    Args:
+        max_decoded: limit of all decoded frames, in multiples of Pillow's limit.
+    """
+    for count, limits in ((n_sampled, MAX_SAMPLED), (n_decoded, max_decoded)):
         if is_bomb(size, count, limits=limits):
-            most = limits * (Image.MAX_IMAGE_PIXELS or 0)
+            max_pixels = limits * (Image.MAX_IMAGE_PIXELS or 0)
             raise ImageError(
                 f"{file}: {count} frames of {size[0]} x {size[1]} pixels, expected at most "
-                f"{most} pixels in all"
+                f"{max_pixels} pixels in all"
             )
 
 
@@ -183,28 +186,28 @@ def _frame_of(image: Image.Image, index: int) -> Image.Image:
 
 
 def _read_video(file: _File, n_frames: int, sampling: Sampling) -> Clip:
-    """Frames of a video, which is decoded to its end: once where its container tells the number of
-    frames truly, else once more when they have been counted."""
+    """Frames of a video. It is decoded to its end: once if its container states the true number of
+    frames, else once to count them and once more."""
     if n_frames == 0:
         raise ImageError(
-            f"{file}: not a picture, expected JPEG, PNG or another format that Pillow reads; "
+            f"{file}: not an image, expected JPEG, PNG or another format that Pillow reads; "
             "videos need a model with temporal embeddings"
         )
     with _opened(file) as (_, stream):
-        told = stream.frames  # 0 if the container does not say
-    indices = sample_indices(told, n_frames, sampling)
-    frames, total = _decode(file, indices)
-    if total != told:
-        indices = sample_indices(total, n_frames, sampling)
+        n_stated = stream.frames  # 0 if the container does not say
+    indices = sample_indices(n_stated, n_frames, sampling)
+    frames, n_total = _decode(file, indices)
+    if n_total != n_stated:
+        indices = sample_indices(n_total, n_frames, sampling)
         frames, _ = _decode(file, indices)
     if not frames:
         raise ImageError(f"{file}: a video without frames, expected at least one")
     return Clip(frames, indices)
 
 
-def _decode(file: _File, wanted: Collection[int]) -> tuple[list[Image.Image], int]:
-    """The wanted frames of a video, upright, and how many frames it has in all."""
-    pictures: list[Image.Image] = []
+def _decode(file: _File, indices: Collection[int]) -> tuple[list[Image.Image], int]:
+    """The frames of a video at these indices, upright, and its total number of frames."""
+    images: list[Image.Image] = []
     total = 0
     with _opened(file) as (container, stream):
         for packet in container.demux(stream):
@@ -214,19 +217,19 @@ def _decode(file: _File, wanted: Collection[int]) -> tuple[list[Image.Image], in
             for frame in packet.decode():
                 _check_size(file, frame)
                 size = frame.width, frame.height
-                _require_bounded(file, size, len(pictures) + 1, total + 1, MOST_FILMED)
-                if total in wanted:
+                _require_bounded(file, size, len(images) + 1, total + 1, MAX_VIDEO)
+                if total in indices:
                     # the display matrix's angle, counterclockwise as Pillow's
-                    pictures.append(frame.to_image().rotate(frame.rotation, expand=True))
+                    images.append(frame.to_image().rotate(frame.rotation, expand=True))
                 total += 1
-    return pictures, total
+    return images, total
 
 
 @contextmanager
 def _opened(file: _File) -> Iterator[tuple["InputContainer", "VideoStream"]]:
-    """A video file and the stream to decode; what PyAV raises meanwhile becomes an ImageError."""
+    """A video file and the stream to decode; what PyAV raises becomes an ImageError."""
     try:
-        # as an open file, for FFmpeg might take a name for an address
+        # as an open file, because FFmpeg might take a name for an address
         with file.open() as content, _container(file, content) as container:
             yield container, _video_stream(file, container)
     except GITError:
@@ -241,24 +244,24 @@ def _container(file: _File, content: BinaryIO) -> "InputContainer":
         import av
     except ImportError:
         raise ImageError(
-            f"{file}: not a picture, and reading it as a video needs PyAV: "
+            f"{file}: not an image, and reading it as a video needs PyAV: "
             "pip install 'git-model[video]'"
         ) from None
     try:
         return av.open(content, "r", container_options={"format_whitelist": CONTAINERS})
     except Exception:  # FFmpeg's own words are about its demuxers
         raise ImageError(
-            f"{file}: neither a picture nor a whole video, expected JPEG, PNG or another format "
+            f"{file}: neither an image nor a whole video, expected JPEG, PNG or another format "
             "that Pillow reads, or mp4, mov, webm, mkv, avi, mpeg, ts, flv, wmv or ogv"
         ) from None
 
 
 def _video_stream(file: _File, container: "InputContainer") -> "VideoStream":
-    """The first video in a file that is not the cover of its music, to be decoded in parallel."""
+    """The first video stream of a file that is no cover image, decoded in several threads."""
     from av.stream import Disposition
 
-    if container.metadata.get("major_brand") in PICTURE_BRANDS:
-        raise ImageError(f"{file}: an AVIF or HEIF picture that Pillow cannot read, expected JPEG")
+    if container.metadata.get("major_brand") in IMAGE_BRANDS:
+        raise ImageError(f"{file}: an AVIF or HEIF image that Pillow cannot read, expected JPEG")
     for stream in container.streams.video:
         if stream.disposition & Disposition.attached_pic:
             continue
@@ -270,8 +273,9 @@ def _video_stream(file: _File, container: "InputContainer") -> "VideoStream":
     raise ImageError(f"{file}: no video stream in this file, expected one")
 
 
-def _check_size(file: _File, picture: "VideoStream | VideoFrame") -> None:
-    """Refuse what exceeds Pillow's limit: a stream before it is decoded, as a frame may differ."""
-    if is_bomb((picture.width, picture.height)):
+def _check_size(file: _File, video: "VideoStream | VideoFrame") -> None:
+    """Refuse what exceeds Pillow's limit: a stream before decoding, and each frame, which may have
+    another size."""
+    if is_bomb((video.width, video.height)):
         limit = Image.MAX_IMAGE_PIXELS
         raise ImageError(f"{file}: too many pixels, expected at most {limit} in all")

@@ -1,1 +1,1 @@
-"""What every other folder uses: errors, strict settings, atomic writes, devices, processes, kernels."""
+"""What every other folder uses: errors, strict settings, atomic writes, devices, kernels."""

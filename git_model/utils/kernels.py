@@ -1,9 +1,9 @@
 """Matrix products with few rows, as fast as a CPU allows.
 
 Generation is bound by reading weights: each step multiplies one row per text or beam by every
-matrix of the decoder. How fast the usual x W^T reads them depends on the processor's maker, because torch
-calls Intel's library MKL. So a kernel is chosen per maker from measurements
-(`python benchmarks/few_rows.py` measures this machine); other processors, training, and compiled or
+matrix of the decoder. How fast the usual x W^T reads them depends on the processor's maker, because
+torch calls Intel's library MKL. So a kernel is chosen per maker from measurements
+(`python benchmarks/few_rows.py` measures this machine). Other processors, training, and compiled or
 exported graphs take the usual product.
 
 In bfloat16 a weight may also be kept a second time, in the order in which the library's innermost
@@ -73,7 +73,7 @@ def drop_stale_copies(module: nn.Module) -> None:
             continue
         packed: PackedWeight | None = getattr(layer.weight, "packed", None)
         if packed is not None and packed.fingerprint != _fingerprint(layer.weight):
-            del layer.weight.packed
+            del layer.weight.packed  # type: ignore[attr-defined]
 
 
 def can_be_packed(weight: Tensor) -> bool:

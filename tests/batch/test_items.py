@@ -102,9 +102,9 @@ def test_of_an_animation_in_a_tar_the_first_frame_is_an_image(tmp_path):
     ("data", "message"),
     [
         (b"", "the file is empty"),
-        (b"a cat", "not a picture"),
-        (photo_bytes("red", "PNG")[:-30], "expected a whole picture file"),
-        (photo_bytes("red", "JPEG")[:-300], "expected a whole picture file"),
+        (b"a cat", "not an image"),
+        (photo_bytes("red", "PNG")[:-30], "expected a whole image file"),
+        (photo_bytes("red", "JPEG")[:-300], "expected a whole image file"),
         (giant_png(30_000, 30_000), "too many pixels"),
         (giant_png(10_000, 10_000), "too many pixels"),
         (b"P6 1000000 1000000 255 ", "too many pixels"),
@@ -118,7 +118,7 @@ def test_what_is_no_whole_image_is_one_line(tmp_path, data, message, is_packed, 
     (tmp_path / "x.jpg").write_bytes(data)
     item = packed(tmp_path, data) if is_packed else at(tmp_path / "x.jpg")
     if data == b"a cat" and frames:
-        message = "neither a picture nor a whole video"
+        message = "neither an image nor a whole video"
     line = refusal(item, frames)
     assert line.startswith(f"{tmp_path}/archive: a/x.jpg: " if is_packed else f"{tmp_path}/x.jpg: ")
     assert message in line

@@ -80,7 +80,7 @@ def test_videos_and_animations_are_clips_if_the_model_takes_frames(tmp_path):
     clips = open_folder(tmp_path, frames=3, sampling="ends")
     assert [frame.convert("RGB").getpixel((0, 0))[0] for frame in clips[0].media] == [0, 80, 200]
     assert len(clips) == 2
-    with pytest.raises(GITError, match=r"film\.mp4: neither a picture nor a whole video"):
+    with pytest.raises(GITError, match=r"film\.mp4: neither an image nor a whole video"):
         clips[1]
     images = open_folder(tmp_path)
     assert len(images) == 1

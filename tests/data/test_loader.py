@@ -200,7 +200,7 @@ def test_the_reason_names_the_examples_key():
     loader = step_loader(Greys(3, sizes=((24, 16), (24, 16), (0, 16))), batch_size=3)
     list(loader.steps(1, 3))
     assert loader.broken.reasons == [
-        "2: a picture of mode RGB: 0 x 16 pixels, expected at least 1 x 1"
+        "2: an image of mode RGB: 0 x 16 pixels, expected at least 1 x 1"
     ]
 
 

@@ -127,7 +127,7 @@ def test_rows_that_are_not_utf8_are_refused(pair, tmp_path):
 def test_a_fault_in_one_image_is_an_error_when_it_is_opened(pair):
     bad = base64.b64encode(b"no picture").decode()
     source = pair([IMAGES[0], ["2", bad], ["4", IMAGES[2][1]]]).open()
-    with pytest.raises(GITError, match=r"image\.tsv: row 2, 2: not a picture"):
+    with pytest.raises(GITError, match=r"image\.tsv: row 2, 2: not an image"):
         source[1]
     with pytest.raises(GITError, match="row 3 begins b'4', expected the key '3', as in the texts"):
         source[2]

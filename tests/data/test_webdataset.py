@@ -95,7 +95,7 @@ def test_txt_takes_precedence_over_json(tmp_path):
         ({"1.txt": b"a"}, "there is no image, expected .jpg"),
         ({"1.jpg": photo_bytes()}, "there is no text, expected .txt or .json"),
         ({"1.jpg": b"", "1.txt": b"a"}, "the file is empty"),
-        ({"1.jpg": b"a cat", "1.txt": b"a"}, "not a picture"),
+        ({"1.jpg": b"a cat", "1.txt": b"a"}, "not an image"),
         ({"1.jpg": photo_bytes(), "1.txt": b"\xff"}, "not UTF-8"),
         ({"1.jpg": photo_bytes(), "1.json": b"\xff"}, "not UTF-8"),
         ({"1.jpg": photo_bytes(), "1.json": b"{"}, "not valid JSON"),
@@ -269,7 +269,7 @@ def test_broken_examples_of_shards_are_left_out_and_named(tmp_path, workers):
     steps = list(loader.steps(1, 4))
     assert set(captions(steps)) == set("abcdef")
     assert loader.broken.reasons == [
-        f"{tmp_path / '02.tar'}: x: not a picture, expected JPEG, PNG or another format that "
+        f"{tmp_path / '02.tar'}: x: not an image, expected JPEG, PNG or another format that "
         "Pillow reads"
     ]
     with pytest.raises(GITError, match="1 examples cannot be read, expected at most 0"):

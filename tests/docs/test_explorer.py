@@ -19,7 +19,7 @@ from PIL import Image
 
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
-from git_model.preprocess import preprocess_batch
+from git_model.preprocessing.image import preprocess_batch
 from git_model.shapes.questions import ask_about
 from git_model.shapes.texts import describe
 from git_model.shapes.world import World, draw, make_close_up, make_world
@@ -159,7 +159,7 @@ def test_captions_equal_pytorchs_on_300_held_out_scenes(
         })""",
         [encoded(image) for image in images],
     )
-    expected = captioner.caption(captioner.see_pixels(pixels_of(captioner, *images)))
+    expected = captioner.caption(images)
     assert captions == [caption.text for caption in expected]
 
 
@@ -264,7 +264,7 @@ def test_texts_are_tokenized_and_written_as_in_python(captioner: Captioner, engi
 def test_beam_search_finds_the_texts_and_scores_that_pytorch_finds(
     captioner: Captioner, engine: Any, worlds: list[World], beams: int, penalty: float
 ) -> None:
-    options = DecodingOptions(beams=beams, length_penalty=penalty, max_new_tokens=24)
+    options = DecodingOptions(num_beams=beams, length_penalty=penalty, max_new_tokens=24)
     for world in worlds[:10]:
         image = draw(world)
         text, score = engine.evaluate(

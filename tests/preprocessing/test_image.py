@@ -37,8 +37,8 @@ clipped_is_fine = pytest.mark.filterwarnings("ignore:16-bit pixels")
 bytes_are_fine = pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 
 
-def picture(mode, size, seed=0):
-    """A picture of noise."""
+def noise_image(mode, size, seed=0):
+    """A image of noise."""
     noise = np.random.default_rng(seed)
     if mode == "F":
         return Image.fromarray(noise.uniform(-50, 300, size[::-1]).astype(np.float32))
@@ -52,10 +52,10 @@ def picture(mode, size, seed=0):
 
 
 @st.composite
-def pictures(draw, modes=MODES):
+def noise_images(draw, modes=MODES):
     """Any mode and size; where a file could have it, one colour that is transparent."""
     mode = draw(st.sampled_from(modes))
-    image = picture(mode, (draw(sides), draw(sides)), draw(st.integers(0, 99)))
+    image = noise_image(mode, (draw(sides), draw(sides)), draw(st.integers(0, 99)))
     if mode in ("1", "L", "I", "I;16", "RGB", "P") and draw(st.booleans()):
         image.info["transparency"] = image.getpixel((0, 0))
     if mode == "P" and draw(st.booleans()):
@@ -139,8 +139,8 @@ def one_line(error):
 @clipped_is_fine
 @bytes_are_fine
 @whole
-@given(image=pictures(), config=configs())
-def test_any_picture_under_any_setting_is_as_in_transformers(image, config):
+@given(image=noise_images(), config=configs())
+def test_any_image_under_any_setting_is_as_in_transformers(image, config):
     assert torch.equal(preprocess(image, config), by_transformers(image, config))
 
 
@@ -153,7 +153,7 @@ def test_each_of_the_256_values_is_as_in_transformers(rescale):
 
 @pytest.mark.parametrize("size", [(640, 427), (333, 500), (224, 224), (100, 150)])
 def test_the_huggingface_style_is_what_their_processors_do_by_default(size):
-    image = picture("RGB", size)
+    image = noise_image("RGB", size)
     for video, processor in ((False, CLIPImageProcessorPil()), (True, VideoMAEImageProcessorPil())):
         config = style_preprocess("huggingface", image_size=224, video=video)
         expected = processor(image, return_tensors="pt")["pixel_values"].view(3, 224, 224)
@@ -166,13 +166,13 @@ def test_the_huggingface_style_is_what_their_processors_do_by_default(size):
 @clipped_is_fine
 @bytes_are_fine
 @whole
-@given(image=pictures(), size=sides)
+@given(image=noise_images(), size=sides)
 def test_a_crop_is_as_in_the_original(image, size):
     assert torch.equal(preprocess(image, microsoft(size)), by_the_original(image, size))
 
 
 @whole
-@given(image=pictures(["RGB"]), size=sides, more=sides)
+@given(image=noise_images(["RGB"]), size=sides, more=sides)
 def test_a_kept_aspect_ratio_is_as_in_the_original(image, size, more):
     ours = microsoft(size, size + more)
     if 0 in min_max_size(image.size, size, size + more):
@@ -187,8 +187,8 @@ def test_a_kept_aspect_ratio_is_as_in_the_original(image, size, more):
     image=st.builds(Image.new, st.just("RGB"), st.tuples(sides, sides)),
     crop=st.tuples(sides, sides),
 )
-def test_a_crop_lies_where_torchvision_puts_it_even_beyond_the_picture(image, crop):
-    image = picture("RGB", image.size)
+def test_a_crop_lies_where_torchvision_puts_it_even_beyond_the_image(image, crop):
+    image = noise_image("RGB", image.size)
     config = dataclasses.replace(microsoft(1), short_side=None, crop=crop)
     expected = transforms.Normalize(CLIP_MEAN, CLIP_STD)(
         transforms.ToTensor()(transforms.CenterCrop(crop)(image))
@@ -198,7 +198,7 @@ def test_a_crop_lies_where_torchvision_puts_it_even_beyond_the_picture(image, cr
 
 @pytest.mark.parametrize("size", [(640, 427), (375, 500), (1000, 300), (480, 480), (480, 600)])
 def test_the_microsoft_style_is_the_originals_at_each_released_size(size):
-    image = picture("RGB", size)
+    image = noise_image("RGB", size)
     for image_size, longest in ((224, None), (384, None), (480, 640), (420, 560)):
         config = style_preprocess("microsoft", image_size=image_size, video=False)
         expected = by_the_original(image, image_size, longest)
@@ -214,7 +214,7 @@ def test_the_microsoft_style_is_the_originals_at_each_released_size(size):
 @pytest.mark.parametrize("mode", EVERY_MODE)
 def test_every_mode_of_pillow_becomes_pixels(mode, transparency, scale):
     config = PreprocessConfig(transparency=transparency, scale_16_bit=scale, upright=True)
-    pixels = preprocess(picture(mode, (50, 40)), config)
+    pixels = preprocess(noise_image(mode, (50, 40)), config)
     assert pixels.shape == (3, 224, 224)
     assert pixels.dtype == torch.float32
     assert pixels.isfinite().all()
@@ -243,7 +243,7 @@ TURNS = {
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_a_photo_is_turned_upright_on_request_only(tmp_path, orientation):
-    image = picture("RGB", (30, 20))
+    image = noise_image("RGB", (30, 20))
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "photo.png", exif=exif)
@@ -256,7 +256,7 @@ def test_a_photo_is_turned_upright_on_request_only(tmp_path, orientation):
 
 
 def test_a_photo_whose_other_exif_data_is_damaged_is_turned_all_the_same(recwarn):
-    image = picture("RGB", (30, 20))
+    image = noise_image("RGB", (30, 20))
     width = b"\x01\x00\x00\x01\x00\x00\x00\x01????"  # its width, of the wrong type
     orientation = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06??"
     image.info["exif"] = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + width + orientation + bytes(4)
@@ -294,7 +294,7 @@ def test_clipping_16_bits_is_said_in_one_warning_that_names_the_setting(tmp_path
     assert pixels[0].tolist() == [[3, 255, 255, 255]]
 
 
-def test_a_dark_16_bit_picture_is_not_warned_about(recwarn):
+def test_a_dark_16_bit_image_is_not_warned_about(recwarn):
     preprocess(Image.fromarray(np.array([[0, 255]], dtype=np.uint16)), AS_IS)
     assert not recwarn
 
@@ -302,38 +302,38 @@ def test_a_dark_16_bit_picture_is_not_warned_about(recwarn):
 # Sizes and batches
 
 
-def test_frames_and_pictures_become_one_tensor():
-    frames = [picture("RGB", (40, 30), seed) for seed in range(3)]
+def test_frames_and_images_become_one_tensor():
+    frames = [noise_image("RGB", (40, 30), seed) for seed in range(3)]
     config = PreprocessConfig(short_side=16, crop=(16, 16))
     batch = preprocess_batch(frames, config)
     assert batch.shape == (3, 3, 16, 16)
     assert torch.equal(batch[1], preprocess(frames[1], config))
 
 
-def test_pictures_of_different_shapes_without_a_crop_are_named():
+def test_images_of_different_shapes_without_a_crop_are_named():
     images = [Image.new("RGB", size) for size in ((40, 40), (40, 40), (80, 40))]
-    with pytest.raises(ImageError, match=r"picture 2 comes out as 16 x 32 .*0 as 16 x 16"):
+    with pytest.raises(ImageError, match=r"image 2 is resized to 16 x 32 .*0 to 16 x 16"):
         preprocess_batch(images, PreprocessConfig(short_side=16, crop=None))
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(ImageError, match="no pictures were given"):
+    with pytest.raises(ImageError, match="no images were given"):
         preprocess_batch([], PreprocessConfig())
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
-def test_a_picture_without_pixels_is_refused(size, mode):
+def test_a_image_without_pixels_is_refused(size, mode):
     with pytest.raises(ImageError, match=f"of mode {mode}: {size[0]} x {size[1]} pixels"):
         preprocess(Image.new(mode, size), PreprocessConfig())
 
 
-def test_a_thread_of_a_picture_is_refused_before_it_fills_the_memory():
+def test_a_thread_of_a_image_is_refused_before_it_fills_the_memory():
     with pytest.raises(ImageError, match="1 x 60000 pixels would be resized to 224 x 13440000"):
         preprocess(Image.new("RGB", (1, 60000)), PreprocessConfig())
 
 
-def test_a_picture_that_would_shrink_to_nothing_is_refused_by_name(tmp_path):
+def test_a_image_that_would_shrink_to_nothing_is_refused_by_name(tmp_path):
     Image.new("RGB", (2000, 1)).save(tmp_path / "thread.png")
     config = style_preprocess("microsoft", image_size=480, video=False)
     with pytest.raises(ImageError, match="png: 2000 x 1 pixels would be resized to 0 x 0"):
@@ -341,10 +341,10 @@ def test_a_picture_that_would_shrink_to_nothing_is_refused_by_name(tmp_path):
 
 
 def test_a_pillow_image_that_cannot_be_read_is_refused_in_one_line():
-    data = saved(picture("RGB", (64, 64)), "PNG")
+    data = saved(noise_image("RGB", (64, 64)), "PNG")
     with pytest.raises(ImageError) as error:
         preprocess(Image.open(io.BytesIO(data[:5000])), PreprocessConfig())
-    assert one_line(error).startswith("a picture of mode RGB: ")
+    assert one_line(error).startswith("an image of mode RGB: ")
 
 
 # Files
@@ -357,12 +357,12 @@ def saved(image, kind, **options):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA"])
-def test_a_picture_file_opens_whole_and_is_closed(tmp_path, kind):
-    image = picture("L", (9, 7)).convert("RGB")
+def test_a_image_file_opens_whole_and_is_closed(tmp_path, kind):
+    image = noise_image("L", (9, 7)).convert("RGB")
     options = {"lossless": True} if kind == "WEBP" else {}
     if kind in ("GIF", "TIFF", "WEBP", "PNG"):
         options |= {"save_all": True, "append_images": [Image.new("RGB", (9, 7))]}
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(saved(image, kind, **options))
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
@@ -381,29 +381,29 @@ def test_a_missing_file_is_refused_in_one_line(tmp_path):
 def test_a_folder_is_refused_in_one_line(tmp_path):
     with pytest.raises(ImageError) as error:
         open_image(str(tmp_path))
-    assert one_line(error) == f"{tmp_path}: Is a directory, expected a whole picture file"
+    assert one_line(error) == f"{tmp_path}: Is a directory, expected a whole image file"
 
 
 def test_a_text_file_named_jpg_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.jpg").write_text("a cat\non a mat")
     with pytest.raises(ImageError) as error:
         open_image(tmp_path / "text.jpg")
-    assert "text.jpg: not a picture, expected JPEG, PNG" in one_line(error)
+    assert "text.jpg: not an image, expected JPEG, PNG" in one_line(error)
 
 
 def test_an_empty_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "empty.png").touch()
     with pytest.raises(ImageError) as error:
         open_image(tmp_path / "empty.png")
-    assert one_line(error).endswith("empty.png: the file is empty, expected a picture")
+    assert one_line(error).endswith("empty.png: the file is empty, expected an image")
 
 
-def test_a_picture_in_memory_is_opened_or_refused_as_in_a_file():
-    image = picture("RGB", (12, 9))
+def test_a_image_in_memory_is_opened_or_refused_as_in_a_file():
+    image = noise_image("RGB", (12, 9))
     assert decode_image(saved(image, "PNG"), "row 7").tobytes() == image.tobytes()
     for data, message in (
-        (b"", "row 7: the file is empty, expected a picture"),
-        (b"a cat", "row 7: not a picture, expected JPEG, PNG"),
+        (b"", "row 7: the file is empty, expected an image"),
+        (b"a cat", "row 7: not an image, expected JPEG, PNG"),
         (saved(image, "PNG")[:50], "row 7: "),
     ):
         with pytest.raises(ImageError) as error:
@@ -413,8 +413,8 @@ def test_a_picture_in_memory_is_opened_or_refused_as_in_a_file():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_picture_cut_short_is_refused_in_one_line(tmp_path, kind, part):
-    data = saved(picture("RGB", (64, 64)), kind)
+def test_a_image_cut_short_is_refused_in_one_line(tmp_path, kind, part):
+    data = saved(noise_image("RGB", (64, 64)), kind)
     (tmp_path / "cut").write_bytes(data[: int(part * len(data))])
     with pytest.raises(ImageError) as error:
         open_image(tmp_path / "cut")
@@ -433,18 +433,18 @@ def test_a_decompression_bomb_is_refused_in_one_line(tmp_path, monkeypatch, limi
     assert one_line(error).endswith(f"bomb.png: too many pixels, expected at most {limit} in all")
 
 
-def test_a_picture_just_within_the_limit_opens(tmp_path, monkeypatch):
+def test_a_image_just_within_the_limit_opens(tmp_path, monkeypatch):
     Image.new("RGB", (10, 15)).save(tmp_path / "large.png")
     for limit in (150, None):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         assert open_image(tmp_path / "large.png").size == (10, 15)
 
 
-SMALL = picture("RGB", (12, 9))
+SMALL = noise_image("RGB", (12, 9))
 FILES = [saved(SMALL, kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "PPM")]
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
-EXIF[0x010E] = "a picture"
+EXIF[0x010E] = "a image"
 FILES += [saved(SMALL, kind, exif=EXIF) for kind in ("JPEG", "PNG", "TIFF", "WEBP")]
 
 
@@ -461,8 +461,8 @@ def scratch(tmp_path_factory):
 )
 def test_a_damaged_file_gives_pixels_or_one_line(scratch, data, damage):
     content = bytearray(data)
-    for place, value in damage:
-        content[int(place * len(content))] = value
+    for position, value in damage:
+        content[int(position * len(content))] = value
     scratch.write_bytes(content)
     config = PreprocessConfig(short_side=8, crop=(8, 8), upright=True)
     try:

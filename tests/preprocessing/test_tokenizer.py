@@ -104,15 +104,15 @@ def test_all_ids_become_the_text_that_transformers_makes_of_them(ours, reference
 @settings(deadline=None, max_examples=100)
 @given(text=texts, ids=ids)
 @pytest.mark.parametrize("lower", [True, False])
-@pytest.mark.parametrize("others", [(True, None), (False, True), (True, False)])
+@pytest.mark.parametrize("letters", [(True, None), (False, True), (True, False)])
 @pytest.mark.parametrize("clean_up", [True, False])
 def test_tokenizer_config_is_obeyed_as_in_transformers(
-    cached_pair, lower, others, clean_up, text, ids
+    cached_pair, lower, letters, clean_up, text, ids
 ):
     ours, reference = cached_pair(
         do_lower_case=lower,
-        tokenize_chinese_chars=others[0],
-        strip_accents=others[1],
+        tokenize_chinese_chars=letters[0],
+        strip_accents=letters[1],
         clean_up_tokenization_spaces=clean_up,
     )
     assert ours.encode(text) == reference.encode(text, add_special_tokens=False)

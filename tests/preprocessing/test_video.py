@@ -39,14 +39,14 @@ def record(path, cover=None):
     with av.open(path, "w") as container:
         sound = container.add_stream("aac", rate=44100, layout="mono")
         if cover is not None:
-            picture = container.add_stream("mjpeg", rate=1)
-            picture.width, picture.height, picture.pix_fmt = *SIZE, "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
+            cover_stream = container.add_stream("mjpeg", rate=1)
+            cover_stream.width, cover_stream.height, cover_stream.pix_fmt = *SIZE, "yuvj420p"
+            cover_stream.disposition = av.stream.Disposition.attached_pic
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
         frame.sample_rate = 44100
         container.mux([*sound.encode(frame), *sound.encode()])
         if cover is not None:
-            container.mux([*picture.encode(av.VideoFrame.from_image(cover)), *picture.encode()])
+            container.mux([*cover_stream.encode(av.VideoFrame.from_image(cover)), *cover_stream.encode()])
     return path
 
 
@@ -77,10 +77,10 @@ def mp4(tmp_path_factory):
 
 
 totals = st.integers(1, 10**12)
-wanted = st.integers(1, 64)
+sizes = st.integers(1, 64)  # frames of a clip
 
 
-@given(total=totals | st.integers(1, 80), n=wanted, sampling=st.sampled_from(["uniform", "ends"]))
+@given(total=totals | st.integers(1, 80), n=sizes, sampling=st.sampled_from(["uniform", "ends"]))
 def test_indices_are_distinct_in_order_and_in_the_file(total, n, sampling):
     indices = sample_indices(total, n, sampling)
     assert len(indices) == min(n, total)
@@ -94,12 +94,12 @@ def test_a_short_file_gives_every_frame_once(total, more):
         assert sample_indices(total, total + more, sampling) == list(range(total))
 
 
-@given(part=st.integers(1, 99), n=wanted)
+@given(part=st.integers(1, 99), n=sizes)
 def test_uniform_is_the_middle_of_each_of_equal_parts(part, n):
     assert sample_indices(part * n, n) == [i * part + part // 2 for i in range(n)]
 
 
-@given(total=st.integers(1, 999), n=wanted)
+@given(total=st.integers(1, 999), n=sizes)
 def test_uniform_leaves_the_same_out_at_both_ends(total, n):
     indices = sample_indices(total, n)
     assert abs(indices[0] - (total - 1 - indices[-1])) <= 1
@@ -148,7 +148,7 @@ def test_without_temporal_embeddings_an_animation_is_its_first_frame(tmp_path, k
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG", "BMP"])
 def test_a_still_picture_stays_a_picture(tmp_path, kind):
     noise(0).save(tmp_path / "still", kind)
-    picture = read_media(tmp_path / "still", 6)
+    cover_stream = read_media(tmp_path / "still", 6)
     assert isinstance(picture, Image.Image)
     assert picture.tobytes() == open_image(tmp_path / "still").tobytes()
 
@@ -202,14 +202,14 @@ def test_a_video_is_known_by_its_content(tmp_path, mp4):
     assert read_media(tmp_path / "not really.gif", 4).indices == UNIFORM
 
 
-@pytest.mark.parametrize("told", [0, 3, N - 1, N + 1, 10**9])
-def test_a_wrong_count_of_frames_in_the_container_is_found_out(tmp_path, told):
+@pytest.mark.parametrize("stated", [0, 3, N - 1, N + 1, 10**9])
+def test_a_wrong_count_of_frames_in_the_container_is_found_out(tmp_path, stated):
     path = film(tmp_path / "a.avi", "mpeg4", list(map(grey, range(N))))
     data = bytearray(path.read_bytes())
-    struct.pack_into("<I", data, data.index(b"strh") + 8 + 32, told)
+    struct.pack_into("<I", data, data.index(b"strh") + 8 + 32, stated)
     path.write_bytes(data)
     with av.open(path) as container:
-        assert container.streams.video[0].frames == told
+        assert container.streams.video[0].frames == stated
     clip = read_media(path, 4)
     assert clip.indices == UNIFORM
     assert [index_of(frame) for frame in clip.frames] == UNIFORM
@@ -273,7 +273,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
 def test_texts_are_no_videos_even_if_they_name_one(tmp_path, text):
     inside = film(tmp_path / "a.ts", "mpeg2video", [grey(0)])
     (tmp_path / "text.txt").write_text(text.format(inside.name))
-    assert "neither a picture nor a whole video" in refusal(tmp_path / "text.txt")
+    assert "neither an image nor a whole video" in refusal(tmp_path / "text.txt")
 
 
 @pytest.mark.parametrize("cover", [None, noise(0)])
@@ -288,7 +288,7 @@ def test_sound_in_a_format_for_sound_alone_is_refused(tmp_path):
     with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(2000))
-    assert "neither a picture nor a whole video" in refusal(tmp_path / "a.wav")
+    assert "neither an image nor a whole video" in refusal(tmp_path / "a.wav")
 
 
 def test_a_picture_in_a_container_for_videos_is_not_shown_as_one(tmp_path, mp4):
@@ -303,7 +303,7 @@ def test_a_video_in_an_unknown_codec_is_refused(tmp_path, mp4):
 
 def test_a_video_without_its_index_is_refused(tmp_path, mp4):
     (tmp_path / "a.mp4").write_bytes(mp4)
-    assert "neither a picture nor a whole video" in refusal(cut(tmp_path / "a.mp4", 0.5))
+    assert "neither an image nor a whole video" in refusal(cut(tmp_path / "a.mp4", 0.5))
 
 
 @pytest.mark.parametrize("part", [0.5, 0.7, 0.9])
@@ -372,13 +372,13 @@ def files(tmp_path_factory, mp4):
 )
 def test_a_damaged_file_gives_frames_or_one_line(files, tmp_path_factory, which, damage, part):
     data = bytearray(files[which % len(files)])
-    for place, value in damage:
-        data[int(place**3 * len(data))] = value  # rather near the beginning, in the headers
+    for position, value in damage:
+        data[int(position**3 * len(data))] = value  # rather near the beginning, in the headers
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(data[: int(part * len(data))])
     try:
-        seen = read_media(path, 3)
+        media = read_media(path, 3)
     except ImageError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert isinstance(seen, Image.Image) or 1 <= len(seen.frames) <= 3
+        assert isinstance(media, Image.Image) or 1 <= len(media.frames) <= 3

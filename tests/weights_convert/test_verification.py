@@ -20,7 +20,7 @@ from git_model.preprocessing.image import open_image
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import GITError
 from weights_convert.rules import ConversionError
-from weights_convert.verify import (
+from weights_convert.verification import (
     Check,
     Inspection,
     against_published,
@@ -40,10 +40,7 @@ def theirs(tmp_path: Path) -> str:
     model = bite(GitForCausalLM(config_of(5, num_image_with_embedding=2)), 5)
     model.save_pretrained(tmp_path / "hf")
     path = tmp_path / "hf" / "model.safetensors"
-    old = {
-        name.replace("temporal", "temperal"): part
-        for name, part in load_file(path).items()
-    }
+    old = {name.replace("temporal", "temperal"): part for name, part in load_file(path).items()}
     save_file(old, path, metadata={"format": "pt"})
     return str(tmp_path / "hf")
 
