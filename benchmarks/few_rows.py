@@ -2,7 +2,7 @@
 
     python benchmarks/few_rows.py [--dtype bfloat16] [--threads 2]
 
-Where another way than the one in bold is much the fastest on your processor, `fastest` in that
+Where another kernel than the one in bold is much the fastest on your processor, `fastest` in that
 file is the place to say so.
 """
 
@@ -15,22 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from git_model.utils.devices import CPU_MAKER
-from git_model.utils.kernels import HAS_ONEDNN, Way, blocked, fastest, onednn, transposed
+from git_model.utils.kernels import HAS_ONEDNN, Kernel, blocked, fastest, onednn, transposed
 
 SIZES = {"qkv": (2304, 768), "mlp up": (3072, 768), "mlp down": (768, 3072), "words": (30522, 768)}
-WAYS: dict[str, Way] = {"x W^T": F.linear, "(W x^T)^T": transposed, "in blocks": blocked}
+WAYS: dict[str, Kernel] = {"x W^T": F.linear, "(W x^T)^T": transposed, "in blocks": blocked}
 if HAS_ONEDNN:
     WAYS["oneDNN"] = onednn
 
 
-def time_of(way: Way, rows: int, weights: list[Tensor], bias: Tensor) -> float:
+def time_of(kernel: Kernel, rows: int, weights: list[Tensor], bias: Tensor) -> float:
     """Milliseconds a product, the median of nine runs."""
     x = torch.randn(rows, weights[0].shape[1], dtype=bias.dtype)
     taken = []
     for _ in range(10):
         start = time.perf_counter()
         for weight in weights:
-            way(x, weight, bias)
+            kernel(x, weight, bias)
         taken.append(time.perf_counter() - start)
     return 1e3 * statistics.median(taken[1:]) / len(weights)
 
@@ -51,9 +51,9 @@ def main(dtype: str, threads: int) -> None:
         bias = torch.randn(out, dtype=number)
         for rows in (1, 2, 4, 8, 16, 64, 200, 1600):
             cells = []
-            for way in WAYS.values():
-                text = f"{time_of(way, rows, weights, bias):.2f}"
-                chosen = way is fastest(rows, number, CPU_MAKER)
+            for kernel in WAYS.values():
+                text = f"{time_of(kernel, rows, weights, bias):.2f}"
+                chosen = kernel is fastest(rows, number, CPU_MAKER)
                 cells.append(f"**{text}**" if chosen else text)
             print(f"| {name} | {rows} | {' | '.join(cells)} |", flush=True)
 

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +22,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from git_model.checkpoints.native import (
-    CONFIG,
-    DIGESTS,
-    digests_of,
-    folder_of,
-    is_checkpoint,
-    read_digests,
-)
+from git_model.checkpoints.native import CONFIG, is_checkpoint
 from git_model.config import DecodingOptions, GITConfig, PreprocessConfig, style_preprocess
 from git_model.generation.session import Session
 from git_model.model.git import GIT
 from git_model.preprocessing.image import decode_image, open_image, preprocess
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import GITError
-from git_model.utils.serialize import is_file
-from weights_convert import huggingface, microsoft
+from weights_convert import huggingface
 from weights_convert.files import Checkpoint
-from weights_convert.hub import find_folder
+from weights_convert.inspection import (
+    Inspection,
+    checkpoint_folder,
+    inspect_files,
+    inspect_vocabulary,
+    inspect_weights,
+)
 from weights_convert.rules import ConversionError
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # relative to the largest number
@@ -83,32 +81,6 @@ class Check:
         note = f"  ({self.note})" if self.note else ""
         limit = f"(at most {self.tolerance:.0e})"
         return f"{self.against:22} {self.stage:18} {self.distance:8.1e} {limit} {verdict}{note}"
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """A check of the checkpoint itself, without a reference.
-
-    result: what was measured.
-    problem: what is wrong; empty if nothing is.
-    skipped: why nothing could be checked; empty if it could.
-    """
-
-    subject: str
-    stage: str
-    result: str
-    problem: str = ""
-    skipped: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether something is wrong."""
-        return bool(self.problem)
-
-    def __str__(self) -> str:
-        verdict = f"not compared: {self.skipped}" if self.skipped else "ok"
-        verdict = f"WRONG: {self.problem}" if self.failed else verdict
-        return f"{self.subject:22} {self.stage:24} {self.result} {verdict}"
 
 
 @torch.inference_mode()
@@ -162,71 +134,6 @@ def random_inputs(model: GIT) -> tuple[Tensor, Tensor]:
     pixels = torch.randn(shape, generator=rng, dtype=model.dtype)
     length = min(8, config.decoder.positions)
     return pixels, torch.randint(config.decoder.vocab_size, (2, length), generator=rng)
-
-
-# The checkpoint itself
-
-
-def inspect_files(source: str, revision: str | None = None) -> Iterator[Inspection]:
-    """The sha256 of every file, compared with SHA256SUMS where the folder has one.
-
-    Raises:
-        GITError: SHA256SUMS is damaged, or a file cannot be read.
-    """
-    folder = _folder(source, revision)
-    digests = digests_of(folder)
-    weights = microsoft.find_weights(folder)
-    if weights is not None and weights.parent != folder:
-        inner = digests_of(weights.parent)
-        digests |= {f"{weights.parent.name}/{name}": digest for name, digest in inner.items()}
-    stored = read_digests(folder) if is_file(folder / DIGESTS) else None
-    skipped = f"no {DIGESTS}" if stored is None else ""
-    for name, digest in digests.items():
-        yield Inspection("sha256", name, digest, _difference(name, digest, stored), skipped)
-    for name in sorted((stored or {}).keys() - digests.keys()):
-        yield Inspection("sha256", name, "missing", f"{DIGESTS} lists it")
-
-
-def _difference(name: str, digest: str, stored: Mapping[str, str] | None) -> str:
-    if stored is None or stored.get(name) == digest:
-        return ""
-    return f"{DIGESTS} has {stored[name]}" if name in stored else f"{DIGESTS} does not list it"
-
-
-def inspect_weights(model: GIT) -> Inspection:
-    """Whether every weight is a finite number; the first tensor with another is named."""
-    tensors = model.tensors()
-    for name, tensor in tensors.items():
-        n_wrong = int((~tensor.isfinite()).sum())
-        if n_wrong:
-            problem = f"tensor {name} has {n_wrong:,} weights that are NaN or infinite"
-            return Inspection("weights", "finite", f"{len(tensors)} tensors", problem)
-    return Inspection("weights", "finite", f"{len(tensors)} tensors")
-
-
-def inspect_vocabulary(tokenizer: Tokenizer, config: GITConfig) -> Inspection:
-    """Whether the model has a row for every token, and a token for each of its special ids."""
-    size, vocabulary = config.decoder.vocab_size, tokenizer.vocabulary()
-    result = f"{len(vocabulary)} tokens, vocab_size {size}"
-    unreachable = sorted(index for index in vocabulary.values() if index >= size)
-    if unreachable:
-        problem = f"{len(unreachable)} ids are not below vocab_size, such as {unreachable[0]}"
-        return Inspection("vocabulary", "ids", result, problem)
-    token_of = {index: token for token, index in vocabulary.items()}
-    special = {"bos_id": config.bos_id, "pad_id": config.pad_id}
-    special |= {f"eos_ids[{n}]": index for n, index in enumerate(config.eos_ids)}
-    for name, index in special.items():
-        if index not in token_of:
-            problem = f"{name} is {index}, which is no token of the vocabulary"
-            return Inspection("vocabulary", "ids", result, problem)
-    unnamed = sorted(set(range(size)) - token_of.keys() - set(config.decoding.suppress_tokens))
-    if unnamed:
-        result += f", {len(unnamed)} ids without a token, such as {unnamed[0]}"
-    names = ", ".join(f"{name} {token_of[index]}" for name, index in special.items())
-    return Inspection("vocabulary", "ids", f"{result}; {names}")
-
-
-# Against references
 
 
 def against_one_pass(model: GIT, pixels: Tensor, tokens: Tensor) -> Iterator[Check]:
@@ -303,15 +210,10 @@ def _tolerance(model: GIT) -> float:
     return TOLERANCE[model.dtype]
 
 
-def _folder(source: str, revision: str | None) -> Path:
-    folder = folder_of(source)
-    return folder if is_checkpoint(folder) else find_folder(source, revision)
-
-
 def _load_reference(model: GIT, source: str, revision: str | None) -> tuple[Any, str]:
     """Transformers' model of the same checkpoint, which Transformers loads itself if it can, and a
     note on the tensors that it left unset; those get this model's values."""
-    folder = _folder(source, revision)
+    folder = checkpoint_folder(source, revision)
     with tempfile.TemporaryDirectory() as temporary:
         if is_checkpoint(folder) or not (folder / CONFIG).is_file():
             folder = Path(temporary) / "hf"

@@ -38,7 +38,7 @@ bytes_are_fine = pytest.mark.filterwarnings("ignore:Palette images with Transpar
 
 
 def noise_image(mode, size, seed=0):
-    """A image of noise."""
+    """An image of noise."""
     noise = np.random.default_rng(seed)
     if mode == "F":
         return Image.fromarray(noise.uniform(-50, 300, size[::-1]).astype(np.float32))
@@ -323,17 +323,17 @@ def test_an_empty_batch_is_refused():
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
-def test_a_image_without_pixels_is_refused(size, mode):
+def test_an_image_without_pixels_is_refused(size, mode):
     with pytest.raises(ImageError, match=f"of mode {mode}: {size[0]} x {size[1]} pixels"):
         preprocess(Image.new(mode, size), PreprocessConfig())
 
 
-def test_a_thread_of_a_image_is_refused_before_it_fills_the_memory():
+def test_a_thread_of_an_image_is_refused_before_it_fills_the_memory():
     with pytest.raises(ImageError, match="1 x 60000 pixels would be resized to 224 x 13440000"):
         preprocess(Image.new("RGB", (1, 60000)), PreprocessConfig())
 
 
-def test_a_image_that_would_shrink_to_nothing_is_refused_by_name(tmp_path):
+def test_an_image_that_would_shrink_to_nothing_is_refused_by_name(tmp_path):
     Image.new("RGB", (2000, 1)).save(tmp_path / "thread.png")
     config = style_preprocess("microsoft", image_size=480, video=False)
     with pytest.raises(ImageError, match="png: 2000 x 1 pixels would be resized to 0 x 0"):
@@ -357,7 +357,7 @@ def saved(image, kind, **options):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA"])
-def test_a_image_file_opens_whole_and_is_closed(tmp_path, kind):
+def test_an_image_file_opens_whole_and_is_closed(tmp_path, kind):
     image = noise_image("L", (9, 7)).convert("RGB")
     options = {"lossless": True} if kind == "WEBP" else {}
     if kind in ("GIF", "TIFF", "WEBP", "PNG"):
@@ -398,7 +398,7 @@ def test_an_empty_file_is_refused_in_one_line(tmp_path):
     assert one_line(error).endswith("empty.png: the file is empty, expected an image")
 
 
-def test_a_image_in_memory_is_opened_or_refused_as_in_a_file():
+def test_an_image_in_memory_is_opened_or_refused_as_in_a_file():
     image = noise_image("RGB", (12, 9))
     assert decode_image(saved(image, "PNG"), "row 7").tobytes() == image.tobytes()
     for data, message in (
@@ -413,7 +413,7 @@ def test_a_image_in_memory_is_opened_or_refused_as_in_a_file():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_image_cut_short_is_refused_in_one_line(tmp_path, kind, part):
+def test_an_image_cut_short_is_refused_in_one_line(tmp_path, kind, part):
     data = saved(noise_image("RGB", (64, 64)), kind)
     (tmp_path / "cut").write_bytes(data[: int(part * len(data))])
     with pytest.raises(ImageError) as error:
@@ -433,7 +433,7 @@ def test_a_decompression_bomb_is_refused_in_one_line(tmp_path, monkeypatch, limi
     assert one_line(error).endswith(f"bomb.png: too many pixels, expected at most {limit} in all")
 
 
-def test_a_image_just_within_the_limit_opens(tmp_path, monkeypatch):
+def test_an_image_just_within_the_limit_opens(tmp_path, monkeypatch):
     Image.new("RGB", (10, 15)).save(tmp_path / "large.png")
     for limit in (150, None):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
@@ -444,7 +444,7 @@ SMALL = noise_image("RGB", (12, 9))
 FILES = [saved(SMALL, kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "PPM")]
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
-EXIF[0x010E] = "a image"
+EXIF[0x010E] = "an image"
 FILES += [saved(SMALL, kind, exif=EXIF) for kind in ("JPEG", "PNG", "TIFF", "WEBP")]
 
 

@@ -46,7 +46,9 @@ def record(path, cover=None):
         frame.sample_rate = 44100
         container.mux([*sound.encode(frame), *sound.encode()])
         if cover is not None:
-            container.mux([*cover_stream.encode(av.VideoFrame.from_image(cover)), *cover_stream.encode()])
+            container.mux(
+                [*cover_stream.encode(av.VideoFrame.from_image(cover)), *cover_stream.encode()]
+            )
     return path
 
 
@@ -146,20 +148,20 @@ def test_without_temporal_embeddings_an_animation_is_its_first_frame(tmp_path, k
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG", "BMP"])
-def test_a_still_picture_stays_a_picture(tmp_path, kind):
+def test_a_still_image_stays_an_image(tmp_path, kind):
     noise(0).save(tmp_path / "still", kind)
-    cover_stream = read_media(tmp_path / "still", 6)
-    assert isinstance(picture, Image.Image)
-    assert picture.tobytes() == open_image(tmp_path / "still").tobytes()
+    image = read_media(tmp_path / "still", 6)
+    assert isinstance(image, Image.Image)
+    assert image.tobytes() == open_image(tmp_path / "still").tobytes()
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "MPO"])
-def test_several_pictures_in_a_file_are_not_always_an_animation(tmp_path, kind):
+def test_several_images_in_a_file_are_not_always_an_animation(tmp_path, kind):
     noise(0).save(tmp_path / "two", kind, save_all=True, append_images=[noise(1)])
     assert isinstance(read_media(tmp_path / "two", 6), Image.Image)
 
 
-def test_the_default_picture_of_a_png_is_no_part_of_its_animation(tmp_path):
+def test_the_default_image_of_a_png_is_no_part_of_its_animation(tmp_path):
     path = animate(tmp_path / "a.png", "PNG", [noise(0), grey(1), grey(2)], default_image=True)
     clip = read_media(path, 6)
     assert clip.indices == [1, 2]
@@ -250,7 +252,7 @@ def test_without_temporal_embeddings_a_video_is_refused(tmp_path, mp4):
     assert "videos need a model with temporal embeddings" in refusal(tmp_path / "a.mp4", n_frames=0)
 
 
-def test_without_pyav_a_video_names_the_extra_and_pictures_still_open(tmp_path, mp4, monkeypatch):
+def test_without_pyav_a_video_names_the_extra_and_images_still_open(tmp_path, mp4, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "a.mp4").write_bytes(mp4)
     assert "pip install 'git-model[video]'" in refusal(tmp_path / "a.mp4")
@@ -291,9 +293,9 @@ def test_sound_in_a_format_for_sound_alone_is_refused(tmp_path):
     assert "neither an image nor a whole video" in refusal(tmp_path / "a.wav")
 
 
-def test_a_picture_in_a_container_for_videos_is_not_shown_as_one(tmp_path, mp4):
+def test_an_image_in_a_container_for_videos_is_not_shown_as_one(tmp_path, mp4):
     (tmp_path / "a.heic").write_bytes(mp4.replace(b"ftypisom", b"ftypheic"))
-    assert "HEIF picture that Pillow cannot read" in refusal(tmp_path / "a.heic")
+    assert "HEIF image that Pillow cannot read" in refusal(tmp_path / "a.heic")
 
 
 def test_a_video_in_an_unknown_codec_is_refused(tmp_path, mp4):

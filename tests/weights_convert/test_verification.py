@@ -19,16 +19,9 @@ from git_model.model.git import GIT
 from git_model.preprocessing.image import open_image
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import GITError
+from weights_convert.inspection import Inspection, inspect_files, inspect_vocabulary
 from weights_convert.rules import ConversionError
-from weights_convert.verification import (
-    Check,
-    Inspection,
-    against_published,
-    inspect_files,
-    inspect_vocabulary,
-    random_inputs,
-    verify,
-)
+from weights_convert.verification import Check, against_published, random_inputs, verify
 
 ORIGINAL = Path(__file__).parents[1] / "fixtures" / "microsoft" / "image"
 RELEASED = Path(__file__).parents[2] / "weights_convert" / "released.json"
