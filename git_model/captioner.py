@@ -1,6 +1,6 @@
 """The front door: images in, text out. Model, tokenizer and preprocessing in one object."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -392,9 +392,14 @@ class Captioner:
         """
         options = options or self.model.config.decoding
         prompts = [[self.prompt(question) for question in row] for row in questions]
-        return _per_image(
-            scene, lambda part, images: self._generated(part, [prompts[i] for i in images], options)
-        )
+        results: list[list[list[Caption]]] = [[] for _ in prompts]
+        for images, part, chunk in _chunks(scene, prompts, options):
+            flat = [prompt for image in images for prompt in prompts[image][chunk]]
+            texts = iter(generate(self.model, part, flat, options))
+            for image in images:
+                n_prompts = len(prompts[image][chunk])
+                results[image] += [self._captions(row) for row in islice(texts, n_prompts)]
+        return results
 
     def prompt(self, question: str | None) -> list[int]:
         """What a text is generated after: the start token and, for an answer, the question."""
@@ -405,24 +410,6 @@ class Captioner:
 
     def _seen(self, scene: SceneOrImage | SceneOrBatch) -> ImageScene | BatchScene:
         return scene if isinstance(scene, ImageScene | BatchScene) else self.see(scene)
-
-    def _generated(
-        self, scene: Scene, prompts: Sequence[Sequence[list[int]]], options: DecodingOptions
-    ) -> list[list[list[Caption]]]:
-        """`generate` for images of one shape: those with equally many prompts go together."""
-        results: list[list[list[Caption]]] = [[] for _ in prompts]
-        for count in sorted({len(row) for row in prompts} - {0}):
-            images = [image for image, row in enumerate(prompts) if len(row) == count]
-            part = scene.select(images)
-            width = max(options.num_beams, options.num_return_sequences)
-            size = max(1, MAX_ROWS // (len(images) * width))
-            for first in range(0, count, size):
-                chunks = [prompts[image][first : first + size] for image in images]
-                flat = [prompt for chunk in chunks for prompt in chunk]
-                texts = iter(generate(self.model, part, flat, options))
-                for image, chunk in zip(images, chunks, strict=True):
-                    results[image] += [self._captions(row) for row in islice(texts, len(chunk))]
-        return results
 
     def _captions(self, generations: Sequence[Generation]) -> list[Caption]:
         return [_caption(self.tokenizer.decode(text.tokens), text) for text in generations]
@@ -507,16 +494,34 @@ def _require_list(texts: Texts, kind: str) -> Texts:
     return texts
 
 
+def _chunks(
+    scene: ImageScene | BatchScene, prompts: Sequence[Sequence[list[int]]], options: DecodingOptions
+) -> Iterator[tuple[list[int], Scene, slice]]:
+    """The work of `Captioner.generate` in parts of at most MAX_ROWS texts: images of one shape with
+    equally many prompts, their scene, and which of their prompts."""
+    width = max(options.num_beams, options.num_return_sequences)
+    for members, part in _parts(scene):
+        for count in sorted({len(prompts[image]) for image in members} - {0}):
+            chosen = [n for n, image in enumerate(members) if len(prompts[image]) == count]
+            images, selected = [members[n] for n in chosen], part.select(chosen)
+            size = max(1, MAX_ROWS // (len(images) * width))
+            for first in range(0, count, size):
+                yield images, selected, slice(first, first + size)
+
+
+def _parts(scene: ImageScene | BatchScene) -> Sequence[tuple[list[int], Scene]]:
+    """Scenes of one shape, each with the positions of its images."""
+    return [([0], scene)] if isinstance(scene, ImageScene) else scene.parts
+
+
 def _per_image(
     scene: ImageScene | BatchScene, run: Callable[[Scene, list[int]], list[T]]
 ) -> list[T]:
     """The results of all images, in order; `run` gets the images of one shape at a time."""
-    if isinstance(scene, ImageScene):
-        return run(scene, [0])
     results: dict[int, T] = {}
-    for images, part in scene.parts:
+    for images, part in _parts(scene):
         results.update(zip(images, run(part, images), strict=True))
-    return [results[image] for image in range(len(scene))]
+    return [results[image] for image in sorted(results)]
 
 
 def _caption(text: str, generation: Generation) -> Caption:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from git_model.cli.images import ImageRun, Record, as_record, image_command
-from git_model.cli.options import Decoding, GroupedCommand, decoding_options, text_list
+from git_model.cli.options import Decoding, GroupedCommand, text_list
 
 if TYPE_CHECKING:
     from git_model.captioner import BatchScene
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand)
 @text_list("question", "A question; may come several times.")
-@image_command
-@decoding_options
+@image_command(decoding=True)
 def ask(run: ImageRun, questions: list[str], decoding: Decoding) -> None:
     """Answer every question about each IMAGE.
 

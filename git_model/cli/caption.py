@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING
 import click
 
 from git_model.cli.images import ImageRun, Record, as_record, image_command
-from git_model.cli.options import Decoding, GroupedCommand, decoding_options
+from git_model.cli.options import Decoding, GroupedCommand
 
 if TYPE_CHECKING:
     from git_model.captioner import BatchScene
 
 
 @click.command(cls=GroupedCommand)
-@image_command
-@decoding_options
+@image_command(decoding=True)
 def caption(run: ImageRun, decoding: Decoding) -> None:
     """Caption each IMAGE.
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -12,9 +12,11 @@ import click
 from git_model.cli.options import (
     Command,
     ModelOptions,
+    add_decoding_options,
     frame_sampling_option,
     model_options,
     option,
+    take_decoding,
 )
 from git_model.utils.errors import GITError
 
@@ -48,74 +50,78 @@ class ImageRun(ModelOptions):
         Args:
             line: a record as text, such as "{caption}  (log p {logprob:.3f})".
         """
-        n_failed, width = 0, max(map(len, self.images))
-        for name, result in self._results(captioner, records):
-            if isinstance(result, GITError):
-                n_failed += 1
-                click.echo(f"Error: {result}", err=True)
-                continue
-            for record in result:
-                if self.as_json:
-                    record = {"image": name, "model": self.model, **record}
-                    click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
-                else:
-                    click.echo(f"{name:{width}}  {line.format_map(record)}")
-        sys.exit(1 if n_failed else 0)
-
-    def _results(
-        self, captioner: "Captioner", records: Records
-    ) -> Iterator[tuple[str, Sequence[Record] | GITError]]:
-        """Each file's records, or what is wrong with the file, in the order of the names."""
         from tqdm import tqdm
 
-        total = len(self.images)
+        n_failed, total = 0, len(self.images)
         quiet = total <= self.batch_size or None  # None: if there is no terminal
         with tqdm(total=total, unit="image", disable=quiet) as progress:
             for start in range(0, total, self.batch_size):
                 names = self.images[start : start + self.batch_size]
-                results = _of_batch(captioner, names, records, self.sampling)
+                loaded = [_load(captioner, name, self.sampling) for name in names]
+                images = [image for image in loaded if not isinstance(image, GITError)]
+                rows = iter(records(captioner.see_batch(images)) if images else ())
                 progress.clear()  # the bar is drawn below the lines, not into them
-                yield from zip(names, results, strict=True)
+                for name, image in zip(names, loaded, strict=True):
+                    if isinstance(image, GITError):
+                        click.echo(f"Error: {image}", err=True)
+                    else:
+                        self._print(name, image, next(rows), line)
+                n_failed += len(loaded) - len(images)
                 progress.update(len(names))
+        sys.exit(1 if n_failed else 0)
+
+    def _print(self, name: str, image: "LoadedImage", records: Sequence[Record], line: str) -> None:
+        """The records of an image, each on a line."""
+        width = max(map(len, self.images))
+        frames = {} if image.frames is None else {"frames": image.frames}
+        for record in records:
+            if self.as_json:
+                whole = {"image": name, "model": self.model, **record, **frames}
+                click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False))
+            else:
+                click.echo(f"{name:{width}}  {line.format_map(record)}")
 
 
-def _of_batch(
-    captioner: "Captioner", names: Sequence[str], records: Records, sampling: "Sampling"
-) -> list[Sequence[Record] | GITError]:
-    images: dict[int, LoadedImage] = {}
-    results: dict[int, Sequence[Record] | GITError] = {}
-    for index, name in enumerate(names):
-        try:
-            images[index] = captioner.load(name, sampling)
-        except GITError as error:
-            results[index] = error
-    if images:
-        rows = records(captioner.see_batch(list(images.values())))
-        for (index, image), row in zip(images.items(), rows, strict=True):
-            frames = {} if image.frames is None else {"frames": image.frames}
-            results[index] = [record | frames for record in row]
-    return [results[index] for index in range(len(names))]
+def _load(captioner: "Captioner", name: str, sampling: "Sampling") -> "LoadedImage | GITError":
+    """An image that can be read, or what is wrong with it."""
+    try:
+        return captioner.load(name, sampling)
+    except GITError as error:
+        return error
 
 
-def image_command(command: Command) -> Command:
-    """Make a function of an `ImageRun` a command of IMAGE…, with the options that belong to it."""
+def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
+    """Make a function of an `ImageRun` a command of IMAGE…, with the options that belong to it.
+
+    Args:
+        decoding: whether the function also takes the decoding options, see `decoding_options`.
+    """
     names = [item.name for item in dataclasses.fields(ImageRun)]
 
-    @functools.wraps(command)
-    def reading(**options: Any) -> Any:
-        run = ImageRun(**{name: options.pop(name) for name in names})
-        return command(run=run, **options)
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run_command(**options: Any) -> Any:
+            if decoding:
+                options["decoding"] = take_decoding(options)
+            run = ImageRun(**{name: options.pop(name) for name in names})
+            return command(run=run, **options)
 
-    decorated = option(
-        "Output", "--json", "as_json", is_flag=True, help="One JSON object per line."
-    )(model_options(reading))
-    decorated = frame_sampling_option(decorated)
-    decorated = option(
-        "Input",
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=8,
-        show_default=True,
-        help="Images that are encoded together.",
-    )(decorated)
-    return click.argument("images", nargs=-1, required=True, metavar="IMAGE…")(decorated)
+        decorated = add_decoding_options(run_command) if decoding else run_command
+        for add in (
+            option("Output", "--json", "as_json", is_flag=True, help="One JSON object per line."),
+            model_options,
+            frame_sampling_option,
+            option(
+                "Input",
+                "--batch-size",
+                type=click.IntRange(min=1),
+                default=8,
+                show_default=True,
+                help="Images that are encoded together.",
+            ),
+            click.argument("images", nargs=-1, required=True, metavar="IMAGE…"),
+        ):
+            decorated = add(decorated)
+        return decorated
+
+    return decorate

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 Decoding = Callable[[DecodingOptions], DecodingOptions]
+DECODING_FIELDS = [item for item in dataclasses.fields(DecodingOptions) if item.name != "style"]
 FOR_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 FOR_BEAMS = ("length_penalty", "early_stopping")
 EARLY_STOPPING: dict[str, EarlyStopping] = {"false": False, "true": True, "never": "never"}
@@ -144,40 +145,46 @@ def uncompiled_model_options(command: Command) -> Command:
 
 
 def decoding_options(command: Command) -> Command:
-    """An option for each field of DecodingOptions, with its help and defaults, so that the two
-    cannot drift apart. `style` has none: the model's `--style` sets it.
-
-    The command gets `decoding`, a function from a checkpoint's own decoding options to those with
-    the options from the command line.
-    """
-    fields = [item for item in dataclasses.fields(DecodingOptions) if item.name != "style"]
-    hints = get_type_hints(DecodingOptions)
+    """The options of `add_decoding_options` for a command that takes `decoding`."""
 
     @functools.wraps(command)
     def with_decoding(**values: Any) -> Any:
-        chosen = {item.name: values.pop(item.name) for item in fields}
-        chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
-        if "early_stopping" in chosen:
-            chosen["early_stopping"] = EARLY_STOPPING[chosen["early_stopping"]]
-        _refuse_early(chosen)
-        return command(decoding=functools.partial(_decoding, chosen), **values)
+        return command(decoding=take_decoding(values), **values)
 
-    decorated: Command = with_decoding
-    for item in reversed(fields):
+    return add_decoding_options(with_decoding)
+
+
+def take_decoding(values: dict[str, Any]) -> Decoding:
+    """Take the decoding options out of a command's values: a function from a checkpoint's own
+    decoding options to those with the options from the command line."""
+    chosen = {item.name: values.pop(item.name) for item in DECODING_FIELDS}
+    chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
+    if "early_stopping" in chosen:
+        chosen["early_stopping"] = EARLY_STOPPING[chosen["early_stopping"]]
+    _refuse_early(chosen)
+    return functools.partial(_decoding, chosen)
+
+
+def add_decoding_options(command: Command) -> Command:
+    """An option for each field of DecodingOptions, with its help and defaults, so that the two
+    cannot drift apart. `style` has none: the model's `--style` sets it."""
+    hints = get_type_hints(DecodingOptions)
+    for item in reversed(DECODING_FIELDS):
         hint = hints[item.name]
         kind = get_args(hint)[0] if get_origin(hint) in (tuple, types.UnionType) else hint
         heading, _, meaning = item.metadata["help"].rpartition(": ")
-        decorated = option(
-            heading if heading in ("Sampling", "Beam search") else "Decoding",
+        if heading not in ("Sampling", "Beam search"):
+            heading, meaning = "Decoding", item.metadata["help"]
+        command = option(
+            heading,
             _flag(item.name),
             type=click.Choice(list(EARLY_STOPPING)) if item.name == "early_stopping" else kind,
             default=None,
             is_flag=hint is bool,
             multiple=get_origin(hint) is tuple,
-            help=(meaning if heading in ("Sampling", "Beam search") else item.metadata["help"])
-            + _default(item),
-        )(decorated)
-    return decorated
+            help=meaning[:1].upper() + meaning[1:] + _default(item),
+        )(command)
+    return command
 
 
 def _flag(name: str) -> str:

@@ -1,6 +1,7 @@
 """Run the searches on a model: scene and prompts to texts, or texts to probabilities."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 from git_model.config import DecodingOptions, GITConfig
 from git_model.generation.beam_search import beam_search
@@ -46,7 +47,7 @@ def generate(
     positions = config.decoder.positions
     limits = [min(options.max_new_tokens, positions - len(prompt)) for prompt in prompts]
     start = left_padded(prompts, config.pad_id, model.device)._replace(limits=limits)
-    return search(Session(model, scene), start, options, config.eos_ids, trie)
+    return searcher(options, config.eos_ids, trie)(Session(model, scene), start)
 
 
 def score_texts(
@@ -85,21 +86,18 @@ def score_texts(
     return scores
 
 
-def search(
-    session: TextSession,
-    prompts: Prompts,
-    options: DecodingOptions,
-    eos_ids: Collection[int],
-    trie: TokenTrie | None = None,
-) -> list[list[Generation]]:
-    """For each prompt the texts that the options ask for, best first.
+def searcher(
+    options: DecodingOptions, eos_ids: Collection[int], trie: TokenTrie | None = None
+) -> Callable[[TextSession, Prompts], list[list[Generation]]]:
+    """The search that the options ask for: from a session and prompts to the texts of each prompt,
+    best first.
 
     Args:
         trie: texts, each with its end token; only these are generated.
     """
     processor = chain([*processors_of(options, eos_ids), *([trie] if trie else [])])
-    run = beam_search if options.num_beams > 1 else greedy_or_sample
-    return run(session, prompts, options, eos_ids, processor)
+    search = beam_search if options.num_beams > 1 else greedy_or_sample
+    return partial(search, options=options, eos_ids=eos_ids, processor=processor)
 
 
 def _check(prompts: Sequence[Sequence[int]], scene: Scene | None, config: GITConfig) -> None:

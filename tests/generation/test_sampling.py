@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 from languages import Language, markov
 
 from git_model import DecodingOptions, GITError
-from git_model.generation.generate import search
+from git_model.generation.generate import searcher
 from git_model.generation.sampling import Generation
 from git_model.generation.scoring import score_trie
 from git_model.generation.session import left_padded
 from git_model.generation.trie import TokenTrie
+
+
+def search(session, prompts, options, eos_ids, trie=None):
+    return searcher(options, eos_ids, trie)(session, prompts)
+
 
 START, END, A, B, C = 0, 1, 2, 3, 4
 # From the start A is likeliest, after it the end; B is followed by C for ever.
