@@ -231,7 +231,8 @@ class Captioner:
         if self._tokenizer is None:
             raise GITError(
                 "this checkpoint has no vocabulary, so it cannot read or write text: add vocab.txt "
-                "to its folder (for released models that of bert-base-uncased)"
+                "to its folder, or convert it again with --tokenizer FOLDER (for released models "
+                "that of bert-base-uncased)"
             )
         return self._tokenizer
 
