@@ -47,7 +47,23 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return ["__version__", *__all__]
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module 'git_model' has no attribute {name!r}")
     return getattr(import_module(f"git_model.{_MODULES[name]}"), name)
+
+
+def _version() -> str:
+    """The version of the installed package; a copy of the source that is not installed has none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("git-model")
+    except PackageNotFoundError:
+        return "unknown"

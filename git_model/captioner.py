@@ -1,17 +1,21 @@
 """The front door: images in, text out. Model, tokenizer and preprocessing in one object."""
 
+import functools
+import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from git_model.checkpoints.loading import open_model
-from git_model.config import DecodingOptions, Style
+from git_model.config import DecodingOptions, Style, option_hint
 from git_model.generation.generate import generate, score_texts
 from git_model.generation.sampling import Generation
 from git_model.generation.trie import TokenTrie
@@ -20,27 +24,45 @@ from git_model.preprocessing.image import group_by_shape, preprocess_batch
 from git_model.preprocessing.inputs import ImageBatch, ImageInput, LoadedImage, load
 from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
 from git_model.preprocessing.video import Sampling
+from git_model.utils.devices import DTYPES, dtype_of, usable_device
 from git_model.utils.errors import GITError
+from git_model.utils.kernels import pack_weights
 
 MAX_ROWS = 256  # texts that are generated at a time, however many questions there are
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 Texts = list[str] | tuple[str, ...]  # not Sequence[str], which a single str would be, too
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Caption:
     """A text about an image, and how probable it is.
 
     tokens: ids, with the end token if it was reached.
     logprob: log p(tokens | image), the sum of `token_logprobs`.
+    spelling: the tokens as the vocabulary spells them; notebooks shade the words by it.
     """
 
     text: str
     tokens: list[int]
     logprob: float
     token_logprobs: list[float]
+    spelling: list[str] = field(default_factory=list, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Caption({self.text!r}, logprob={self.logprob:.3f}, {len(self.tokens)} tokens)"
+
+    def _repr_html_(self) -> str:
+        """The text for a notebook: the less probable a word, the darker its shade."""
+        words = _words(self.spelling, self.token_logprobs) or [(self.text, 0.0)]
+        spans = (
+            f'<span title="p = {math.exp(logprob):.3f}" style="background: '
+            f'rgba(230, 159, 0, {0.7 * (1 - math.exp(logprob)):.2f})">{escape(word)}</span>'
+            for word, logprob in words
+        )
+        return f"<div>{' '.join(spans)} <small>log p {self.logprob:.3f}</small></div>"
 
 
 @dataclass(frozen=True)
@@ -52,14 +74,14 @@ class Label:
     logprob: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageScene(Scene):
     """The scene of one image or clip. frames: as in `LoadedImage`."""
 
     frames: list[int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BatchScene:
     """The scenes of a batch. Images of one shape share a scene.
 
@@ -74,6 +96,9 @@ class BatchScene:
         """The number of images."""
         return len(self.frames)
 
+    def __repr__(self) -> str:
+        return f"BatchScene({len(self)} images of {len(self.parts)} shapes)"
+
     def select(self, images: Sequence[int]) -> "BatchScene":
         """The scene of these images of the batch, in this order."""
         parts = []
@@ -87,6 +112,22 @@ class BatchScene:
 
 SceneOrImage = ImageScene | ImageInput
 SceneOrBatch = BatchScene | ImageBatch
+
+
+def _with_hints(method: F) -> F:
+    """A method whose TypeError about an unknown argument names the decoding option for it."""
+    names = inspect.signature(method).parameters.keys()
+
+    @functools.wraps(method)
+    def checked(*args: Any, **values: Any) -> Any:
+        for name in values.keys() - names:
+            raise TypeError(
+                f"{method.__name__}() has no argument {name!r}: decoding options go into "
+                f"options=DecodingOptions(…); {option_hint(name)}"
+            )
+        return method(*args, **values)
+
+    return cast(F, checked)
 
 
 class Captioner:
@@ -112,6 +153,9 @@ class Captioner:
         style: Style | None = None,
         integrity: bool = False,
         compile: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> Self:
         """Open a model.
 
@@ -128,6 +172,8 @@ class Captioner:
                 `git-model convert` wrote; for folders of our format.
             compile: run the encoder through torch.compile, for many images: the first of each
                 size takes some seconds more.
+            token, cache_dir, local_files_only: of a hub id, as in `huggingface_hub`: the access
+                token, the folder for downloads, and whether to use only what lies there.
 
         Raises:
             GITError: no such model, or a damaged one; or no such device.
@@ -141,8 +187,39 @@ class Captioner:
                 style=style,
                 integrity=integrity,
                 compile=compile,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
             )
         )
+
+    def __repr__(self) -> str:
+        model = self.model
+        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        dtype = str(model.dtype).removeprefix("torch.")
+        style = model.config.style
+        return f"Captioner({size:.1f}M parameters, {dtype}, {model.device}, style {style!r})"
+
+    def to(
+        self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    ) -> Self:
+        """Move the model to a device, convert it to a number format, or both.
+
+        Args:
+            device, dtype: as in `from_pretrained`; a number format may come first, as in torch.
+
+        Returns:
+            this captioner. A scene that it encoded before stays where it was.
+
+        Raises:
+            GITError: no such device or number format.
+        """
+        if isinstance(device, torch.dtype) or device in DTYPES:
+            device, dtype = None, device
+        target = self.device if device is None else usable_device(device)
+        self.model.to(target, self.model.dtype if dtype is None else dtype_of(dtype, target))
+        pack_weights(self.model.decoder)
+        return self
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -153,8 +230,9 @@ class Captioner:
         """
         if self._tokenizer is None:
             raise GITError(
-                "this checkpoint has no vocabulary, so it cannot read or write text: convert it "
-                "again with --tokenizer FOLDER (for released models that of bert-base-uncased)"
+                "this checkpoint has no vocabulary, so it cannot read or write text: add vocab.txt "
+                "to its folder, or convert it again with --tokenizer FOLDER (for released models "
+                "that of bert-base-uncased)"
             )
         return self._tokenizer
 
@@ -220,6 +298,7 @@ class Captioner:
         self, scene: SceneOrBatch, options: DecodingOptions | None = None
     ) -> list[Caption]: ...
 
+    @_with_hints
     def caption(
         self, scene: SceneOrImage | SceneOrBatch, options: DecodingOptions | None = None
     ) -> Caption | list[Caption]:
@@ -254,6 +333,7 @@ class Captioner:
         self, scene: SceneOrBatch, questions: Texts, options: DecodingOptions | None = None
     ) -> list[list[Caption]]: ...
 
+    @_with_hints
     def ask(
         self,
         scene: SceneOrImage | SceneOrBatch,
@@ -412,7 +492,11 @@ class Captioner:
         return scene if isinstance(scene, ImageScene | BatchScene) else self.see(scene)
 
     def _captions(self, generations: Sequence[Generation]) -> list[Caption]:
-        return [_caption(self.tokenizer.decode(text.tokens), text) for text in generations]
+        tokenizer = self.tokenizer
+        return [
+            _caption(tokenizer.decode(text.tokens), text, tokenizer.tokens(text.tokens))
+            for text in generations
+        ]
 
     def _scored(
         self,
@@ -428,7 +512,7 @@ class Captioner:
             rows = score_texts(self.model, part, [prompt] * len(images), tokens)
             return [
                 [
-                    Caption(name, text, sum(logprobs), logprobs)
+                    Caption(name, text, sum(logprobs), logprobs, self.tokenizer.tokens(text))
                     for name, text, logprobs in zip(names, tokens, row, strict=True)
                 ]
                 for row in rows
@@ -457,7 +541,11 @@ class Captioner:
 
         def choose(part: Scene, images: list[int]) -> list[Caption]:
             texts = generate(self.model, part, [prompt] * len(images), options, trie)
-            return [_caption(name_of[tuple(best.tokens)], best) for best, *_ in texts]
+            spell = self.tokenizer.tokens
+            return [
+                _caption(name_of[tuple(best.tokens)], best, spell(best.tokens))
+                for best, *_ in texts
+            ]
 
         return _per_image(scene, choose)
 
@@ -524,8 +612,22 @@ def _per_image(
     return [results[image] for image in sorted(results)]
 
 
-def _caption(text: str, generation: Generation) -> Caption:
-    return Caption(text, generation.tokens, generation.logprob, generation.token_logprobs)
+def _caption(text: str, generation: Generation, spelling: list[str]) -> Caption:
+    logprobs = generation.token_logprobs
+    return Caption(text, generation.tokens, generation.logprob, logprobs, spelling)
+
+
+def _words(spelling: Sequence[str], logprobs: Sequence[float]) -> list[tuple[str, float]]:
+    """The words of a text, with their log-probabilities; "##s" continues a word, and special
+    tokens are none."""
+    words: list[tuple[str, float]] = []
+    for token, logprob in zip(spelling, logprobs, strict=False):
+        if token.startswith("##") and words:
+            word, before = words[-1]
+            words[-1] = word + token.removeprefix("##"), before + logprob
+        elif not (token.startswith("[") and token.endswith("]") and len(token) > 2):
+            words.append((token, logprob))
+    return words
 
 
 def _as_labels(scored: Sequence[Caption]) -> list[Label]:

@@ -1,15 +1,18 @@
 """Every setting of a GIT model as a frozen, keyword-only dataclass; configs/ has them as TOML."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr
 
+T = TypeVar("T")
 Style = Literal["huggingface", "microsoft"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 EarlyStopping = Literal[False, True, "never"]
@@ -182,6 +185,38 @@ def _option(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})
 
 
+# Names of other programs, which no spelling leads to.
+OTHER_NAMES = {
+    "beam_size": "num_beams", "beam_width": "num_beams", "n": "num_return_sequences",
+    "sample": "do_sample", "max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens",
+    "dialect": "style", "early_stop": "early_stopping",
+}  # fmt: skip
+
+
+def option_hint(name: str) -> str:
+    """What to write instead of an unknown decoding option."""
+    names = [item.name for item in dataclasses.fields(DecodingOptions)]
+    close = get_close_matches(name, names, 1, 0.5)
+    other = OTHER_NAMES.get(name) or (close[0] if close else None)
+    return f"did you mean {other}?" if other else f"expected one of {', '.join(names)}"
+
+
+def _with_hints(cls: type[T]) -> type[T]:
+    """A dataclass whose TypeError about an unknown field names the right one."""
+    initialize = cls.__init__
+    names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+    @functools.wraps(initialize)
+    def checked(self: T, *args: Any, **values: Any) -> None:
+        for name in values.keys() - names:
+            raise TypeError(f"{cls.__name__} has no option {name!r}, {option_hint(name)}")
+        initialize(self, *args, **values)
+
+    cls.__init__ = checked  # type: ignore[assignment]
+    return cls
+
+
+@_with_hints
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
     """How tokens are chosen: greedily, by beam search (`num_beams`), or at random (`do_sample`).

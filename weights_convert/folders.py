@@ -30,18 +30,18 @@ Origin = Literal["hf", "microsoft", "open_clip"]
 
 
 def read_foreign(
-    source: str, *, dtype: torch.dtype | None = torch.float32, revision: str | None = None
+    source: str, *, dtype: torch.dtype | None = torch.float32, **hub: Any
 ) -> Checkpoint:
     """The checkpoint in a folder of Hugging Face's or the original's format, or of a hub id.
 
     Args:
         dtype: of the tensors; None keeps the files'.
-        revision: of a hub id: a branch, tag or commit.
+        hub: of a hub id: arguments of `find_folder`, such as its revision.
 
     Raises:
         GITError: it does not exist or is damaged, or this project does not have such a model.
     """
-    folder = find_folder(source, revision)
+    folder = find_folder(source, **hub)
     if (folder / CONFIG).is_file():
         return huggingface.read_folder(folder, dtype=dtype)
     if microsoft.find_weights(folder) is None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from weights_convert.rules import ConversionError
 
@@ -13,11 +14,12 @@ SAFETENSORS = ["model*.safetensors", "model*.safetensors.index.json"]
 PICKLES = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]  # only without safetensors
 
 
-def find_folder(source: str, revision: str | None = None) -> Path:
+def find_folder(source: str, revision: str | None = None, **options: Any) -> Path:
     """The folder `source`, or the hub repository of that name, downloaded or from the cache.
 
     Args:
         revision: a branch, tag or commit of the repository.
+        options: `token`, `cache_dir` and `local_files_only` of `huggingface_hub`.
 
     Raises:
         ConversionError: neither exists, or the hub cannot be reached.
@@ -33,23 +35,26 @@ def find_folder(source: str, revision: str | None = None) -> Path:
         return folder
     if exists or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
         raise ConversionError(f"{source}: no such folder, and not a hub id such as org/name")
-    folder = _download(source, revision, SETTINGS + SAFETENSORS)
+    folder = _download(source, revision, SETTINGS + SAFETENSORS, options)
     if not list(folder.glob("*.safetensors")):
-        folder = _download(source, revision, SETTINGS + PICKLES)
+        folder = _download(source, revision, SETTINGS + PICKLES, options)
     return folder
 
 
-def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+def _download(
+    name: str, revision: str | None, patterns: list[str], options: dict[str, Any]
+) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **options))
     except errors.RepositoryNotFoundError:
         reason = "the hub has no such repository, or it is private"
     except errors.RevisionNotFoundError:
         reason = f"the hub's repository has no revision {revision}"
     except errors.LocalEntryNotFoundError:
-        reason = "the hub cannot be reached, and it is not in the cache"
+        version = "it" if revision is None else f"its revision {revision}"
+        reason = f"the hub cannot be reached, and {version} is not in the cache"
     except Exception as error:  # networks fail in many ways
         reason = f"it cannot be downloaded: {' '.join(str(error).split())}"
     raise ConversionError(f"{name}: no such folder, and {reason}")

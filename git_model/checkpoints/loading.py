@@ -3,12 +3,13 @@
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from git_model.checkpoints.native import (
-    TOKENIZER,
+    CONFIG,
     folder_of,
     is_checkpoint,
     read_checkpoint,
@@ -17,10 +18,12 @@ from git_model.checkpoints.native import (
 from git_model.config import GITConfig, Style
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.preprocessing.tokenizer_files import JSON, VOCAB
 from git_model.utils.devices import dtype_of, usable_device
 from git_model.utils.errors import CheckpointError, GITError
 from git_model.utils.kernels import pack_weights
 
+ADAPTER = "adapter_config.json"
 WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 
 
@@ -33,13 +36,16 @@ def open_model(
     style: Style | None = None,
     integrity: bool = False,
     compile: bool = False,
+    **hub: Any,
 ) -> tuple[GIT, Tokenizer | None]:
     """The model of this name, in eval mode, and its vocabulary, or None.
 
-    Arguments as in `Captioner.from_pretrained`.
+    Arguments as in `Captioner.from_pretrained`; `hub` has those that downloading takes.
     """
     target = usable_device(device)
-    config, state, tokenizer = _read(name, dtype_of(dtype, target), revision, integrity)
+    _refuse_adapter(folder_of(name))
+    hub["revision"] = revision
+    config, state, tokenizer = _read(name, dtype_of(dtype, target), integrity, hub)
     if tokenizer is not None:
         tokenizer.check_fit(config)
     if style is not None:
@@ -68,23 +74,51 @@ def exact_revision(name: str, revision: str | None) -> str:
 
 
 def _read(
-    name: str | Path, dtype: torch.dtype, revision: str | None, integrity: bool
+    name: str | Path, dtype: torch.dtype, integrity: bool, hub: dict[str, Any]
 ) -> tuple[GITConfig, dict[str, Tensor], Tokenizer | None]:
     """Configuration, tensors and vocabulary of a checkpoint of any supported format."""
     folder = folder_of(name)
     if is_checkpoint(folder):
-        if revision is not None:
+        if hub["revision"] is not None:
             raise GITError(f"{name}: a revision is for hub ids, this is a folder")
-        has_tokenizer = (folder / TOKENIZER).is_file()
         config, state = read_checkpoint(folder, dtype=dtype, integrity=integrity)
-        return config, state, Tokenizer.from_folder(folder) if has_tokenizer else None
+        return config, state, Tokenizer.from_folder(folder) if has_vocabulary(folder) else None
     if integrity:
         raise CheckpointError(
             f"{name}: --integrity checks a folder that `git-model convert` wrote, with the digests "
             "of its files: convert the checkpoint first"
         )
-    checkpoint = converters().read_foreign(str(name), dtype=dtype, revision=revision)
+    checkpoint = converters().read_foreign(str(name), dtype=dtype, **hub)
     return checkpoint.config, checkpoint.state, checkpoint.tokenizer
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether there is a vocabulary in a model's folder."""
+    return any((folder / name).is_file() for name in (JSON, VOCAB))
+
+
+def require_vocabulary(name: str | Path) -> None:
+    """Refuse a folder without a vocabulary, before its weights are read. A hub id passes.
+
+    Raises:
+        CheckpointError: it says what to add.
+    """
+    folder = folder_of(name)
+    _refuse_adapter(folder)
+    has_model = any((folder / file).is_file() for file in (CONFIG, "model.pt", "snapshot/model.pt"))
+    if has_model and not has_vocabulary(folder):
+        raise CheckpointError(
+            f"{folder}: the model has no vocabulary, so it cannot read or write text: add "
+            f"{VOCAB} to this folder (for released models that of bert-base-uncased)"
+        )
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder}: an adapter (it has {ADAPTER}), not a model: merge it into its base model "
+            "first (PEFT: `merge_and_unload()`, then `save_pretrained`), and open that folder"
+        )
 
 
 def converters() -> ModuleType:

@@ -1,6 +1,7 @@
 """The command line: one file per command. Heavy imports stand inside functions, so that `--help`
 answers at once."""
 
+import warnings
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ from git_model.cli.page import page
 from git_model.cli.score import score
 from git_model.cli.train import train
 from git_model.cli.verify import verify
-from git_model.utils.errors import GITError
+from git_model.utils.errors import GITError, one_line
 
 
 class Commands(click.Group):
@@ -25,7 +26,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except GITError as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:  # a full disk behind stdout, or a closed folder
@@ -40,6 +43,11 @@ class Commands(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """The commands in the order of this file."""
         return list(self.commands)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning of Python's as one line, without the source line that it comes from."""
+    click.echo(f"Warning: {one_line(str(message))}", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

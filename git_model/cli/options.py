@@ -43,8 +43,11 @@ class ModelOptions:
     compile: bool = False
 
     def open_model(self) -> "Captioner":
-        """The model."""
+        """The model, which must have a vocabulary."""
         from git_model.captioner import Captioner
+        from git_model.checkpoints.loading import require_vocabulary
+
+        require_vocabulary(self.model)
 
         return Captioner.from_pretrained(
             self.model,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from git_model.config import DecodingOptions
 from git_model.generation.logits_processors import Hypothesis, LogitsProcessor
-from git_model.generation.sampling import Generation, checked, require_choice
+from git_model.generation.sampling import Generation, checked, require_choice, require_range
 from git_model.generation.session import Prompts, TextSession
 
 
@@ -197,7 +197,7 @@ def beam_steps(
         kind(prompt, limit, options, eos_ids)
         for prompt, limit in zip(prompts.rows, prompts.max_new_tokens(options), strict=True)
     ]
-    logits = session.step(prompts.tokens, prompts.token_mask).float()
+    logits = require_range(session.step(prompts.tokens, prompts.token_mask).float())
     while live:
         rows, first, rows_per_prompt = [], 0, len(logits) // len(live)
         step = list(zip(live, _candidates(logits, live, processor), strict=True))

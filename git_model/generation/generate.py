@@ -123,6 +123,11 @@ def _check_options(options: DecodingOptions, config: GITConfig) -> None:
         raise GITError("suppress_tokens holds every token of the vocabulary, expected fewer")
     if options.num_beams > 1 and max(2, 1 + len(config.eos_ids)) * options.num_beams > n_left:
         share = max(2, 1 + len(config.eos_ids))
+        if n_left < share:
+            raise GITError(
+                f"suppress_tokens leaves {n_left} of {config.decoder.vocab_size} tokens, expected "
+                f"at least {share} for beam search"
+            )
         raise GITError(
             f"num_beams is {options.num_beams}, expected at most {n_left // share}: each step "
             f"takes {share} x num_beams of the {n_left} tokens that may be generated"

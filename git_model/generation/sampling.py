@@ -16,6 +16,8 @@ from git_model.generation.logits_processors import Hypothesis, LogitsProcessor
 from git_model.generation.session import Prompts, TextSession
 from git_model.utils.errors import GITError
 
+MAX_LOGIT = 2**20  # above, neighbours in float32 are more than 0.1 apart
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -56,7 +58,7 @@ def greedy_or_sample(
     limits = [limit for limit in prompts.max_new_tokens(options) for _ in range(copies)]
     rng = torch.Generator().manual_seed(options.seed)
     uniform = torch.rand(len(texts), max(limits), generator=rng)
-    logits = session.step(prompts.tokens, prompts.token_mask).float()
+    logits = require_range(session.step(prompts.tokens, prompts.token_mask).float())
     if copies > 1:
         rows = [row for row in range(len(prompts.rows)) for _ in range(copies)]
         session.select(rows)
@@ -116,6 +118,20 @@ def checked(logprob: float) -> float:
             "overflow in this number format (try float32)"
         )
     return logprob
+
+
+def require_range(logits: Tensor) -> Tensor:
+    """Logits (R, V), refused if they are too large to tell tokens apart.
+
+    A softmax of such logits gives one token the probability 1, though nothing was certain.
+    """
+    largest = logits.abs().amax().item()
+    if largest > MAX_LOGIT:
+        raise GITError(
+            f"the model's logits reach {largest:.3g}, expected at most {MAX_LOGIT:,}: the "
+            "checkpoint is damaged, or its weights overflow, so no probability would be true"
+        )
+    return logits
 
 
 def require_choice(scores: Tensor) -> Tensor:

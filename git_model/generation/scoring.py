@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from git_model.generation.sampling import checked
+from git_model.generation.sampling import checked, require_range
 from git_model.generation.session import Prompts, TextSession
 from git_model.generation.trie import TokenTrie
 
@@ -19,7 +19,7 @@ def score_trie(session: TextSession, prompts: Prompts, trie: TokenTrie) -> list[
         for each prompt, for each text, the log-probability of each of its tokens.
     """
     n_prompts = len(prompts.rows)
-    logits = session.step(prompts.tokens, prompts.token_mask).float()
+    logits = require_range(session.step(prompts.tokens, prompts.token_mask).float())
     row_of = {0: 0}  # the row, within each prompt, of a node that has children
     logprobs: list[list[list[float]]] = []  # for each level, prompt, node
     for depth, level in enumerate(trie.levels):

@@ -19,7 +19,7 @@ from git_model.model.encoder import Encoder
 from git_model.utils.errors import CheckpointError, GITError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scene:
     """The image prefix of B images: the KV cache of the image tokens, in every decoder layer.
 
@@ -36,6 +36,13 @@ class Scene:
     def n_tokens(self) -> int:
         """Image tokens of each image."""
         return self.layers[0].key.shape[2]
+
+    def __repr__(self) -> str:
+        key = self.layers[0].key
+        return (
+            f"{type(self).__name__}({len(self)} images of {self.n_tokens} tokens, "
+            f"{len(self.layers)} layers, {str(key.dtype).removeprefix('torch.')}, {key.device})"
+        )
 
     def select(self, images: Sequence[int]) -> "Scene":
         """The scene of these images, in this order; the scene itself if these are all of it."""

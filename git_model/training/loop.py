@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from git_model.captioner import Captioner
-from git_model.checkpoints.native import TOKENIZER, write_checkpoint
+from git_model.checkpoints.native import TOKENIZER, require_digests, write_checkpoint
 from git_model.data.collation import Batch
 from git_model.data.example import BrokenExamples, Source
 from git_model.data.loader import StepLoader
@@ -30,6 +30,7 @@ from git_model.evaluation.run import predict, text_predictor
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.initialization import initial_model
+from git_model.training.lock import lock_folder
 from git_model.training.loss import LossModule
 from git_model.training.optimizer import EMA, freeze, full_tensor, make_optimizer, schedule, update
 from git_model.training.parallel import (
@@ -41,16 +42,16 @@ from git_model.training.parallel import (
 from git_model.training.recipe import Recipe
 from git_model.training.reports import Report, StepStats
 from git_model.training.state import (
+    CHECKPOINT,
     TrainState,
     load_state,
     open_run_folder,
+    remove_leftovers,
     require_same_recipe,
     save_state,
 )
 from git_model.utils.distributed import ProcessGroup, StopRequest, init, stop_on_sigterm
 from git_model.utils.errors import GITError
-
-CHECKPOINT = "checkpoint"
 
 Initializer = Callable[[Recipe], tuple[GIT, Tokenizer]]
 
@@ -83,9 +84,14 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
             seed=recipe.seed,
         )
         open_run_folder(out, recipe, group, resume=resume)
-        last = load_state(out, trainer.state, group) if resume else 0
-        with Report(out, recipe, last) if group.is_first else nullcontext() as report:
-            _run_steps(trainer, loader, out, last, report, stop)
+        with lock_folder(out) if group.is_first else nullcontext():
+            if group.is_first:
+                remove_leftovers(out)
+            last = load_state(out, trainer.state, group) if resume else 0
+            with Report(out, recipe, last) if group.is_first else nullcontext() as report:
+                _run_steps(trainer, loader, out, last, report, stop)
+            if last == recipe.steps:
+                trainer.require_checkpoint(out)
 
 
 def _run_steps(
@@ -207,15 +213,33 @@ class Trainer:
 
     def check(self, out: Path, step: int, report: Report | None) -> None:
         """Write the checkpoint and report its validation scores; all ranks call together."""
+        self.write_checkpoint(out)
+        if report is not None and self.validation is not None:  # on rank 0
+            folder = out / CHECKPOINT
+            report.check(step, validate(folder, self.validation, self.recipe, self.group))
+        self.group.barrier()
+
+    def write_checkpoint(self, out: Path) -> None:
+        """Write the model, or its moving average, as a checkpoint; all ranks call together."""
         weights = self.model.tensors() if self.ema is None else self.ema.weights
         tensors = {name: full_tensor(tensor).cpu() for name, tensor in weights.items()}
-        if report is not None:  # on rank 0
+        if self.group.is_first:
             files = {TOKENIZER: self.tokenizer.to_json()}
-            folder = out / CHECKPOINT
-            write_checkpoint(folder, self.model.config, tensors, files, overwrite=True)
-            if self.validation is not None:
-                report.check(step, validate(folder, self.validation, self.recipe, self.group))
-        self.group.barrier()
+            write_checkpoint(out / CHECKPOINT, self.model.config, tensors, files, overwrite=True)
+
+    def require_checkpoint(self, out: Path) -> None:
+        """Write the checkpoint of a finished run again, if it was deleted or damaged; all ranks
+        call together."""
+        if self.group.broadcast(not _is_whole(out / CHECKPOINT)):
+            self.write_checkpoint(out)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        require_digests(checkpoint)
+    except GITError:
+        return False
+    return True
 
 
 def validate(

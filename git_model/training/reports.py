@@ -99,8 +99,12 @@ class Report:
         self._bar.write(line, sys.stderr)
 
     def __enter__(self) -> Self:
-        self._file = self._path.open("a", encoding="utf-8")
-        self._file.truncate(_length_until(self._path, self._last))
+        length = _length_until(self._path, self._last)
+        try:
+            self._file = self._path.open("a", encoding="utf-8")
+            self._file.truncate(length)
+        except OSError as error:
+            raise GITError(f"{self._path}: cannot be written: {error.strerror}") from None
         steps = self._recipe.steps
         self._bar = tqdm(total=steps, initial=self._last, unit="step", dynamic_ncols=True)
         self._start = time.perf_counter()
@@ -126,13 +130,37 @@ def check_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def _length_until(path: Path, last: int) -> int:
-    """The bytes of a log up to its last complete line about a step not after `last`."""
+    """The bytes of a log up to its last complete line about a step not after `last`.
+
+    Raises:
+        GITError: a line is damaged.
+    """
     length = 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n") or json.loads(line)["step"] > last:
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise GITError(f"{path}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n") or _step_of(line, f"{path}: line {number}") > last:
             break
         length += len(line)
     return length
+
+
+def _step_of(line: bytes, where: str) -> int:
+    """The step that a line of a log is about."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        step = None
+    if type(step) is not int:
+        raise GITError(
+            f'{where} is damaged, expected a line such as {{"step": 1, …}}: repair that line, or '
+            "move the file away, and resume again"
+        )
+    return step
 
 
 def _board(out: Path, last: int) -> Any:

@@ -3,12 +3,15 @@
 A run is a function of its recipe and its step number (see loop.py), so a state is small: weights,
 the optimizer's moments, the moving average, and the step, which is the folder's name. Each process
 writes and reads its own part, and any number of processes reads what any other number wrote
-(torch.distributed.checkpoint). A state is written beside its final folder and renamed when it is
-complete; the state before it is deleted only then.
+(torch.distributed.checkpoint). A state is written beside its final folder, with the digests of its
+files, and renamed when it is complete. The last two states are kept: if the newest is damaged, the
+run resumes from the one before.
 """
 
 import json
+import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from git_model.checkpoints.native import DIGESTS, digests_of, require_digests
 from git_model.model.git import GIT
 from git_model.training.optimizer import EMA
 from git_model.training.recipe import MUTABLE, Recipe, difference
@@ -32,7 +36,8 @@ from git_model.utils.distributed import ProcessGroup
 from git_model.utils.errors import CheckpointError, ConfigError
 from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
-RECIPE, STATE, STEP = "recipe.json", "state", "step-"
+RECIPE, STATE, STEP, CHECKPOINT = "recipe.json", "state", "step-", "checkpoint"
+KEPT_STATES = 2
 
 
 class TrainState(NamedTuple):
@@ -95,27 +100,33 @@ def save_state(out: Path, step: int, state: TrainState, group: ProcessGroup) -> 
     """
     folder = _folder(out, step)
     with ExitStack() as stack:
-        beside = group.broadcast(
-            stack.enter_context(new_folder(folder)) if group.is_first else None
-        )
+        made = stack.enter_context(new_folder(folder)) if group.is_first else None
+        beside = group.broadcast(made)
         with _checkpoint_errors(folder, "written"):
             save(state.tensors(), checkpoint_id=beside, no_dist=group.size == 1)
+        if made is not None:
+            lines = [f"{digest}  {name}\n" for name, digest in digests_of(made).items()]
+            (made / DIGESTS).write_text("".join(lines), encoding="utf-8")
     if group.is_first:
-        for path in folder.parent.iterdir():
-            if path != folder:  # an older state, or a partial one whose writer was killed
-                shutil.rmtree(path, ignore_errors=True)
+        for old in saved_steps(out)[KEPT_STATES:]:
+            shutil.rmtree(_folder(out, old), ignore_errors=True)
+        _sweep(folder.parent, f".{STEP}*")
 
 
 def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
-    """Load the last state that was saved; all processes call together.
+    """Load the last state that was saved and is whole; all processes call together.
+
+    A damaged one is set aside, and a line on stderr says so.
 
     Returns:
         the step after which it was saved; 0, and nothing is changed, if there is none.
 
     Raises:
-        CheckpointError: it is damaged, or of another model.
+        CheckpointError: all states are damaged, or of another model.
     """
-    step = group.broadcast(last_step(out))
+    step, error = group.broadcast(_last_whole_step(out) if group.is_first else (0, None))
+    if error is not None:
+        raise CheckpointError(error)
     if step > 0:
         tensors, folder = state.tensors(), _folder(out, step)
         with _checkpoint_errors(folder, "read"):
@@ -126,8 +137,61 @@ def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
 
 def last_step(out: Path) -> int:
     """The step of the last state in a run's folder; 0 if there is none."""
-    names = [path.name for path in (out / STATE).glob(f"{STEP}*")]
-    return max((int(name.removeprefix(STEP)) for name in names), default=0)
+    return max(saved_steps(out), default=0)
+
+
+def saved_steps(out: Path) -> list[int]:
+    """The steps of all states in a run's folder, the last one first.
+
+    Raises:
+        CheckpointError: an entry has a state's name, but no number.
+    """
+    steps = []
+    for path in (out / STATE).glob(f"{STEP}*"):
+        if not re.fullmatch(r"[1-9][0-9]*", path.name.removeprefix(STEP)):
+            raise CheckpointError(
+                f"{path}: no state of this run, expected a name such as {STEP}100: move it away"
+            )
+        steps.append(int(path.name.removeprefix(STEP)))
+    return sorted(steps, reverse=True)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what a killed process left half written. The caller holds the lock of the folder."""
+    for old in out.glob(f".{CHECKPOINT}.*.old"):  # killed between the two renames of a new one
+        if not (out / CHECKPOINT).exists():
+            old.rename(out / CHECKPOINT)
+    _sweep(out, f".{CHECKPOINT}.*")
+    _sweep(out / STATE, f".{STEP}*")
+
+
+def _last_whole_step(out: Path) -> tuple[int, str | None]:
+    """The step of the last state that is whole, or 0; and why there is none, if all are damaged."""
+    steps, reasons = [], []
+    try:
+        steps = saved_steps(out)
+    except CheckpointError as error:
+        return 0, str(error)
+    for step in steps:
+        folder = _folder(out, step)
+        try:
+            if not (folder / DIGESTS).is_file():
+                raise CheckpointError(f"{folder}: no {DIGESTS}, so it is not whole")
+            require_digests(folder)
+        except (CheckpointError, ConfigError) as error:
+            reasons.append(str(error))
+            continue
+        for damaged, reason in zip(steps, reasons, strict=False):
+            print(f"{reason}; resuming from step {step} instead", file=sys.stderr)
+            path = _folder(out, damaged)
+            path.rename(path.with_name(f".{path.name}.damaged"))  # removed after the next save
+        return step, None
+    return 0, f"{reasons[0]}, and no state before it is whole" if reasons else None
+
+
+def _sweep(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _folder(out: Path, step: int) -> Path:

@@ -61,6 +61,8 @@ def new_folder(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
     Raises:
         GITError: `folder` exists and holds other files, or cannot be written.
     """
+    if folder.is_symlink():
+        folder = Path(os.path.realpath(folder))  # the link stays, and its target is replaced
     temporary = None
     try:
         _require_free(folder, replaces)

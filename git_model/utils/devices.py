@@ -25,11 +25,20 @@ def usable_device(device: str | torch.device) -> torch.device:
     """
     if device == "auto":
         device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    name = f"device {str(device)!r} cannot be used here"
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise GITError(f"device {str(device)!r} cannot be used here: {reason}") from None
+        target = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise GITError(f"{name}: no such device, expected cpu, cuda, cuda:1, mps or auto") from None
+    try:
+        probe = torch.zeros(1, device=target)
+        probe.item()  # the device "meta" has no values
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise GITError(
+            f"{name}: this machine has no such device, or this torch does not support it; "
+            "expected cpu, or auto"
+        ) from None
+    return probe.device
 
 
 def dtype_of(name: str | torch.dtype, device: torch.device) -> torch.dtype:

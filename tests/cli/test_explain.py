@@ -99,3 +99,19 @@ def test_sampling_chooses_the_frames_of_a_clip(tmp_path: Path) -> None:
     result = run("explain", *arguments, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out" / "frames.png").is_file()
+
+
+def test_out_may_be_a_link_which_stays(model: str, image: Path, tmp_path: Path) -> None:
+    target, link = tmp_path / "results" / "target", tmp_path / "links" / "out"
+    target.mkdir(parents=True)
+    link.parent.mkdir()
+    link.symlink_to(target, target_is_directory=True)
+    short = "--max-new-tokens", "1"
+    for options in ((), ("--overwrite",)):
+        result = run("explain", image, "--out", link, "--model", model, *short, *options)
+        assert result.exit_code == 0, result.stderr
+        assert link.is_symlink()
+        assert link.resolve() == target
+        assert (target / "report.html").is_file()
+        assert [path.name for path in link.parent.iterdir()] == ["out"]
+        assert [path.name for path in target.parent.iterdir()] == ["target"]

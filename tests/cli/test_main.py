@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -474,3 +475,30 @@ def test_a_full_disk_behind_the_output_is_one_line(model: str, image: str) -> No
 
 def test_a_picture_for_verify_needs_a_released_checkpoint(model: str, image: str) -> None:
     assert "--released" in refusal("verify", model, "--image", image, code=2)
+
+
+def test_a_warning_of_pythons_is_one_line_without_a_source_line(
+    model: str, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Captioner.see_batch
+
+    def warning(self: Captioner, *arguments: object) -> object:
+        warnings.warn("first\nsecond", FutureWarning, stacklevel=1)
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    before = warnings.showwarning
+    monkeypatch.setattr(Captioner, "see_batch", warning)
+    result = run("caption", image, "--model", model)
+    assert result.exit_code == 0
+    assert "Warning: first\\nsecond\n" in result.stderr
+    assert ".py" not in result.stderr
+    assert "warnings.warn" not in result.stderr
+    assert warnings.showwarning is before
+
+
+def test_a_model_without_a_vocabulary_is_refused_before_its_weights_are_read(
+    model: str, image: str
+) -> None:
+    (Path(model) / "tokenizer.json").unlink()
+    (Path(model) / "model.safetensors").write_bytes(b"never read")
+    assert "add vocab.txt to this folder" in refusal("caption", image, "--model", model)

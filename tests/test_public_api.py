@@ -1,0 +1,200 @@
+"""The public names, their reprs, and what they say of wrong names."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_checkpoint
+
+import git_model
+from git_model import Caption, Captioner, DecodingOptions
+from git_model.checkpoints import loading
+from git_model.generation.generate import generate, score_texts
+from git_model.utils.errors import GITError
+
+IMAGE = "examples/images/two_shapes.png"
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"word{n}" for n in range(36))]
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return Captioner.from_pretrained("demo")
+
+
+@pytest.fixture(scope="module")
+def image() -> Path:
+    return Path(__file__).parents[1] / IMAGE
+
+
+def test_dir_shows_the_public_names_and_only_these() -> None:
+    for _ in range(2):  # also after they were imported
+        assert dir(git_model) == [
+            "Caption", "Captioner", "DecodingOptions", "Frames", "GIT", "GITConfig", "GITError",
+            "Generation", "Scene", "__version__", "generate",
+        ]  # fmt: skip
+        for name in dir(git_model):
+            getattr(git_model, name)
+
+
+def test_the_version_is_the_packages_and_loads_no_torch() -> None:
+    code = "import sys, git_model; print(git_model.__version__, 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [version("git-model"), "False"]
+
+
+def test_reprs_are_one_short_line(captioner: Captioner, image: Path) -> None:
+    scene, batch = captioner.see(image), captioner.see([image, image])
+    tokens = (captioner.model.config.encoder.image_size // 8) ** 2 + 1
+    assert repr(captioner.caption(scene)).startswith("Caption('a ")
+    assert repr(scene).startswith("ImageScene(1 images of ")
+    assert repr(batch) == "BatchScene(2 images of 1 shapes)"
+    assert repr(batch.parts[0][1]).startswith("Scene(2 images of ")
+    for item in (captioner, scene, batch, captioner.caption(scene)):
+        assert "\n" not in repr(item)
+        assert len(repr(item)) < 120
+    n_parameters = sum(parameter.numel() for parameter in captioner.model.parameters())
+    assert f"({n_parameters / 1e6:.1f}M parameters, float32, cpu, style " in repr(captioner)
+    assert tokens > 1
+
+
+def test_a_notebook_shades_the_words_by_their_probability() -> None:
+    spelling = ["a", "<b>", "zeb", "##ra", "[SEP]"]
+    logprobs = [0.0, -0.6931471805599453, -0.5, -0.5, -3.0]  # p = 1, 1/2, and e ** -1 together
+    html = Caption("a <b> zebra", [5, 6, 7, 8, 2], -4.6931, logprobs, spelling)._repr_html_()
+    assert html.count("<span") == 3
+    for word, probability, shade in (("a", "1.000", "0.00"), ("&lt;b&gt;", "0.500", "0.35"),
+                                     ("zebra", "0.368", "0.44")):  # fmt: skip
+        assert (
+            f'<span title="p = {probability}" style="background: rgba(230, 159, 0, {shade})">'
+            f"{word}</span>"
+        ) in html
+    assert "<b>" not in html
+    plain = Caption("<script>", [1], -1.0, [-1.0])._repr_html_()
+    assert "&lt;script&gt;" in plain
+    assert "<script>" not in plain
+
+
+def test_a_real_caption_shows_its_own_words(captioner: Captioner, image: Path) -> None:
+    caption = captioner.caption(image)
+    words = [part.partition("</span>")[0] for part in caption._repr_html_().split('">')[1:]]
+    assert words == caption.text.split()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("num_beam", "num_beams"), ("beams", "num_beams"), ("max_new_token", "max_new_tokens"),
+     ("sample", "do_sample"), ("beam_size", "num_beams"), ("topk", "top_k")],
+)  # fmt: skip
+def test_wrong_option_names_hint_at_the_right_one(
+    captioner: Captioner, image: Path, wrong: str, right: str
+) -> None:
+    with pytest.raises(TypeError, match=f"no option '{wrong}', did you mean {right}\\?"):
+        DecodingOptions(**{wrong: 4})
+    hint = rf"caption\(\) has no argument '{wrong}'.*DecodingOptions.*did you mean {right}\?"
+    with pytest.raises(TypeError, match=hint):
+        captioner.caption(image, **{wrong: 4})  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=rf"ask\(\) has no argument '{wrong}'"):
+        captioner.ask(image, "why?", **{wrong: 4})  # type: ignore[call-overload]
+
+
+def test_an_unknown_option_that_resembles_none_lists_them() -> None:
+    with pytest.raises(TypeError, match="expected one of max_new_tokens, max_length, "):
+        DecodingOptions(zzzzzz=1)  # type: ignore[call-arg]
+
+
+def test_to_changes_dtype_and_returns_the_captioner(image: Path) -> None:
+    captioner = Captioner.from_pretrained("demo")
+    text = captioner.caption(image).text
+    assert captioner.to(dtype="float64") is captioner
+    assert captioner.model.dtype == torch.float64
+    assert captioner.caption(image).text == text
+    assert captioner.to(torch.float32).model.dtype == torch.float32
+    assert captioner.to("cpu").device == torch.device("cpu")
+    with pytest.raises(GITError, match="device 'quantum' cannot be used here"):
+        captioner.to("quantum")
+
+
+def test_hub_options_reach_the_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+
+    def download(name: str, **options: object) -> str:
+        calls.append((name, options))
+        raise OSError("no network here")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(GITError, match="no network here"):
+        Captioner.from_pretrained(
+            "org/name", revision="v1", token="secret", cache_dir=tmp_path, local_files_only=True
+        )
+    [(name, options)] = calls
+    del options["allow_patterns"]
+    assert name == "org/name"
+    assert options == {
+        "revision": "v1", "token": "secret", "cache_dir": tmp_path, "local_files_only": True
+    }  # fmt: skip
+
+
+def test_a_missing_revision_is_named() -> None:
+    with pytest.raises(GITError, match="its revision v9 is not in the cache"):
+        Captioner.from_pretrained("org/name", revision="v9", local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["quantum", "", "cpu:x", "mps", "cuda:99", "xpu", "meta", "vulkan"],
+)
+def test_a_device_that_cannot_be_used_is_one_short_line(device: str) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(GITError, match=f"device '{device}' cannot be used here: ") as error:
+        Captioner.from_pretrained("demo", device=device)
+    assert len(str(error.value)) < 160
+
+
+def test_an_adapter_folder_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(GITError, match=r"an adapter .*, not a model: merge it into its base model"):
+        Captioner.from_pretrained(tmp_path)
+
+
+def test_adding_vocab_txt_is_enough(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(tiny_checkpoint(tmp_path / "model", WORDS))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(GITError, match=r"model: the model has no vocabulary, .* add vocab\.txt"):
+        loading.require_vocabulary(folder)
+    with pytest.raises(GITError, match=r"no vocabulary, .* add vocab\.txt to its folder"):
+        Captioner.from_pretrained(folder).caption(image)
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    loading.require_vocabulary(folder)
+    assert Captioner.from_pretrained(folder).caption(image).text
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_weights_that_overflow_say_so_instead_of_certainty(
+    captioner: Captioner, image: Path, num_beams: int
+) -> None:
+    broken = Captioner.from_pretrained("demo")
+    with torch.no_grad():
+        broken.model.decoder.lm_head.weight.mul_(1e9)
+    scene, prompt = broken.see(image), [broken.model.config.bos_id]
+    for run in (
+        lambda: generate(broken.model, scene, [prompt], DecodingOptions(num_beams=num_beams)),
+        lambda: score_texts(broken.model, scene, [prompt], [[5, 6]]),
+    ):
+        with pytest.raises(GITError, match="its weights overflow"):
+            run()
+
+
+@pytest.mark.parametrize(("left", "line"), [(0, "holds every token"), (1, "leaves 1 of ")])
+def test_suppressing_nearly_all_tokens_says_so(
+    captioner: Captioner, image: Path, left: int, line: str
+) -> None:
+    size = captioner.model.config.decoder.vocab_size
+    options = DecodingOptions(num_beams=4, suppress_tokens=tuple(range(left, size)))
+    with pytest.raises(GITError, match=f"suppress_tokens {line}"):
+        captioner.caption(image, options)
