@@ -8,8 +8,9 @@ before and after.
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -99,9 +100,14 @@ class BatchJob:
         model = BatchCaptioner(self.captioner, self.options.decoding, self.editor, self._old_text)
         total = sum(1 for _ in self._part(inputs))
         bar = tqdm(total=total, unit="input", disable=None if progress else True)
-        with bar, disk_set() as keys, ThreadPoolExecutor(1) as writer:
+        with (
+            bar,
+            disk_set() as keys,
+            ThreadPoolExecutor(1) as writer,
+            closing(self._loaded(self._pending(inputs, keys, bar))) as loaded,
+        ):
             writing = writer.submit(Tally)
-            for batch in self._batches(self._pending(inputs, keys, bar)):
+            for batch in one_shape_batches(loaded, self.options.batch_size):
                 outcomes = model.outcomes(batch)
                 self.tally.add(writing.result())  # of the batch before
                 writing = writer.submit(self._note, outcomes)
@@ -112,11 +118,10 @@ class BatchJob:
         seconds = time.monotonic() - start
         self.tally.add(Tally(busy_seconds=model.busy_seconds, seconds=seconds))
 
-    def _batches(self, pending: Iterable[AnyInput]) -> Iterator[list[LoadedInput]]:
+    def _loaded(self, pending: Iterable[AnyInput]) -> Generator[LoadedInput, None, None]:
         dataset = InputDataset(self.captioner.model.config, self.options.sampling)
-        size, workers = self.options.batch_size, self.options.workers
-        loaded = load_inputs(group_by_image(pending), dataset, workers=workers, ahead=2 * size)
-        return one_shape_batches(loaded, size)
+        workers, ahead = self.options.workers, 2 * self.options.batch_size
+        return load_inputs(group_by_image(pending), dataset, workers=workers, ahead=ahead)
 
     def _part(self, inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
         """This process's part: all or no inputs about an image, in whatever order they come."""
