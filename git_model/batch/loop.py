@@ -58,6 +58,7 @@ class Tally:
     rejected: int = 0  # got a text that is not good enough
     failed: int = 0
     kept: int = 0  # had a text before the run
+    repeated: int = 0  # came before in the same source
     done_before: int = 0  # had an outcome when the run continued
     busy_seconds: float = 0.0  # in which the model worked
     seconds: float = 0.0  # from first to last
@@ -135,8 +136,12 @@ class BatchJob:
     ) -> Iterator[AnyInput]:
         """The inputs without an outcome, each once."""
         for item in self._part(inputs):
+            if not keys.add(item.identity):
+                self.tally.repeated += 1
+                bar.update()
+                continue
             outcome = self.run.journal.find(item.identity)
-            if outcome is None and keys.add(item.identity) and not self._keeps_text(item):
+            if outcome is None and not self._keeps_text(item):
                 yield item
                 continue
             if outcome is not None:

@@ -17,6 +17,7 @@ from typing import TextIO
 import torch
 
 from git_model.batch.caption_filters import RecordEditor
+from git_model.batch.distinct_inputs import DistinctInputs
 from git_model.batch.items import AnyInput, Input, OutputRecord, record_identity
 from git_model.batch.journal import (
     Outcome,
@@ -70,6 +71,7 @@ def caption_dataset(
     for name in ("batch_size", "workers"):  # the texts do not depend on them
         del settings[name]
     folder = companion_path(sink.path, "batch.run")
+    inputs = DistinctInputs(inputs, sink, folder)
     if group.is_first:
         prepare(folder, settings, () if options.mode == "overwrite" else sink.old_records())
     group.barrier()
@@ -124,6 +126,7 @@ def _summary(tallies: Sequence[Tally]) -> OutputRecord:
         "rejected": total.rejected,
         "failed": total.failed,
         "kept": total.kept,
+        "repeated": total.repeated,
         "done_before": total.done_before,
         "seconds": round(seconds, 1),
         "per_second": round((total.written + total.rejected) / seconds, 2),

@@ -205,6 +205,7 @@ def _summary_line(summary: "OutputRecord", sink: "Sink") -> str:
         (summary["rejected"], "rejected"),
         (summary["failed"], f"failed, see {companion_path(sink.path, 'errors.jsonl')}"),
         (summary["kept"], "had a text already"),
+        (summary["repeated"], "named more than once"),
         (summary["done_before"], "were done before the interruption"),
     )
     line = ", ".join(f"{count} {what}" for count, what in counts if count or what == "written")
