@@ -262,6 +262,89 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     assert len(texts(folder)) == 8
 
 
+@pytest.mark.parametrize("name", ["errors.jsonl", "batch.json"])
+@pytest.mark.parametrize("content", ["[1, 2]\n", '{"file_name": "a.png", "error": "mine"}\n'])
+def test_a_file_that_no_run_wrote_is_neither_replaced_nor_removed(
+    captioner: Captioner, tmp_path: Path, name: str, content: str
+) -> None:
+    folder = fill(tmp_path / "in", 2)
+    (folder / name).write_text(content)
+    with pytest.raises(GITError, match=rf"{name}: no run of .* wrote this file"):
+        run(captioner, folder, beside(folder))
+    assert (folder / name).read_text() == content
+    assert texts(folder) == {}
+    (folder / name).unlink()
+    (folder / "bad.png").write_bytes(b"no image")
+    assert run(captioner, folder, beside(folder))["failed"] == 1
+    assert run(captioner, folder, beside(folder))["failed"] == 1  # its own it replaces
+    (folder / name).write_text(content)
+    with pytest.raises(GITError, match="wrote this file"):
+        run(captioner, folder, beside(folder))
+    assert (folder / name).read_text() == content
+
+
+def test_its_own_errors_are_known_after_a_kill_before_the_report(
+    captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fill(tmp_path / "in", 2)
+    (folder / "bad.png").write_bytes(b"no image")
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", interrupting(dumps, lambda value: "ended" in value))
+    with pytest.raises(KeyboardInterrupt):
+        run(captioner, folder, beside(folder))
+    monkeypatch.setattr(json, "dumps", dumps)
+    assert (folder / "errors.jsonl").exists()
+    assert not (folder / "batch.json").exists()
+    summary = run(captioner, folder, beside(folder))
+    assert (summary["done_before"], summary["failed"]) == (3, 1)
+
+
+def interrupting(function: Any, is_due: Any) -> Any:
+    def interrupted(value: Any, **options: Any) -> Any:
+        if isinstance(value, dict) and is_due(value):
+            raise KeyboardInterrupt
+        return function(value, **options)
+
+    return interrupted
+
+
+@pytest.mark.parametrize("mode", ["append", "prepend"])
+@pytest.mark.parametrize("form", ["table", "beside"])
+def test_a_kill_between_the_last_removal_and_the_end_doubles_no_text(
+    captioner: Captioner, tmp_path: Path, mode: str, form: str
+) -> None:
+    """The process is gone as soon as the run's folder is; the same command is given again."""
+    folder, out = fill(tmp_path / "in", 3), tmp_path / "out.jsonl"
+    for path in folder.rglob("*.png"):
+        path.with_suffix(".txt").write_text("old")
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.png"))]
+    out.write_text("".join(f'{{"file_name": "{name}", "text": "old"}}\n' for name in names))
+    sink = table(out) if form == "table" else beside(folder)
+
+    def killed_at_the_end() -> None:
+        from git_model.batch import run as module
+
+        close = module.close
+
+        def close_and_die(path: Path) -> None:
+            close(path)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        module.close = close_and_die
+        run(captioner, folder, sink, mode=mode)
+
+    def state() -> list[str]:
+        if form == "table":
+            return [record["text"] for record in records(out)]
+        return sorted(texts(folder).values())
+
+    assert killed_run(killed_at_the_end, 1000) is False
+    joined = state()
+    assert all(text.count("old") == 1 and text != "old" for text in joined)
+    assert run(captioner, folder, sink, mode=mode)["failed"] == 0
+    assert state() == joined
+
+
 # Killing -----------------------------------------------------------------------------------------
 
 
