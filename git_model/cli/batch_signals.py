@@ -10,7 +10,7 @@ from git_model.utils.distributed import StopRequest
 from git_model.utils.errors import GITError
 
 
-class Stopped(GITError):
+class StoppedError(GITError):
     """The command was asked to stop before its run began."""
 
 
@@ -21,7 +21,7 @@ def stop_signals() -> Iterator["RunStop"]:
     is ignored, as under nohup, stays so. Only the main thread gets signals.
 
     Raises:
-        Stopped: a signal came before the run had begun.
+        StoppedError: a signal came before the run had begun.
     """
     request = RunStop()
     before = {}
@@ -46,4 +46,4 @@ class RunStop(StopRequest):
         self.received = True
         if not self.begun:
             name = signal.Signals(number).name
-            raise Stopped(f"stopped by {name} before the run began; nothing is lost")
+            raise StoppedError(f"stopped by {name} before the run began; nothing is lost")

@@ -189,7 +189,7 @@ def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_run_begins_is_a_line_too(number: signal.Signals) -> None:
-    from git_model.cli.batch_signals import Stopped, stop_signals
+    from git_model.cli.batch_signals import StoppedError, stop_signals
 
     before = signal.getsignal(number)
 
@@ -198,7 +198,7 @@ def test_a_signal_before_the_run_begins_is_a_line_too(number: signal.Signals) ->
             os.kill(os.getpid(), number)
             time.sleep(1)
 
-    with pytest.raises(Stopped, match=f"stopped by {number.name} before the run"):
+    with pytest.raises(StoppedError, match=f"stopped by {number.name} before the run"):
         signalled()
     with stop_signals() as stop:
         stop.begun = True
