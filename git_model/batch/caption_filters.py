@@ -165,7 +165,16 @@ class RecordEditor:
         text = self.filters.frame(text)
         if not old_text or self.mode not in ("append", "prepend"):
             return text
+        if self._has_joined(old_text, text):
+            return old_text
         return ", ".join((old_text, text) if self.mode == "append" else (text, old_text))
+
+    def _has_joined(self, old_text: str, text: str) -> bool:
+        """Whether a text was joined to the old one before: by a run that was killed when it was
+        complete, so that the same command begins anew."""
+        if self.mode == "append":
+            return old_text == text or old_text.endswith(f", {text}")
+        return old_text == text or old_text.startswith(f"{text}, ")
 
 
 def confidence(caption: Caption) -> float:

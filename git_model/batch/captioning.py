@@ -3,24 +3,24 @@ batches of one shape."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from git_model.batch.caption_filters import RecordEditor
 from git_model.batch.items import AnyInput, Input, RefusedInput
 from git_model.batch.journal import Outcome
+from git_model.batch.workers import is_worker_death, worker_stream
 from git_model.captioner import MAX_ROWS, Captioner
 from git_model.config import DecodingOptions, GITConfig
-from git_model.data.loader import leave_signals_to_parent
 from git_model.preprocessing.image import group_by_shape, reason_of
 from git_model.preprocessing.inputs import Frames, LoadedImage, load
 from git_model.preprocessing.video import Clip, Sampling
 from git_model.utils.errors import GITError
 
+TRIES_ALONE = 2  # of an image whose worker died
 MAX_WAITING = 4  # batches of images that wait for others of their shape
 
 InputGroup = tuple[AnyInput, ...]  # all about one image
@@ -78,8 +78,8 @@ def _image_of(item: AnyInput) -> object:
 
 def load_inputs(
     groups: Iterable[InputGroup], dataset: InputDataset, *, workers: int = 0, ahead: int = 1
-) -> Iterator[LoadedInput]:
-    """Load the image of each group, in their order.
+) -> Generator[LoadedInput, None, None]:
+    """Load the image of each group, in their order. To close the generator ends the workers.
 
     Args:
         workers: processes that load ahead; 0: this one loads. One that dies, as when memory is
@@ -89,55 +89,51 @@ def load_inputs(
     if workers == 0:
         yield from map(dataset.__getitem__, groups)
         return
-    groups, sent = iter(groups), deque[InputGroup]()
+    groups, sent, errors = iter(groups), deque[InputGroup](), list[Exception]()
     while True:
+        tasks = _recorded(groups, sent, errors)
         try:
-            for loaded in _loader(_recorded(groups, sent), dataset, workers, ahead):
-                sent.popleft()
-                yield loaded
+            with worker_stream(tasks, dataset, workers=workers, ahead=ahead) as stream:
+                for loaded in stream:
+                    sent.popleft()
+                    yield loaded
+            if errors:
+                raise errors[0]
             return
         except RuntimeError as error:
-            if not _is_death(error):
+            if not is_worker_death(error):
                 raise
         while sent:
             yield _load_alone(sent.popleft(), dataset)
 
 
-def _recorded(groups: Iterator[InputGroup], sent: deque[InputGroup]) -> Iterator[InputGroup]:
-    """Groups on their way to the workers; `sent` has those that are not back."""
-    for group in groups:
-        sent.append(group)
-        yield group
-
-
-def _loader(
-    groups: Iterable[InputGroup], dataset: InputDataset, workers: int, ahead: int
-) -> DataLoader[LoadedInput]:
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=groups,
-        num_workers=workers,
-        prefetch_factor=-(-ahead // workers),  # of each
-        worker_init_fn=leave_signals_to_parent,
-        generator=torch.Generator(),  # or else it takes a number that sampling would get
-    )
+def _recorded(
+    groups: Iterator[InputGroup], sent: deque[InputGroup], errors: list[Exception]
+) -> Iterator[InputGroup]:
+    """Groups on their way to the workers; `sent` has those that are not back. An error ends them,
+    and is kept until what was sent before it is back."""
+    try:
+        for group in groups:
+            sent.append(group)
+            yield group
+    except Exception as error:
+        errors.append(error)
 
 
 def _load_alone(group: InputGroup, dataset: InputDataset) -> LoadedInput:
-    """Load an image that may have killed the worker that loaded it."""
-    try:
-        return next(iter(_loader([group], dataset, workers=1, ahead=1)))
-    except RuntimeError as error:
-        if not _is_death(error):
-            raise
-        reason = reason_of(error).rstrip(".")
-        failure = f"{group[0].name}: the process that loaded it was ended: {reason}"
-        return LoadedInput(group, failure=failure)
-
-
-def _is_death(error: RuntimeError) -> bool:
-    return str(error).startswith("DataLoader worker")
+    """Load an image that may have killed the worker that loaded it: once more if the worker dies
+    again, because someone else may have killed it."""
+    reason = ""
+    for _ in range(TRIES_ALONE):
+        try:
+            with worker_stream([group], dataset, workers=1, ahead=1) as stream:
+                return next(stream)
+        except RuntimeError as error:
+            if not is_worker_death(error):
+                raise
+            reason = reason_of(error).rstrip(".")
+    failure = f"{group[0].name}: the process that loaded it was ended: {reason}"
+    return LoadedInput(group, failure=failure)
 
 
 def one_shape_batches(stream: Iterable[LoadedInput], size: int) -> Iterator[list[LoadedInput]]:

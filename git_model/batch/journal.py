@@ -202,7 +202,36 @@ class DiskSet:
 @contextmanager
 def disk_set() -> Iterator[DiskSet]:
     """An empty set."""
-    with closing(sqlite3.connect("", isolation_level=None)) as file:  # "": a file without a name
-        file.execute("CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        file.execute("BEGIN")  # one transaction, because nothing of it is to last
+    with _temporary_table("key BLOB PRIMARY KEY") as file:
         yield DiskSet(file)
+
+
+class DiskOwners:
+    """Names with their owners in a temporary file, however many there are."""
+
+    def __init__(self, file: sqlite3.Connection) -> None:
+        self._file = file
+
+    def claim(self, name: bytes, owner: bytes) -> bytes:
+        """The owner of a name: this one, if it had none."""
+        try:
+            self._file.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (name, owner))
+            row = self._file.execute("SELECT owner FROM keys WHERE key = ?", (name,)).fetchone()
+            return bytes(row[0])
+        except sqlite3.Error as error:
+            raise JournalError(f"the folder of temporary files: {error}") from None
+
+
+@contextmanager
+def disk_owners() -> Iterator[DiskOwners]:
+    """No names yet."""
+    with _temporary_table("key BLOB PRIMARY KEY, owner BLOB") as file:
+        yield DiskOwners(file)
+
+
+@contextmanager
+def _temporary_table(columns: str) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect("", isolation_level=None)) as file:  # "": a file without a name
+        file.execute(f"CREATE TABLE keys ({columns}) WITHOUT ROWID")
+        file.execute("BEGIN")  # one transaction, because nothing of it is to last
+        yield file

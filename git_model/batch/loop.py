@@ -8,8 +8,9 @@ before and after.
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -57,6 +58,7 @@ class Tally:
     rejected: int = 0  # got a text that is not good enough
     failed: int = 0
     kept: int = 0  # had a text before the run
+    repeated: int = 0  # came before in the same source
     done_before: int = 0  # had an outcome when the run continued
     busy_seconds: float = 0.0  # in which the model worked
     seconds: float = 0.0  # from first to last
@@ -99,9 +101,14 @@ class BatchJob:
         model = BatchCaptioner(self.captioner, self.options.decoding, self.editor, self._old_text)
         total = sum(1 for _ in self._part(inputs))
         bar = tqdm(total=total, unit="input", disable=None if progress else True)
-        with bar, disk_set() as keys, ThreadPoolExecutor(1) as writer:
+        with (
+            bar,
+            disk_set() as keys,
+            ThreadPoolExecutor(1) as writer,
+            closing(self._loaded(self._pending(inputs, keys, bar))) as loaded,
+        ):
             writing = writer.submit(Tally)
-            for batch in self._batches(self._pending(inputs, keys, bar)):
+            for batch in one_shape_batches(loaded, self.options.batch_size):
                 outcomes = model.outcomes(batch)
                 self.tally.add(writing.result())  # of the batch before
                 writing = writer.submit(self._note, outcomes)
@@ -112,11 +119,10 @@ class BatchJob:
         seconds = time.monotonic() - start
         self.tally.add(Tally(busy_seconds=model.busy_seconds, seconds=seconds))
 
-    def _batches(self, pending: Iterable[AnyInput]) -> Iterator[list[LoadedInput]]:
+    def _loaded(self, pending: Iterable[AnyInput]) -> Generator[LoadedInput, None, None]:
         dataset = InputDataset(self.captioner.model.config, self.options.sampling)
-        size, workers = self.options.batch_size, self.options.workers
-        loaded = load_inputs(group_by_image(pending), dataset, workers=workers, ahead=2 * size)
-        return one_shape_batches(loaded, size)
+        workers, ahead = self.options.workers, 2 * self.options.batch_size
+        return load_inputs(group_by_image(pending), dataset, workers=workers, ahead=ahead)
 
     def _part(self, inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
         """This process's part: all or no inputs about an image, in whatever order they come."""
@@ -130,8 +136,12 @@ class BatchJob:
     ) -> Iterator[AnyInput]:
         """The inputs without an outcome, each once."""
         for item in self._part(inputs):
+            if not keys.add(item.identity):
+                self.tally.repeated += 1
+                bar.update()
+                continue
             outcome = self.run.journal.find(item.identity)
-            if outcome is None and keys.add(item.identity) and not self._keeps_text(item):
+            if outcome is None and not self._keeps_text(item):
                 yield item
                 continue
             if outcome is not None:

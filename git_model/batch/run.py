@@ -5,6 +5,7 @@ journals, the settings it was begun with, and the records that the sink had befo
 removed when the sink is complete.
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -17,6 +18,7 @@ from typing import TextIO
 import torch
 
 from git_model.batch.caption_filters import RecordEditor
+from git_model.batch.distinct_inputs import DistinctInputs
 from git_model.batch.items import AnyInput, Input, OutputRecord, record_identity
 from git_model.batch.journal import (
     Outcome,
@@ -37,6 +39,8 @@ from git_model.utils.errors import GITError
 from git_model.utils.serialize import to_dict
 
 SETTINGS = "settings.json"
+ERRORS = "errors.jsonl"
+NOTED_ERRORS = "errors.sha256"  # in a run's folder: digests of the file of errors to come
 ONE_PROCESS = ProcessGroup(torch.device("cpu"))
 
 
@@ -70,7 +74,9 @@ def caption_dataset(
     for name in ("batch_size", "workers"):  # the texts do not depend on them
         del settings[name]
     folder = companion_path(sink.path, "batch.run")
+    inputs = DistinctInputs(inputs, sink, folder)
     if group.is_first:
+        _require_own(sink)
         prepare(folder, settings, () if options.mode == "overwrite" else sink.old_records())
     group.barrier()
     with open_run(folder, group.rank) as run:
@@ -80,12 +86,60 @@ def caption_dataset(
         summary = _summary(group.all_gather_object(job.tally))
         if group.is_first:
             summary["failed"] = finish(run, sink, inputs)
+            summary["errors_sha256"] = _errors_digest(sink)
             metadata = settings | summary | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             with new_file(companion_path(sink.path, "batch.json")) as path:
                 path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     if group.is_first:
         close(folder)
     return group.broadcast(summary)
+
+
+def _require_own(sink: Sink) -> None:
+    """Refuse to replace files of a run's names that no run wrote.
+
+    Raises:
+        GITError: there is such a file.
+    """
+    report, errors = (companion_path(sink.path, name) for name in ("batch.json", ERRORS))
+    run = _report_of(report)
+    files = ([report] if report.exists() and run is None else []) + (
+        [errors] if errors.exists() and not _is_own(sink, run) else []
+    )
+    for path in files:
+        raise GITError(
+            f"{path}: no run of `git-model batch` wrote this file, or it was changed since, and "
+            "this run needs its name: move it, or name another --out"
+        )
+
+
+def _is_own(sink: Sink, run: OutputRecord | None) -> bool:
+    """Whether a run wrote the file of errors: the last complete one, or that which was killed."""
+    noted = companion_path(sink.path, "batch.run") / NOTED_ERRORS
+    digests = [] if run is None else [run.get("errors_sha256")]
+    if noted.is_file():
+        digests += noted.read_text(encoding="utf-8").split()
+    return _errors_digest(sink) in digests
+
+
+def _report_of(path: Path) -> OutputRecord | None:
+    """The report of the last complete run, or None if there is no such file."""
+    try:
+        report = parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, DataError):
+        return None
+    return report if isinstance(report, dict) and {"written", "model_busy"} <= {*report} else None
+
+
+def _errors_digest(sink: Sink) -> str | None:
+    """The SHA-256 of the file of errors; None if there is none."""
+    path = companion_path(sink.path, ERRORS)
+    return _digest(path) if path.is_file() else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def companion_path(path: Path, name: str) -> Path:
@@ -124,6 +178,7 @@ def _summary(tallies: Sequence[Tally]) -> OutputRecord:
         "rejected": total.rejected,
         "failed": total.failed,
         "kept": total.kept,
+        "repeated": total.repeated,
         "done_before": total.done_before,
         "seconds": round(seconds, 1),
         "per_second": round((total.written + total.rejected) / seconds, 2),
@@ -179,7 +234,7 @@ def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
     Raises:
         GITError: the disk refuses; the next run tries again.
     """
-    errors = companion_path(sink.path, "errors.jsonl")
+    errors = companion_path(sink.path, ERRORS)
     with (
         # Opened again: other processes may have begun their journals after this one looked.
         open_journal(run.journal_path) as journal,
@@ -189,6 +244,9 @@ def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
         results = OrderedResults(replace(run, journal=journal), lines)
         for item, reason in sink.finish(results.records(inputs)):
             results.fail(item, reason)
+        lines.flush()
+        with (run.path / NOTED_ERRORS).open("a", encoding="utf-8") as digests:
+            digests.write(_digest(path) + "\n")
     if not results.n_failed:
         errors.unlink()
     return results.n_failed

@@ -5,6 +5,7 @@ No file is held in memory as a whole, neither when it is written nor when it is 
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
@@ -19,6 +20,7 @@ COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", 
            "frames", "rejected", "error", "model", "revision", "style", "decoding")  # fmt: skip
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may run
 # Characters that would break a line of a TSV, or steer a terminal, and how they are written there.
 ESCAPES = {
     code: chr(code).encode("unicode_escape").decode()
@@ -61,12 +63,13 @@ def read_csv(path: Path) -> Iterator[OutputRecord]:
 
 
 def write_csv(path: Path, records: Iterable[OutputRecord]) -> None:
-    """A line for each record; lists, and tables within one, as JSON."""
+    """A line for each record; lists, and tables within one, as JSON. A text that a spreadsheet
+    would run as a formula begins with an apostrophe, which `read_csv` removes."""
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for record in records:
-            rows.writerow([_cell(record.get(name)) for name in COLUMNS])
+            rows.writerow([_csv_cell(record.get(name)) for name in COLUMNS])
 
 
 def read_parquet(path: Path) -> Iterator[OutputRecord]:
@@ -154,6 +157,16 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, allow_nan=False)
 
 
+def _csv_cell(value: Any) -> str:
+    cell = _cell(value)
+    return f"'{cell}" if isinstance(value, str) and FORMULA.match(cell) else cell
+
+
+def _csv_value(cell: str) -> str:
+    """A text without the apostrophe that `_csv_cell` put before it."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
 def _csv_record(header: list[str], row: list[str]) -> OutputRecord:
     if len(row) != len(header):
         raise DataError(f"{len(row)} columns, expected {len(header)}")
@@ -161,7 +174,9 @@ def _csv_record(header: list[str], row: list[str]) -> OutputRecord:
     as_json = {"logprob", "confidence", "frames", "decoding"}
     if cells.get("logprob", "").startswith("["):
         as_json |= {"text", "answer"}
-    values = {name: parse(cell) if name in as_json else cell for name, cell in cells.items()}
+    values = {
+        name: parse(cell) if name in as_json else _csv_value(cell) for name, cell in cells.items()
+    }
     return _checked(values)
 
 

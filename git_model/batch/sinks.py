@@ -1,6 +1,7 @@
 """Where records are written: a text file for each image, one table, or WebDataset's shards."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -48,6 +49,13 @@ class Sink(Protocol):
 
         Raises:
             GITError: they cannot be read; the message names the file.
+        """
+
+    def output_path(self, item: Input) -> Path | None:
+        """The file of an input's text, where each has a file of its own.
+
+        Raises:
+            GITError: the input cannot have one.
         """
 
     def old_text(self, item: Input) -> str | None:
@@ -173,19 +181,24 @@ class TextFileSink:
             pass
         return []
 
-    def _text_path(self, item: Input) -> Path:
-        """An input's text file.
-
-        Raises:
-            GITError: another image has the same one, or there is no image's file to stand beside.
-        """
-        if isinstance(item.location, Path):
-            _require_only(item.location, item.name)
+    def output_path(self, item: Input) -> Path:
+        """See `Sink`. Of two images of the same run `DistinctInputs` knows."""
         if self.is_mirror:
             return self._mirrored(item)
         if not isinstance(item.location, Path):
             raise GITError(f"{item.name}: no text file can lie beside it, expected --out FOLDER")
         return item.location.with_suffix(self.extension)
+
+    def _text_path(self, item: Input) -> Path:
+        """An input's text file.
+
+        Raises:
+            GITError: an image beside it has the same one, or there is no image's file to stand
+                beside.
+        """
+        if isinstance(item.location, Path):
+            _require_only(item.location, item.name)
+        return self.output_path(item)
 
     def _mirrored(self, item: Input) -> Path:
         path = path_within(self.path, item.key)
@@ -200,7 +213,8 @@ def _require_only(image: Path, name: str) -> None:
     """Refuse an image if another has its name with an earlier suffix, and so its text file."""
     for suffix in MEDIA_SUFFIXES:
         for other in (image.with_suffix(suffix), image.with_suffix(suffix.upper())):
-            if other < image and other.exists():
+            # lexists: it is False for a name that is too long, for which `exists` raises
+            if other < image and os.path.lexists(other):
                 raise GITError(
                     f"{name}: {other.name} would have the same text file, expected another name"
                 )
@@ -226,6 +240,9 @@ class TableSink:
                 yield from self.format.read(self.path)
             except OSError as error:
                 raise GITError(f"{self.path}: {error.strerror or error}") from None
+
+    def output_path(self, _: Input) -> None:
+        """See `Sink`: there is one file for all."""
 
     def old_text(self, _: Input) -> None:
         """See `Sink`."""
@@ -265,6 +282,9 @@ class ShardSink:
                 "expected another name, or --overwrite"
             )
         return ()
+
+    def output_path(self, _: Input) -> None:
+        """See `Sink`: there is one file for all."""
 
     def old_text(self, _: Input) -> None:
         """See `Sink`."""

@@ -130,13 +130,16 @@ class _Plan:
 def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
     """A run of this process, or of those that torchrun started."""
     from git_model.batch.run import caption_dataset
-    from git_model.utils.distributed import init, stop_on_sigterm
+    from git_model.cli.batch_signals import stop_signals
+    from git_model.utils.distributed import init
 
-    with init(plan.model.device, GROUP_TIMEOUT) as group, stop_on_sigterm() as stop:
+    with stop_signals() as stop, init(plan.model.device, GROUP_TIMEOUT) as group:
         captioner = replace(plan.model, device=str(group.device)).open_model()
+        inputs = plan.inputs(captioner)
+        stop.begun = True
         summary = caption_dataset(
             captioner,
-            plan.inputs(captioner),
+            inputs,
             sink,
             plan.options_for(captioner),
             model=group.broadcast(plan.model_fields()),
@@ -205,6 +208,7 @@ def _summary_line(summary: "OutputRecord", sink: "Sink") -> str:
         (summary["rejected"], "rejected"),
         (summary["failed"], f"failed, see {companion_path(sink.path, 'errors.jsonl')}"),
         (summary["kept"], "had a text already"),
+        (summary["repeated"], "named more than once"),
         (summary["done_before"], "were done before the interruption"),
     )
     line = ", ".join(f"{count} {what}" for count, what in counts if count or what == "written")

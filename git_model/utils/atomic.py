@@ -34,12 +34,26 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         temporary.touch(0o644, exist_ok=False)  # never follows a link of this name
         yield temporary
+        _sync(temporary)  # or else a power failure could leave the new name with no content
         temporary.replace(path)
+        _sync(path.parent)
     except OSError as error:
         error_type = DiskFullError if error.errno in DISK_FULL else GITError
         raise error_type(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         try_unlink(temporary)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def try_unlink(path: Path) -> None:
@@ -72,6 +86,8 @@ def new_folder(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
         yield temporary
         for path in temporary.iterdir():
             path.chmod(0o644)  # some libraries write for their owner only
+            _sync(path)
+        _sync(temporary)
         _swap(temporary, folder)
     except OSError as error:
         raise GITError(f"{folder}: cannot be written: {error}") from None
@@ -91,6 +107,7 @@ def _swap(temporary: Path, folder: Path) -> None:
         if old.exists():
             old.rename(folder)
         raise
+    _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

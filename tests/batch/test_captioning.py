@@ -1,13 +1,17 @@
 """Images on their way to the model."""
 
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from photos import photo
 from PIL import Image
 
 from git_model.batch import captioning
@@ -22,6 +26,7 @@ from git_model.batch.captioning import (
 from git_model.batch.items import Input, RefusedInput
 from git_model.config import GITConfig, PreprocessConfig
 from git_model.preprocessing.inputs import LoadedImage
+from git_model.utils.errors import GITError
 
 CONFIG = GITConfig(preprocess=PreprocessConfig(short_side=16, crop=None), frames=3)
 
@@ -158,3 +163,72 @@ def test_where_no_batch_fills_the_image_that_waited_longest_goes_first() -> None
     assert [[loaded.inputs[0].key for loaded in batch] for batch in batches] == [
         [str(n)] for n in range(20)
     ]
+
+
+# How workers end ---------------------------------------------------------------------------------
+
+
+class Slow(InputDataset):
+    """Needs longer than anyone waits for the images of one name."""
+
+    def __getitem__(self, inputs: Any) -> Any:
+        if inputs[0].key == "slow.png":
+            time.sleep(3600)
+        return super().__getitem__(inputs)
+
+
+def test_workers_end_with_the_walk_in_the_midst_of_an_image_too(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png"), photo(tmp_path / "slow.png")
+    stream = load_inputs(groups_in(tmp_path), Slow(CONFIG), workers=2, ahead=4)
+    assert next(stream).image is not None
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    stream.close()
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_workers_end_when_the_inputs_raise(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+
+    def groups():
+        yield from groups_in(tmp_path)
+        raise GITError("the disk is full")
+
+    stream = load_inputs(groups(), InputDataset(CONFIG), workers=2, ahead=4)
+    assert next(stream).image is not None  # what was loaded before is not lost
+    with pytest.raises(GITError, match="the disk is full"):
+        next(stream)
+    assert multiprocessing.active_children() == []
+
+
+def test_an_image_whose_worker_was_killed_from_outside_is_tried_again(tmp_path: Path) -> None:
+    """The first two workers that load it are killed; the third is left alone."""
+    image, marks = photo(tmp_path / "images" / "a.png"), tmp_path / "marks"
+    marks.mkdir()
+
+    class Killed(InputDataset):
+        def __getitem__(self, inputs: Any) -> Any:
+            n = len(list(marks.iterdir()))
+            if n < 2:
+                (marks / str(n)).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(inputs)
+
+    [loaded] = load_inputs(groups_in(image.parent), Killed(CONFIG), workers=1, ahead=1)
+    assert loaded.failure is None
+    assert loaded.image is not None
+
+
+def test_a_worker_that_dies_while_the_model_works_does_not_disturb_it(tmp_path: Path) -> None:
+    for name in "abcdef":
+        photo(tmp_path / f"{name}.png")
+    stream = load_inputs(groups_in(tmp_path), InputDataset(CONFIG), workers=1, ahead=2)
+    loaded = [next(stream)]
+    [worker] = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    for _ in range(1000):  # the signal's handler runs between two steps of this loop
+        time.sleep(0.001)
+    loaded += stream
+    assert [group.inputs[0].key for group in loaded] == [f"{name}.png" for name in "abcdef"]
+    assert all(group.image is not None for group in loaded)

@@ -15,71 +15,21 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from test_captioner import exact_captioner
+from batch_runs import SHORT, beside, fill, records, run, table, texts, tiny_captioner
 
-from git_model import Captioner, DecodingOptions
+from git_model import Captioner
 from git_model.batch.caption_filters import CaptionFilters
 from git_model.batch.inputs import InputOptions, find_inputs
 from git_model.batch.journal import open_journal
-from git_model.batch.loop import BatchOptions
-from git_model.batch.run import caption_dataset
-from git_model.batch.sinks import Sink, TextFileSink, find_sink
+from git_model.batch.sinks import Sink, TextFileSink
 from git_model.utils.atomic import DiskFullError
 from git_model.utils.distributed import ProcessGroup, StopRequest
 from git_model.utils.errors import GITError
 
-SHORT = DecodingOptions(max_new_tokens=3, min_new_tokens=2)  # so that none is empty
-MODEL = {"model": "tiny", "revision": "1"}
-
 
 @pytest.fixture
 def captioner() -> Captioner:
-    exact = exact_captioner()
-    return Captioner(exact.model.float(), exact.tokenizer)
-
-
-def fill(folder: Path, n: int, first: int = 0) -> Path:
-    """Images of noise, which a random model captions differently, some in a folder within."""
-    for number in range(first, first + n):
-        path = folder / ("inner" if number % 3 else "") / f"{number:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rng = torch.Generator().manual_seed(number)
-        pixels = torch.randint(0, 256, (20, 20, 3), generator=rng).to(torch.uint8)
-        Image.fromarray(pixels.numpy()).save(path)
-    return folder
-
-
-def run(
-    captioner: Captioner,
-    source: Path,
-    sink: Sink,
-    search: dict[str, Any] | None = None,
-    **values: Any,
-) -> dict[str, Any]:
-    control = {name: values.pop(name) for name in ("group", "stop") if name in values}
-    options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | values)
-    inputs = find_inputs(str(source), InputOptions(**search or {}))
-    about = {"source": str(source)}
-    return caption_dataset(captioner, inputs, sink, options, model=MODEL, source=about, **control)
-
-
-def table(path: Path) -> Sink:
-    return find_sink(str(path), None, "unused")
-
-
-def beside(folder: Path) -> Sink:
-    return find_sink(None, None, str(folder))
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def texts(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): path.read_text().strip() for path in folder.rglob("*.txt")
-    }
+    return tiny_captioner()
 
 
 def test_every_input_has_one_record_in_the_order_of_the_inputs(
@@ -312,6 +262,89 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     assert len(texts(folder)) == 8
 
 
+@pytest.mark.parametrize("name", ["errors.jsonl", "batch.json"])
+@pytest.mark.parametrize("content", ["[1, 2]\n", '{"file_name": "a.png", "error": "mine"}\n'])
+def test_a_file_that_no_run_wrote_is_neither_replaced_nor_removed(
+    captioner: Captioner, tmp_path: Path, name: str, content: str
+) -> None:
+    folder = fill(tmp_path / "in", 2)
+    (folder / name).write_text(content)
+    with pytest.raises(GITError, match=rf"{name}: no run of .* wrote this file"):
+        run(captioner, folder, beside(folder))
+    assert (folder / name).read_text() == content
+    assert texts(folder) == {}
+    (folder / name).unlink()
+    (folder / "bad.png").write_bytes(b"no image")
+    assert run(captioner, folder, beside(folder))["failed"] == 1
+    assert run(captioner, folder, beside(folder))["failed"] == 1  # its own it replaces
+    (folder / name).write_text(content)
+    with pytest.raises(GITError, match="wrote this file"):
+        run(captioner, folder, beside(folder))
+    assert (folder / name).read_text() == content
+
+
+def test_its_own_errors_are_known_after_a_kill_before_the_report(
+    captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fill(tmp_path / "in", 2)
+    (folder / "bad.png").write_bytes(b"no image")
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", interrupting(dumps, lambda value: "ended" in value))
+    with pytest.raises(KeyboardInterrupt):
+        run(captioner, folder, beside(folder))
+    monkeypatch.setattr(json, "dumps", dumps)
+    assert (folder / "errors.jsonl").exists()
+    assert not (folder / "batch.json").exists()
+    summary = run(captioner, folder, beside(folder))
+    assert (summary["done_before"], summary["failed"]) == (3, 1)
+
+
+def interrupting(function: Any, is_due: Any) -> Any:
+    def interrupted(value: Any, **options: Any) -> Any:
+        if isinstance(value, dict) and is_due(value):
+            raise KeyboardInterrupt
+        return function(value, **options)
+
+    return interrupted
+
+
+@pytest.mark.parametrize("mode", ["append", "prepend"])
+@pytest.mark.parametrize("form", ["table", "beside"])
+def test_a_kill_between_the_last_removal_and_the_end_doubles_no_text(
+    captioner: Captioner, tmp_path: Path, mode: str, form: str
+) -> None:
+    """The process is gone as soon as the run's folder is; the same command is given again."""
+    folder, out = fill(tmp_path / "in", 3), tmp_path / "out.jsonl"
+    for path in folder.rglob("*.png"):
+        path.with_suffix(".txt").write_text("old")
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.png"))]
+    out.write_text("".join(f'{{"file_name": "{name}", "text": "old"}}\n' for name in names))
+    sink = table(out) if form == "table" else beside(folder)
+
+    def killed_at_the_end() -> None:
+        from git_model.batch import run as module
+
+        close = module.close
+
+        def close_and_die(path: Path) -> None:
+            close(path)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        module.close = close_and_die
+        run(captioner, folder, sink, mode=mode)
+
+    def state() -> list[str]:
+        if form == "table":
+            return [record["text"] for record in records(out)]
+        return sorted(texts(folder).values())
+
+    assert killed_run(killed_at_the_end, 1000) is False
+    joined = state()
+    assert all(text.count("old") == 1 and text != "old" for text in joined)
+    assert run(captioner, folder, sink, mode=mode)["failed"] == 0
+    assert state() == joined
+
+
 # Killing -----------------------------------------------------------------------------------------
 
 
@@ -390,7 +423,7 @@ SEARCHED = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 LARGE = """
 import resource, sys
 from pathlib import Path
-from test_run import run, table
+from batch_runs import run, table
 from test_captioner import exact_captioner
 from git_model import Captioner
 from git_model.captioner import Caption

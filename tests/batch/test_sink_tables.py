@@ -1,5 +1,6 @@
 """Records in one file, in every format."""
 
+import csv
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.sink_tables import TABLE_FORMATS
+from git_model.batch.sink_tables import TABLE_FORMATS, read_csv, write_csv
 from git_model.data.tsv import parse_texts
 from git_model.utils.errors import GITError
 
@@ -163,3 +164,20 @@ def test_half_a_character_does_no_harm(tmp_path: Path) -> None:
     assert through(".jsonl", tmp_path, [record]) == [record]
     assert json.loads((tmp_path / "x.jsonl").read_text())["text"] == "caf\udce9"
     assert through(".csv", tmp_path, [record])[0]["text"] == "caf\\udce9"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@a"])
+def test_a_spreadsheet_runs_no_cell_and_the_text_comes_back(tmp_path: Path, text: str) -> None:
+    record = {"file_name": text, "text": text, "logprob": -1.5}
+    write_csv(tmp_path / "x.csv", [record])
+    with (tmp_path / "x.csv").open(newline="") as file:
+        [cells] = csv.DictReader(file)
+    assert cells["file_name"] == cells["text"] == "'" + text
+    assert cells["logprob"] == "-1.5"  # a number stays one
+    assert list(read_csv(tmp_path / "x.csv")) == [record]
+
+
+def test_an_apostrophe_in_a_usual_text_stays_alone(tmp_path: Path) -> None:
+    write_csv(tmp_path / "x.csv", [{"file_name": "a.png", "text": "'tis a cat"}])
+    assert "\na.png,'tis a cat," in (tmp_path / "x.csv").read_text().replace("\r", "")
+    assert next(read_csv(tmp_path / "x.csv"))["text"] == "'tis a cat"

@@ -154,6 +154,60 @@ def test_the_model_is_only_a_name_in_the_help() -> None:
     assert "SOURCE is a folder" in run.stdout
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
+    folder: Path, number: signal.Signals
+) -> None:
+    for name in range(400):
+        (folder / f"{name:03}.png").symlink_to(IMAGES / "three_shapes.png")
+    out = folder.parent / "out.jsonl"
+    command = [
+        sys.executable,
+        "-m",
+        "git_model",
+        "batch",
+        folder,
+        "--out",
+        out,
+        "--batch-size",
+        "1",
+    ]
+    run = subprocess.Popen(
+        [*map(str, command), "--model", "demo"], stderr=subprocess.PIPE, text=True
+    )
+    journal = folder.parent / "out.batch.run" / "0.sqlite"
+    while not journal.exists() or n_noted(journal) < 2:
+        assert run.poll() is None
+        time.sleep(0.01)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    assert children
+    run.send_signal(number)
+    assert run.wait(200) == 1
+    assert "stopped, as it was asked; the same command continues the run" in run.stderr.read()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_run_begins_is_a_line_too(number: signal.Signals) -> None:
+    from git_model.cli.batch_signals import StoppedError, stop_signals
+
+    before = signal.getsignal(number)
+
+    def signalled() -> None:
+        with stop_signals():
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+
+    with pytest.raises(StoppedError, match=f"stopped by {number.name} before the run"):
+        signalled()
+    with stop_signals() as stop:
+        stop.begun = True
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        assert stop.received
+    assert signal.getsignal(number) is before
+
+
 def start(n: int, folder: Path, out: Path) -> subprocess.Popen[str]:
     """The command in n processes, an image a batch."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",

@@ -1,0 +1,88 @@
+"""Inputs that would share a key or a text file, told apart: no input gets another's text."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_model.batch.items import AnyInput, ArchiveMember, Input, RefusedInput, readable
+from git_model.batch.journal import DiskOwners, disk_owners
+from git_model.batch.sinks import Sink
+from git_model.utils.errors import GITError, one_line
+
+
+@dataclass(frozen=True)
+class DistinctInputs:
+    """The inputs of a run. The first input with a key or a text file has it. Another input with
+    the same one is refused, with an error that says whose it is; the same input once more is
+    not.
+
+    folder: of the run, on the disk of the text files.
+    """
+
+    inputs: Iterable[AnyInput]
+    sink: Sink
+    folder: Path
+
+    def __iter__(self) -> Iterator[AnyInput]:
+        is_case_blind = case_blind(self.folder)
+        with disk_owners() as keys, disk_owners() as outputs:
+            for item in self.inputs:
+                refused = _refused_key(item, keys)
+                path = None if refused or isinstance(item, RefusedInput) else self._output(item)
+                if path is not None and isinstance(item, Input):
+                    refused = _refused_output(item, path, outputs, is_case_blind)
+                yield refused or item
+
+    def _output(self, item: Input) -> Path | None:
+        try:
+            return self.sink.output_path(item)
+        except GITError:
+            return None  # `Sink.write` reports it
+
+
+def _refused_key(item: AnyInput, keys: DiskOwners) -> RefusedInput | None:
+    """The refusal of an input whose key another one has."""
+    if isinstance(item, RefusedInput):
+        location, reason = f"refused: {item.reason}", item.reason
+    else:
+        location = _location(item)
+        reason = f"{item.name}: another input has this name, expected each name once"
+    if keys.claim(_bytes(item.key), _bytes(location)) == _bytes(location):
+        return None
+    return RefusedInput(f"{item.key} ({location})", one_line(f"{reason} ({readable(location)})"))
+
+
+def _location(item: Input) -> str:
+    if isinstance(item.location, ArchiveMember):
+        return f"at byte {item.location.offset} of {item.location.archive}"
+    return str(item.location)
+
+
+def _refused_output(
+    item: Input, path: Path, outputs: DiskOwners, is_case_blind: bool
+) -> RefusedInput | None:
+    """The refusal of an input whose text file belongs to another one."""
+    name = str(path)
+    if is_case_blind:
+        name = unicodedata.normalize("NFC", name).casefold()
+    owner = outputs.claim(_bytes(name), _bytes(item.key))
+    if owner == _bytes(item.key):
+        return None
+    other = readable(owner.decode("utf-8", "surrogateescape"))
+    reason = f"{item.name}: {other} would have the same text file, expected another name"
+    return RefusedInput(item.key, one_line(reason))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def case_blind(path: Path) -> bool:
+    """Whether the disk that has this file or folder takes names that differ in upper and lower
+    case for one."""
+    other = path.with_name(path.name.swapcase())
+    try:
+        return other.samefile(path)
+    except OSError:  # there is no such file
+        return False

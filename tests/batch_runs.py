@@ -1,0 +1,66 @@
+"""Runs of `batch` with a tiny model, for tests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from test_captioner import exact_captioner
+
+from git_model import Captioner, DecodingOptions
+from git_model.batch.inputs import InputOptions, find_inputs
+from git_model.batch.loop import BatchOptions
+from git_model.batch.run import caption_dataset
+from git_model.batch.sinks import Sink, find_sink
+
+SHORT = DecodingOptions(max_new_tokens=3, min_new_tokens=2)  # so that none is empty
+MODEL = {"model": "tiny", "revision": "1"}
+
+
+def tiny_captioner() -> Captioner:
+    exact = exact_captioner()
+    return Captioner(exact.model.float(), exact.tokenizer)
+
+
+def fill(folder: Path, n: int, first: int = 0) -> Path:
+    """Images of noise, which a random model captions differently, some in a folder within."""
+    for number in range(first, first + n):
+        path = folder / ("inner" if number % 3 else "") / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = torch.Generator().manual_seed(number)
+        pixels = torch.randint(0, 256, (20, 20, 3), generator=rng).to(torch.uint8)
+        Image.fromarray(pixels.numpy()).save(path)
+    return folder
+
+
+def run(
+    captioner: Captioner,
+    source: Path,
+    sink: Sink,
+    search: dict[str, Any] | None = None,
+    **values: Any,
+) -> dict[str, Any]:
+    control = {name: values.pop(name) for name in ("group", "stop") if name in values}
+    options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | values)
+    inputs = find_inputs(str(source), InputOptions(**search or {}))
+    about = {"source": str(source)}
+    return caption_dataset(captioner, inputs, sink, options, model=MODEL, source=about, **control)
+
+
+def table(path: Path) -> Sink:
+    return find_sink(str(path), None, "unused")
+
+
+def beside(folder: Path) -> Sink:
+    return find_sink(None, None, str(folder))
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text().strip() for path in folder.rglob("*.txt")
+    }
