@@ -142,8 +142,8 @@ class PreprocessConfig:
     std: tuple[float, float, float] = CLIP_STD
     transparency: Literal["white", "drop"] = "white"  # lay on white, or forget the alpha channel
     crop_offset: Literal["floor", "round"] = "floor"  # an odd margin: round half to even in torch
-    upright: bool = False  # turn a photo as its EXIF orientation says
-    scale_16_bit: bool = False  # divide 16-bit pixels by 257; the references clip them at 255
+    upright: bool = True  # rotate a photo as its EXIF orientation says, as `load_image` does
+    scale_16_bit: bool = True  # 16 bits and floats by their range; the references clip at 255
 
     def __post_init__(self) -> None:
         if self.exact is not None and (self.short_side or self.long_side_max):
@@ -167,14 +167,15 @@ def style_preprocess(style: Style, *, image_size: int, video: bool) -> Preproces
     """The preprocessing that a style's reference uses for a model of this size.
 
     huggingface: CLIP's; for video checkpoints VideoMAE's (mean and std 0.5, bilinear).
-    microsoft: inference.py, `get_image_transform`; frames are treated like any image.
+    microsoft: inference.py, `get_image_transform`; frames are treated like any image, and a
+        photo's orientation is ignored.
     """
     square = PreprocessConfig(short_side=image_size, crop=(image_size, image_size))
     if style == "huggingface":
         half = (0.5, 0.5, 0.5)
         changes: dict[str, Any] = {"mean": half, "std": half, "resample": "bilinear"}
         return dataclasses.replace(square, **changes) if video else square
-    microsoft = dataclasses.replace(square, transparency="drop", crop_offset="round")
+    microsoft = dataclasses.replace(square, transparency="drop", crop_offset="round", upright=False)
     if image_size not in KEEP_ASPECT:
         return microsoft
     return dataclasses.replace(microsoft, long_side_max=KEEP_ASPECT[image_size], crop=None)

@@ -1,9 +1,12 @@
 """Files in, text out."""
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -387,3 +390,90 @@ def test_a_still_picture_on_a_video_model_is_one_picture(clips: Captioner, tmp_p
     path = tmp_path / "still.png"
     picture(0).save(path)
     assert clips.see(path).n_tokens == 5
+
+
+# What an image may be
+
+
+def same_image(tmp_path: Path) -> dict[str, Any]:
+    """One image as everything that may be given."""
+    image = picture(0)
+    image.save(tmp_path / "a.png")
+    data, values = (tmp_path / "a.png").read_bytes(), np.asarray(image)
+    opaque = np.concatenate([values, np.full((30, 20, 1), 255, np.uint8)], axis=2)
+    tensor = torch.from_numpy(values.copy()).permute(2, 0, 1)
+    return {
+        "str": str(tmp_path / "a.png"),
+        "path": tmp_path / "a.png",
+        "bytes": data,
+        "file object": io.BytesIO(data),
+        "uint8": values,
+        "with alpha": opaque,
+        "uint16": values.astype(np.uint16) * 257,
+        "float32, 0 to 1": values.astype(np.float32) / 255,
+        "float64, 0 to 255": values.astype(np.float64),
+        "tensor": tensor,
+        "tensor, 0 to 1": tensor.float() / 255,
+        "turned tensor": tensor.permute(0, 2, 1).contiguous().permute(0, 2, 1),
+    }
+
+
+def test_an_image_may_be_a_path_bytes_a_file_an_array_or_a_tensor(
+    captioner: Captioner, tmp_path: Path
+) -> None:
+    expected = captioner.load(picture(0)).pixels
+    images = same_image(tmp_path)
+    batch = captioner.caption([*same_image(tmp_path).values()])
+    assert [caption.tokens for caption in batch] == [captioner.caption(picture(0)).tokens] * 12
+    for name, image in images.items():
+        assert torch.equal(captioner.load(image).pixels, expected), name
+    with (tmp_path / "a.png").open("rb") as file:
+        assert torch.equal(captioner.load(file).pixels, expected)
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (30, 20, 1)])
+def test_a_grey_array_is_a_grey_image(captioner: Captioner, shape: tuple[int, ...]) -> None:
+    grey = picture(0).convert("L")
+    pixels = captioner.load(np.asarray(grey).reshape(shape)).pixels
+    assert torch.equal(pixels, captioner.load(grey).pixels)
+    tensor = torch.from_numpy(np.array(grey))[None]
+    assert torch.equal(captioner.load(tensor).pixels, captioner.load(grey).pixels)
+
+
+def test_frames_may_be_of_any_of_these_types(clips: Captioner, tmp_path: Path) -> None:
+    images = list(same_image(tmp_path).values())
+    pixels = clips.load(Frames(images)).pixels
+    assert pixels.shape == (12, 3, 16, 16)
+    assert torch.equal(pixels, clips.load(picture(0)).pixels.expand_as(pixels))
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (None, "of type NoneType"),
+        (7, "of type int"),
+        ({"path": "a.png"}, "of type dict"),
+        (io.StringIO("a cat"), "a file opened as text"),
+        (np.zeros((3, 20, 30), np.uint8), "a ndarray (3, 20, 30) in uint8"),
+        (np.zeros((2, 20, 30, 3), np.uint8), "a ndarray (2, 20, 30, 3) in uint8"),
+        (np.zeros((20, 30), np.int64), "a ndarray (20, 30) in int64"),
+        (np.zeros((20, 30), object), "a ndarray (20, 30) in object"),
+        (torch.zeros(20, 30, 3), "a tensor (20, 30, 3) in float32"),
+        (torch.zeros(3, 20, 30, dtype=torch.int32), "a tensor (3, 20, 30) in int32"),
+    ],
+)
+def test_another_type_is_a_type_error_that_names_what_is_taken(
+    captioner: Captioner, image: Any, words: str
+) -> None:
+    for verb in (captioner.see, captioner.caption):
+        with pytest.raises(TypeError) as error:
+            verb(image)
+        assert str(error.value).startswith(f"the image is {words}, expected a path, bytes, a file")
+    with pytest.raises(TypeError, match="the image is"):
+        captioner.see([picture(0), image])
+
+
+def test_floats_beyond_every_range_are_refused(captioner: Captioner) -> None:
+    for values in (np.array([[0.0, np.nan]]), np.array([[-1.0, 1.0]])):
+        with pytest.raises(GITError, match=r"finite|expected a range of 0 to 1"):
+            captioner.see(values)

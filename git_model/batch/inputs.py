@@ -24,11 +24,11 @@ from git_model.batch.input_tables import (
     table_inputs,
 )
 from git_model.batch.items import AnyInput, ArchiveMember, Input, RefusedInput
-from git_model.data.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.data.manifests import DataError, path_within
 from git_model.data.tar import tar_members
 from git_model.data.tsv import line_starts
 from git_model.data.webdataset import shard_paths
+from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.preprocessing.image import open_file, reason_of
 from git_model.utils.errors import GITError, one_line
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from git_model.batch.items import Input, OutputRecord
 from git_model.batch.sink_tables import TABLE_FORMATS, TableFormat
-from git_model.data.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.data.manifests import path_within
+from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.utils.atomic import new_file
 from git_model.utils.errors import GITError
 

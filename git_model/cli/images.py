@@ -43,6 +43,16 @@ class ImageRun(ModelOptions):
     batch_size: int
     sampling: "Sampling"
     as_json: bool
+    upright: bool | None
+
+    def open_model(self) -> "Captioner":
+        """The model, with `--upright` or `--no-upright` in its preprocessing."""
+        captioner = super().open_model()
+        if self.upright is not None:
+            config = captioner.model.config
+            preprocess = dataclasses.replace(config.preprocess, upright=self.upright)
+            captioner.model.config = dataclasses.replace(config, preprocess=preprocess)
+        return captioner
 
     def report(self, captioner: "Captioner", records: Records, line: str) -> NoReturn:
         """Print the records of all images, and exit: with 1 if a file could not be read, else 0.
@@ -110,6 +120,13 @@ def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
         for add in (
             option("Output", "--json", "as_json", is_flag=True, help="One JSON object per line."),
             model_options,
+            option(
+                "Input",
+                "--upright/--no-upright",
+                default=None,
+                help="Rotate a photo as its EXIF orientation says, or leave it as it is stored.  "
+                "[default: as the model's style]",
+            ),
             frame_sampling_option,
             option(
                 "Input",

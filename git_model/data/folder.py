@@ -20,14 +20,11 @@ from git_model.data.manifests import (
     read_lines,
     text_of,
 )
+from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.preprocessing.video import Sampling
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import is_folder
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff",
-                  ".ppm")  # fmt: skip
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv",
-                  ".wmv", ".ogv")  # fmt: skip
 METADATA = "metadata.jsonl"
 
 

@@ -14,7 +14,6 @@ from random import Random
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from git_model.data.example import Annotation, Example
-from git_model.data.folder import IMAGE_SUFFIXES
 from git_model.data.manifests import (
     DataError,
     annotation_of,
@@ -26,6 +25,7 @@ from git_model.data.manifests import (
 )
 from git_model.data.sampler import epoch_order
 from git_model.data.tar import tar_members
+from git_model.preprocessing.formats import IMAGE_SUFFIXES
 from git_model.preprocessing.image import decode_image, reason_of
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import is_file

@@ -7,7 +7,6 @@ original's `get_image_transform` (inference.py, on torchvision), as `PreprocessC
 import errno
 import io
 import stat
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,17 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from git_model.config import PreprocessConfig
+from git_model.preprocessing.bit_depth import eight_bit_image
+from git_model.preprocessing.formats import (
+    START_BYTES,
+    count_jpeg_scans,
+    prepare_pillow,
+    without_large_metadata,
+)
 from git_model.utils.errors import GITError
 
 ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, and these transpositions undo the others
@@ -32,7 +38,6 @@ TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 PROGRAMS = {"EPS": "a PostScript program, for which Pillow would start another program"}
-START_OF_SCAN = b"\xff\xda"  # never within a scan: a byte of 255 is followed there by 0
 MAX_SCANS = 100  # of a progressive JPEG; cameras and programs write about 10
 
 
@@ -49,16 +54,16 @@ def open_image(path: str | Path) -> Image.Image:
             bombs).
     """
     path = Path(path)
-    with _one_line(str(path)):
-        with open_file(path) as file:
-            _require_content(file.read(1))
-        return _load(path)
+    with _one_line(str(path)), open_file(path) as file:
+        image = _load(file)
+        if isinstance(image, ImageFile.ImageFile):
+            image.filename = str(path)  # errors of `preprocess` name it
+        return image
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
     """The image in a file's bytes; errors call it `name`. See `open_image`."""
     with _one_line(name):
-        _require_content(data)
         return _load(io.BytesIO(data))
 
 
@@ -74,13 +79,23 @@ def open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _require_content(data: bytes) -> None:
-    if not data:
+def open_with_pillow(file: BinaryIO) -> Image.Image:
+    """The image in an open file, its pixels not yet decoded.
+
+    Raises:
+        GITError: the file is empty, or its format needs a package that is missing.
+        Exception: what Pillow raises.
+    """
+    start = file.read(START_BYTES)
+    if not start:
         raise ImageError("the file is empty, expected an image")
+    file.seek(0)
+    prepare_pillow(start)
+    return Image.open(without_large_metadata(file))
 
 
-def _load(file: Path | io.BytesIO) -> Image.Image:
-    with Image.open(file) as image:
+def _load(file: BinaryIO) -> Image.Image:
+    with open_with_pillow(file) as image:
         if is_bomb(image.size):  # Pillow itself only warns until twice its limit
             raise Image.DecompressionBombError
         if image.format in PROGRAMS:
@@ -91,12 +106,13 @@ def _load(file: Path | io.BytesIO) -> Image.Image:
         return image
 
 
-def _require_few_scans(file: Path | io.BytesIO) -> None:
+def _require_few_scans(file: BinaryIO) -> None:
     """Refuse a progressive JPEG that draws the image thousands of times."""
-    data = file.read_bytes() if isinstance(file, Path) else file.getvalue()
-    n_scans = data.count(START_OF_SCAN)
-    if n_scans > MAX_SCANS:
-        raise ImageError(f"a JPEG that is drawn {n_scans} times, expected at most {MAX_SCANS}")
+    position = file.tell()
+    file.seek(0)
+    if count_jpeg_scans(file.read(), MAX_SCANS + 1) > MAX_SCANS:
+        raise ImageError(f"a JPEG that is drawn many times, expected at most {MAX_SCANS}")
+    file.seek(position)
 
 
 @contextmanager
@@ -104,7 +120,7 @@ def _one_line(name: str) -> Iterator[None]:
     """Turn what Pillow raises into an ImageError of one line."""
     try:
         yield
-    except ImageError as error:
+    except GITError as error:
         raise ImageError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = Image.MAX_IMAGE_PIXELS
@@ -167,7 +183,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
     """
     try:
         rgb = _resize(_rgb(_upright(image) if config.upright else image, config), config)
-    except Exception as error:  # EXIF data, too, may be damaged in any way
+    except Exception as error:
         name = getattr(image, "filename", "") or f"an image of mode {image.mode}"
         raise ImageError(f"{name}: {reason_of(error)}") from None
     if config.crop is not None:
@@ -177,16 +193,18 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image rotated or mirrored as its EXIF orientation says."""
+    """The image rotated or mirrored as its EXIF orientation says, or else its XMP."""
     # ImageOps.exif_transpose would also rewrite the EXIF data, and fails if any of it is damaged
-    method = TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
+    try:
+        method = TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # no EXIF data that can be read
+        return image
     return image if method is None else image.transpose(method)
 
 
 def _rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
     """The image in mode RGB, 8 bits a channel."""
-    if image.mode.startswith("I"):
-        image = _eight_bits(image, config)
+    image = eight_bit_image(image, scale=config.scale_16_bit)
     if image.mode == "La":  # premultiplied grey; Pillow converts it to LA only
         image = image.convert("LA")
     has_alpha = "A" in image.getbands() or image.info.get("transparency") is not None
@@ -194,23 +212,6 @@ def _rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image, config: PreprocessConfig) -> Image.Image:
-    """An image of integers, 0 to 65535: divided by 257, or left for Pillow to clip at 255."""
-    values = np.asarray(image).astype(np.int32)
-    if config.scale_16_bit:
-        # rounded to the nearest; a transparent shade in the file is lost
-        scaled = (values.clip(0, 65535) + 128) // 257
-        return Image.fromarray(scaled.astype(np.uint8))
-    if values.max(initial=0) > 255:
-        # the same words for every image, so that Python shows them once
-        warnings.warn(
-            "16-bit pixels brighter than 255 are clipped to it, as in the references; set "
-            "preprocess.scale_16_bit to scale them instead",
-            stacklevel=4,  # the caller of `preprocess`
-        )
-    return image
 
 
 def _resize(rgb: Image.Image, config: PreprocessConfig) -> Image.Image:

@@ -5,20 +5,24 @@ video is opened. Only the sampled frames are held in memory.
 """
 
 import io
+import struct
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
 
+from git_model.preprocessing.formats import MAX_ANIMATION_FRAMES, count_gif_frames
 from git_model.preprocessing.image import (
+    TRANSPOSE,
     ImageError,
     decode_image,
     is_bomb,
     open_file,
     open_image,
+    open_with_pillow,
     reason_of,
 )
 from git_model.utils.errors import ConfigError, GITError
@@ -42,6 +46,18 @@ IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")
 # at once. All decoded frames count, too, because a small file can repeat a frame for days: the
 # limits are some 30 seconds of decoding an animation, and an hour of a video in 1920 x 1080.
 MAX_SAMPLED, MAX_ANIMATION, MAX_VIDEO = 4, 40, 2500
+
+# EXIF's number for what the signs of a display matrix (a, b, c, d) do.
+ORIENTATION_OF = {
+    (1, 0, 0, 1): 1,
+    (-1, 0, 0, 1): 2,
+    (-1, 0, 0, -1): 3,
+    (1, 0, 0, -1): 4,
+    (0, 1, 1, 0): 5,
+    (0, 1, -1, 0): 6,
+    (0, -1, -1, 0): 7,
+    (0, -1, 1, 0): 8,
+}
 
 
 @dataclass(frozen=True)
@@ -133,9 +149,7 @@ def _read(file: _File, n_frames: int, sampling: Sampling) -> Image.Image | Clip:
 def _is_unknown_to_pillow(file: _File) -> bool:
     try:
         with file.open() as content:
-            if content.read(1):
-                content.seek(0)
-                Image.open(content).close()
+            open_with_pillow(content).close()
             return False
     except UnidentifiedImageError:
         return True
@@ -146,7 +160,8 @@ def _is_unknown_to_pillow(file: _File) -> bool:
 def _read_animation(file: _File, n_frames: int, sampling: Sampling) -> Clip | None:
     """Frames of an animated image; None if it has only one."""
     try:
-        with file.open() as content, Image.open(content) as image:
+        with file.open() as content, open_with_pillow(content) as image:
+            _require_few_frames(file, image)
             # a PNG may begin with an image for programs that cannot show the animation
             first = int(bool(image.info.get("default_image")))
             total = getattr(image, "n_frames", 1) - first
@@ -161,6 +176,20 @@ def _read_animation(file: _File, n_frames: int, sampling: Sampling) -> Clip | No
         raise
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         raise ImageError(f"{file}: {reason_of(error)}, expected a whole animation") from None
+
+
+def _require_few_frames(file: _File, image: Image.Image) -> None:
+    """Refuse an animation of more than MAX_ANIMATION_FRAMES frames, before they are walked."""
+    if image.format == "GIF":  # Pillow would walk them to count them
+        with file.open() as content:
+            n_frames = count_gif_frames(content, MAX_ANIMATION_FRAMES + 1)
+    else:
+        n_frames = getattr(image, "n_frames", 1)
+    if n_frames > MAX_ANIMATION_FRAMES:
+        raise ImageError(
+            f"{file}: an animation of more than {MAX_ANIMATION_FRAMES} frames, expected at most "
+            "so many"
+        )
 
 
 def _require_bounded(
@@ -219,10 +248,28 @@ def _decode(file: _File, indices: Collection[int]) -> tuple[list[Image.Image], i
                 size = frame.width, frame.height
                 _require_bounded(file, size, len(images) + 1, total + 1, MAX_VIDEO)
                 if total in indices:
-                    # the display matrix's angle, counterclockwise as Pillow's
-                    images.append(frame.to_image().rotate(frame.rotation, expand=True))
+                    images.append(_displayed(frame))
                 total += 1
     return images, total
+
+
+def _displayed(frame: "VideoFrame") -> Image.Image:
+    """A frame as its display matrix shows it: rotated, mirrored, or both.
+
+    The matrix (a b u, c d v, x y w) of ISO 14496-12 puts pixel (p, q), q downwards, at
+    (a p + c q + x, b p + d q + y). Other angles than multiples of 90 degrees are rotated.
+    """
+    image = frame.to_image()
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
+    if signs in ORIENTATION_OF:
+        method = TRANSPOSE.get(ORIENTATION_OF[signs])
+        return image if method is None else image.transpose(method)
+    # the angle is counterclockwise, as Pillow's
+    return image.rotate(frame.rotation, expand=True)
 
 
 @contextmanager

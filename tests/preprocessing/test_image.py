@@ -77,6 +77,7 @@ def configs(draw):
         rescale=draw(st.sampled_from([1 / 255, 1.0, 1 / 127.5]) | st.floats(1e-4, 2)),
         mean=draw(three) if normalise else (0, 0, 0),
         std=draw(three) if normalise else (1, 1, 1),
+        scale_16_bit=False,
     )
 
 
@@ -125,7 +126,8 @@ def min_max_size(image_size, size, max_size):
 def microsoft(size, longest=None):
     config = style_preprocess("microsoft", image_size=224, video=False)
     crop = (size, size) if longest is None else None
-    return dataclasses.replace(config, short_side=size, long_side_max=longest, crop=crop)
+    changes = {"short_side": size, "long_side_max": longest, "crop": crop}
+    return dataclasses.replace(config, **changes, scale_16_bit=False)
 
 
 def one_line(error):
@@ -213,8 +215,11 @@ def test_the_microsoft_style_is_the_originals_at_each_released_size(size):
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("mode", EVERY_MODE)
 def test_every_mode_of_pillow_becomes_pixels(mode, transparency, scale):
-    config = PreprocessConfig(transparency=transparency, scale_16_bit=scale, upright=True)
-    pixels = preprocess(noise_image(mode, (50, 40)), config)
+    config = PreprocessConfig(transparency=transparency, scale_16_bit=scale)
+    image = noise_image(mode, (50, 40))
+    if mode in "IF":  # within a range that can be told
+        image = Image.fromarray(np.asarray(image).clip(0, 255 if mode == "F" else 65535))
+    pixels = preprocess(image, config)
     assert pixels.shape == (3, 224, 224)
     assert pixels.dtype == torch.float32
     assert pixels.isfinite().all()
@@ -242,14 +247,14 @@ TURNS = {
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_a_photo_is_turned_upright_on_request_only(tmp_path, orientation):
+def test_a_photo_is_upright_unless_switched_off(tmp_path, orientation):
     image = noise_image("RGB", (30, 20))
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "photo.png", exif=exif)
     photo = open_image(tmp_path / "photo.png")
-    as_stored = PreprocessConfig(short_side=10, crop=None)
-    upright = dataclasses.replace(as_stored, upright=True)
+    upright = PreprocessConfig(short_side=10, crop=None)
+    as_stored = dataclasses.replace(upright, upright=False)
     turned = Image.fromarray(np.ascontiguousarray(TURNS[orientation](np.array(image))))
     assert torch.equal(preprocess(photo, upright), preprocess(turned, as_stored))
     assert torch.equal(preprocess(photo, as_stored), preprocess(image, as_stored))
@@ -260,7 +265,7 @@ def test_a_photo_whose_other_exif_data_is_damaged_is_turned_all_the_same(recwarn
     width = b"\x01\x00\x00\x01\x00\x00\x00\x01????"  # its width, of the wrong type
     orientation = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06??"
     image.info["exif"] = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + width + orientation + bytes(4)
-    config = PreprocessConfig(short_side=10, crop=None, upright=True)
+    config = PreprocessConfig(short_side=10, crop=None)
     turned = image.transpose(Image.Transpose.ROTATE_270)
     turned.info.clear()
     assert torch.equal(preprocess(image, config), preprocess(turned, config))
@@ -274,28 +279,30 @@ def test_16_bits_are_scaled_to_the_nearest_of_8(mode, recwarn):
     values = np.arange(65536).reshape(256, 256)
     kind = {"I": "<i4", "I;16B": ">u2"}.get(mode, "<u2")
     image = Image.frombytes(mode, (256, 256), values.astype(kind).tobytes())
-    pixels = preprocess(image, dataclasses.replace(AS_IS, scale_16_bit=True))
+    pixels = preprocess(image, AS_IS)
     assert torch.equal(pixels[0], torch.from_numpy(np.round(values / 257)).float())
     assert not recwarn
 
 
-def test_integers_beyond_16_bits_are_scaled_as_black_and_white():
-    image = Image.fromarray(np.array([[-70000, -1, 65535, 2**31 - 1]], dtype=np.int32))
-    pixels = preprocess(image, dataclasses.replace(AS_IS, scale_16_bit=True))
-    assert pixels[0].tolist() == [[0, 0, 255, 255]]
+@pytest.mark.parametrize("values", [[0, 65536], [0, 2**31 - 1], [-70000, 9]])
+def test_integers_beyond_16_bits_are_refused(values):
+    with pytest.raises(ImageError, match=r"values from .*, expected a range of 0 to 1, 0 to 255"):
+        preprocess(Image.fromarray(np.array([values], dtype=np.int32)), AS_IS)
 
 
 def test_clipping_16_bits_is_said_in_one_warning_that_names_the_setting(tmp_path):
     Image.fromarray(np.array([[3, 255, 256, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    clipped = dataclasses.replace(AS_IS, scale_16_bit=False)
     with pytest.warns(UserWarning, match="preprocess.scale_16_bit") as caught:
-        pixels = preprocess(open_image(tmp_path / "deep.png"), AS_IS)
+        pixels = preprocess(open_image(tmp_path / "deep.png"), clipped)
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert pixels[0].tolist() == [[3, 255, 255, 255]]
 
 
 def test_a_dark_16_bit_image_is_not_warned_about(recwarn):
-    preprocess(Image.fromarray(np.array([[0, 255]], dtype=np.uint16)), AS_IS)
+    clipped = dataclasses.replace(AS_IS, scale_16_bit=False)
+    preprocess(Image.fromarray(np.array([[0, 255]], dtype=np.uint16)), clipped)
     assert not recwarn
 
 
@@ -464,7 +471,7 @@ def test_a_damaged_file_gives_pixels_or_one_line(scratch, data, damage):
     for position, value in damage:
         content[int(position * len(content))] = value
     scratch.write_bytes(content)
-    config = PreprocessConfig(short_side=8, crop=(8, 8), upright=True)
+    config = PreprocessConfig(short_side=8, crop=(8, 8))
     try:
         assert preprocess(open_image(scratch), config).shape == (3, 8, 8)
     except ImageError as error:

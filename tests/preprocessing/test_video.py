@@ -4,6 +4,7 @@ of a frame says which one it is."""
 import struct
 import sys
 import wave
+from pathlib import Path
 
 import av
 import numpy as np
@@ -222,6 +223,10 @@ def test_a_video_of_one_frame_is_a_clip_of_one_frame(tmp_path):
 
 
 TURNS = {  # the matrix (a, b, c, d) of ISO 14496-12: p' = a p + c q, q' = b p + d q, q downwards
+    Image.Transpose.FLIP_LEFT_RIGHT: (-1, 0, 0, 1),
+    Image.Transpose.FLIP_TOP_BOTTOM: (1, 0, 0, -1),
+    Image.Transpose.TRANSPOSE: (0, 1, 1, 0),
+    Image.Transpose.TRANSVERSE: (0, -1, -1, 0),
     Image.Transpose.ROTATE_270: (0, 1, -1, 0),  # what is on the right goes down
     Image.Transpose.ROTATE_180: (-1, 0, 0, -1),
     Image.Transpose.ROTATE_90: (0, -1, 1, 0),
@@ -242,6 +247,22 @@ def test_a_video_filmed_on_its_side_is_turned_upright(tmp_path, turn):
     expected = scene.transpose(turn)
     assert frame.size == expected.size
     assert np.abs(np.asarray(frame) - np.asarray(expected, dtype=float)).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("mirror_horizontally", Image.Transpose.FLIP_LEFT_RIGHT),
+        ("rotate_90_cw", Image.Transpose.ROTATE_270),
+    ],
+)
+def test_a_phones_video_is_shown_as_its_display_matrix_says(name, method):
+    path = Path(__file__).parents[1] / "fixtures" / "cases" / f"{name}.mp4"
+    with av.open(path) as container:
+        decoded = [frame.to_image() for frame in container.decode(video=0)]
+    clip = read_media(path, 3)
+    for frame, index in zip(clip.frames, clip.indices, strict=True):
+        assert frame.tobytes() == decoded[index].transpose(method).tobytes()
 
 
 # Files we refuse
@@ -293,9 +314,10 @@ def test_sound_in_a_format_for_sound_alone_is_refused(tmp_path):
     assert "neither an image nor a whole video" in refusal(tmp_path / "a.wav")
 
 
-def test_an_image_in_a_container_for_videos_is_not_shown_as_one(tmp_path, mp4):
+def test_an_image_in_a_container_for_videos_is_not_shown_as_one(tmp_path, mp4, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.heic").write_bytes(mp4.replace(b"ftypisom", b"ftypheic"))
-    assert "HEIF image that Pillow cannot read" in refusal(tmp_path / "a.heic")
+    assert "pip install 'git-model[heif]'" in refusal(tmp_path / "a.heic")
 
 
 def test_a_video_in_an_unknown_codec_is_refused(tmp_path, mp4):

@@ -1,6 +1,5 @@
 """Damaged pictures, animations and videos are read, or refused in one line."""
 
-import dataclasses
 import io
 
 import pytest
@@ -117,7 +116,7 @@ def film(path, codec):
 
 def reader(path, frames=0):
     """Write a file's bytes, read it as a model does, from the disk and from memory."""
-    settings = dataclasses.replace(tiny_config().preprocess, upright=True)
+    settings = tiny_config().preprocess
 
     def read(data):
         path.write_bytes(data)

@@ -131,8 +131,8 @@ def test_there_and_back_changes_nothing(
         {"long_side_max": 640},
         {"transparency": "drop"},
         {"crop_offset": "round"},
-        {"upright": True},
-        {"scale_16_bit": True},
+        {"upright": False},
+        {"scale_16_bit": False},
     ],
 )
 def test_a_choice_that_they_have_no_word_for_is_named(change: dict[str, Any]) -> None:

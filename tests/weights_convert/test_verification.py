@@ -201,7 +201,7 @@ def test_files_that_came_or_went_are_wrong(tmp_path: Path) -> None:
 
 
 def test_settings_that_transformers_lacks_do_not_stop_the_comparison(tmp_path: Path) -> None:
-    images = PreprocessConfig(short_side=16, crop=(16, 16), upright=True)
+    images = PreprocessConfig(short_side=16, crop=(16, 16), upright=False)
     decoding = DecodingOptions(no_repeat_token=True)
     model = tiny_model(preprocess=images, decoding=decoding).float()
     model.save_pretrained(tmp_path / "ours")

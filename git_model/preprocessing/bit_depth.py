@@ -1,0 +1,88 @@
+"""Integers of 16 bits and floats as the 8 bits a channel that the models were trained on."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from git_model.utils.errors import GITError
+
+MAX_16_BIT = 65535
+# Ranges of floats, and of integers without a stated depth. An image belongs to the first range that
+# its brightest value fits, and must fill 1/32 of it: 1.5 of 255 would rather be 1.5 of 1.
+RANGES = (1, 255, MAX_16_BIT)
+MIN_SHARE = 1 / 32
+TOLERANCE = 1e-3  # share of a range that values may exceed it by, as resampling makes them
+
+
+def eight_bit_image(image: Image.Image, *, scale: bool) -> Image.Image:
+    """An image of mode I, I;16 or F with values 0 to 255; one of another mode as it is.
+
+    Args:
+        scale: 16-bit values are divided by 257, and rounded to the nearest; a transparent shade
+            becomes an alpha channel. Values of 32 bits, and floats, are scaled by their range
+            (see `RANGES`). If false, Pillow clips them all at 255, as in the references.
+
+    Raises:
+        GITError: there is a NaN or an infinity, or the range cannot be told.
+    """
+    if image.mode[0] not in "IF" or 0 in image.size:
+        return image
+    values = np.asarray(image)
+    if image.mode == "F":
+        _require_finite(values)
+    if not scale:
+        _warn_of_clipping(image.mode, values)
+        return image
+    # a PPM of more than 8 bits has mode I, its values scaled to 16 bits
+    is_16_bit = image.mode != "I" or image.format in ("PPM", "PNG")
+    scaled = from_ranges(values) if image.mode == "F" or not is_16_bit else from_16_bits(values)
+    result = Image.fromarray(scaled)
+    shade = image.info.get("transparency")
+    if image.mode != "F" and isinstance(shade, int):
+        result.putalpha(Image.fromarray(np.where(values == shade, 0, 255).astype(np.uint8)))
+    # what says how the image lies stays with it
+    result.info.update({key: image.info[key] for key in ("exif", "xmp") if key in image.info})
+    return result
+
+
+def from_16_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """v / 257, rounded to the nearest."""
+    return ((values.astype(np.int64).clip(0, MAX_16_BIT) + 128) // 257).astype(np.uint8)
+
+
+def from_ranges(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Values of unknown depth, scaled from the range that they fill (see `RANGES`) to 0 to 255.
+
+    Raises:
+        GITError: there is a NaN or an infinity, or the range cannot be told.
+    """
+    floats = values.astype(np.float64)
+    _require_finite(floats)
+    low, high = floats.min(initial=0), floats.max(initial=0)
+    is_whole = not np.issubdtype(values.dtype, np.floating)
+    for limit in RANGES[1:] if is_whole else RANGES:
+        slack = 0 if is_whole else TOLERANCE * limit
+        fits = -slack <= low and high <= limit + slack
+        if fits and (limit == 1 or is_whole or high >= MIN_SHARE * limit):
+            return np.rint(floats.clip(0, limit) * (255 / limit)).astype(np.uint8)
+    raise GITError(
+        f"values from {floats.min():.4g} to {floats.max():.4g}, expected a range of 0 to 1, 0 to "
+        "255 or 0 to 65535: scale them first"
+    )
+
+
+def _require_finite(values: NDArray[np.generic]) -> None:
+    if not np.isfinite(values).all():
+        raise GITError("there are values that are no finite numbers (NaN or infinity)")
+
+
+def _warn_of_clipping(mode: str, values: NDArray[np.generic]) -> None:
+    if mode != "F" and values.max(initial=0) > 255:
+        # the same words for every image, so that Python shows them once
+        warnings.warn(
+            "16-bit pixels brighter than 255 are clipped to it, as in the references; set "
+            "preprocess.scale_16_bit to scale them instead",
+            stacklevel=5,  # the caller of `preprocess`
+        )
