@@ -8,34 +8,13 @@ import open_clip as library
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_clip import TEXT, VISION, build, save
 from tiny import tiny_config
 
 from git_model import GIT, GITError
 from git_model.config import style_preprocess
 from git_model.model.encoder import Encoder
 from weights_convert.open_clip import read_file, read_named, start
-
-VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32}
-TEXT = {"context_length": 7, "vocab_size": 30, "width": 16, "heads": 2, "layers": 1}
-
-
-def build(*, quick_gelu: bool = False, **vision: Any) -> torch.nn.Module:
-    """A small open_clip model with norms and biases far from their initial values."""
-    torch.manual_seed(0)
-    model = library.CLIP(8, VISION | vision, TEXT, quick_gelu=quick_gelu)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "ln_" in name or name.endswith("bias"):
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            elif name.startswith("visual.transformer"):
-                parameter.mul_(3)
-    return model.eval()
-
-
-def save(folder: Path, model: torch.nn.Module) -> Path:
-    path = folder / "clip.safetensors"
-    save_file({name: part.contiguous() for name, part in model.state_dict().items()}, path)
-    return path
 
 
 def assert_same_tokens(encoder: Encoder, model: Any) -> None:
