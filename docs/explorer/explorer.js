@@ -139,6 +139,7 @@ function update() {
     showPanel(false);
     clearTimeout(settling);
     settling = setTimeout(() => {
+      settling = 0;
       say($("spoken"), `${state.question ? "Answer" : "Caption"}: ${result.text}`);
       showPanel(true);
     }, SETTLED);
@@ -344,6 +345,7 @@ function remove() {
 
 /** A new thing in the first free cell. */
 function addThing(shape) {
+  if (!state.photo && state.scene.things.length >= MAX_THINGS) return; // two clicks in one frame
   const cell = WORLD.side / 3;
   const order = [4, 0, 8, 2, 6, 1, 7, 3, 5];
   const free = order.find((at) =>

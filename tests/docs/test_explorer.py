@@ -93,9 +93,9 @@ def caption_of(tab: Any) -> str:
 
 
 def settle(tab: Any) -> None:
-    """Wait until the page shows the state."""
+    """Wait until the page shows the state, however busy the machine is."""
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    tab.wait_for_timeout(250)
+    tab.wait_for_function("!frame && !settling")
 
 
 def script(name: str) -> ModuleType:
@@ -316,6 +316,7 @@ def test_every_panel_fits_and_nothing_is_requested_or_complained_of(
     for stage in range(8):
         tab.click("#tab-stages")
         tab.click(f".stage-list button >> nth={stage}")
+        settle(tab)
         assert tab.locator(".stage-detail .lead").count() == 1
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), stage
     assert tab.troubles == []
@@ -354,10 +355,12 @@ def test_shapes_are_moved_resized_recoloured_and_deleted_by_keyboard(tab: Any) -
 def test_shapes_are_added_until_the_picture_is_full(tab: Any) -> None:
     tab.click("#colours [aria-label=pink]")
     tab.click("#add [aria-label='Add a cross']")
+    settle(tab)
     assert tab.locator("#canvas .thing").count() == 3
     assert "pink cross" in caption_of(tab)
     for _ in range(6):
         tab.click("#add [aria-label='Add a square']")
+    settle(tab)
     assert tab.locator("#add [aria-label='Add a square']").is_disabled()
     assert "at most five shapes" in tab.evaluate("select(null) ?? $('picture-status').innerText")
 
@@ -417,6 +420,7 @@ def test_every_head_shows_a_map_and_a_matrix_of_weights_that_sum_to_one(tab: Any
     tab.click("#tab-attention")
     for tower, heads, size in (("Encoder", 16, 10), ("Decoder", 12, 10 + 15)):
         tab.locator("#panel .segmented button", has_text=tower).click()
+        settle(tab)
         assert tab.locator("#panel .head").count() == heads
         assert tab.locator("#panel .matrix rect:not(.query)").count() == size**2
     sums = tab.evaluate(
@@ -430,12 +434,14 @@ def test_the_tabs_are_moved_through_with_arrow_keys(tab: Any) -> None:
     tab.focus("#tab-stages")
     for name in (*PANELS[1:], PANELS[0]):
         tab.keyboard.press("ArrowRight")
+        settle(tab)
         assert tab.evaluate("document.activeElement.id") == f"tab-{name}"
         assert tab.get_attribute("#panel", "data-panel") == name
 
 
 def test_the_logit_lens_ends_with_the_words_that_are_written(tab: Any) -> None:
     tab.click("#tab-lens")
+    settle(tab)
     last = [text.split("\n")[0] for text in tab.locator(".lens td:last-child").all_inner_texts()]
     assert last == [*CAPTION.split(), "[SEP]"]
 
@@ -471,6 +477,7 @@ def test_the_tour_has_seven_steps_and_leaves_the_page_free(tab: Any) -> None:
             tab.locator("#tour .primary").click()
     assert "circle" not in caption_of(tab)  # its patch is painted over
     tab.keyboard.press("Escape")
+    settle(tab)
     assert tab.locator("#tour").is_hidden()
     assert caption_of(tab) == CAPTION
 
