@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint constraints release-check clean
 
 demo: .venv/plain ## all that the built-in model can do, on example pictures and clips, offline
 	$(BIN)/python examples/five_tasks.py
@@ -16,6 +16,13 @@ lint: .venv/test ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+constraints: .venv/test ## write the versions that the tests passed with
+	$(BIN)/python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
+
+release-check: .venv/test ## build wheel and sdist, and use each in an environment of its own
+	$(PIP) "twine>=6.1"
+	$(BIN)/python .ci/release_check.py
+
 clean: ## forget the environment and what was built
 	rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -24,7 +31,7 @@ clean: ## forget the environment and what was built
 	$(PIP) --editable .
 	touch $@
 
-.venv/test: pyproject.toml
+.venv/test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable ".[test]"
+	$(PIP) --constraint constraints.txt --editable ".[test]"
 	touch $@ .venv/plain
