@@ -19,6 +19,7 @@ import click
 import numpy as np
 import torch
 from PIL import Image
+from results import Table
 from versus_transformers import write_checkpoint
 
 from git_model import Captioner, DecodingOptions
@@ -81,7 +82,7 @@ def run_batch(captioner: Captioner, folder: Path, workers: int) -> dict[str, Any
 @click.option("--rounds", default=4, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 def main(images: int, rounds: int, workers: int) -> None:
-    """Measure, and print a table."""
+    """Measure, print and save the table."""
     seconds: dict[str, list[float]] = {"transformers": [], "float32": [], "bfloat16": []}
     busy: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     with tempfile.TemporaryDirectory() as name:
@@ -107,16 +108,16 @@ def main(images: int, rounds: int, workers: int) -> None:
                     )
             click.echo(f"round {number + 1}: {seconds}", err=True)
     base = statistics.median(seconds["transformers"])
-    click.echo(f"Transformers, float32   {images / rounds / base:5.2f} images/s")
+    table = Table("batch_folder", ("program", "images a second", "ratio", "model busy"))
+    table.add("Transformers, float32", f"{images / rounds / base:.2f}", "", "")
     for dtype, shares in busy.items():
         median = statistics.median(seconds[dtype])
         ratio = statistics.median(
             a / b for a, b in zip(seconds["transformers"], seconds[dtype], strict=True)
         )
-        click.echo(
-            f"this project, {dtype:9} {images / rounds / median:5.2f} images/s"
-            f"  {ratio:.1f} x  model busy {statistics.median(shares):.0%}"
-        )
+        rate, share = images / rounds / median, statistics.median(shares)
+        table.add(f"`git-model batch`, {dtype}", f"{rate:.2f}", f"{ratio:.1f} x", f"{share:.0%}")
+    table.save()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ colour and shape that training never showed, such as a red star.
 """
 
 import click
+from results import Table
 
 from git_model import Captioner
 from git_model.evaluation.run import label_predictor, predict, text_predictor
@@ -38,15 +39,15 @@ def accuracy(captioner: Captioner, task: ShapesTask, split: Split, count: int) -
 @click.option("--model", default="demo", show_default=True)
 @click.option("--count", default=2000, show_default=True, type=click.IntRange(min=1))
 def main(model: str, count: int) -> None:
-    """Print the table."""
+    """Measure, print and save the table."""
     captioner = Captioner.from_pretrained(model)
-    print(f"| task | scenes | right of {count:,} |\n|---|---|---|")
+    table = Table("demo_accuracy", ("task", "scenes", f"right of {count:,}"))
     for task, split in CASES:
         name = {"clips": "clip captions"}.get(task, task.replace("_", " "))
         scenes = "held out" if split == "held_out" else "new pairs of colour and shape"
-        print(
-            f"| {name} | {scenes} | {accuracy(captioner, task, split, count):.1f} % |", flush=True
-        )
+        table.add(name, scenes, f"{accuracy(captioner, task, split, count):.1f} %")
+    if model == "demo":
+        table.save()
 
 
 if __name__ == "__main__":

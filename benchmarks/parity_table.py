@@ -16,7 +16,8 @@ from torch import Tensor
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-from biting import Twins, twins  # noqa: E402
+from parity_models import ModelPair, make_pair  # noqa: E402
+from results import Table  # noqa: E402
 
 from git_model import GIT  # noqa: E402
 from git_model.generation.session import Session  # noqa: E402
@@ -26,35 +27,35 @@ from weights_convert.verification import distance  # noqa: E402
 Pair = tuple[Tensor, Tensor]
 
 
-def their_logits(twin: Twins, pixels: Tensor | None, **more: object) -> Tensor:
+def their_logits(pair: ModelPair, pixels: Tensor | None, **more: object) -> Tensor:
     """Transformers' logits at text positions, in float64."""
-    out = twin.theirs(input_ids=twin.tokens, pixel_values=pixels, use_cache=False, **more)
-    return out.logits[:, -twin.tokens.shape[1] :]
+    out = pair.theirs(input_ids=pair.tokens, pixel_values=pixels, use_cache=False, **more)
+    return out.logits[:, -pair.tokens.shape[1] :]
 
 
 def images(dtype: torch.dtype) -> Iterator[Pair]:
     """60 random small models: images, or clips with all their frames."""
     for seed in range(1000, 1060):
-        twin = twins(seed)
-        expected = their_logits(twin, twin.pixels)
-        yield twin.ours.to(dtype)(twin.pixels.to(dtype), twin.tokens), expected
+        pair = make_pair(seed)
+        expected = their_logits(pair, pair.pixels)
+        yield pair.ours.to(dtype)(pair.pixels.to(dtype), pair.tokens), expected
 
 
 def other_sizes(dtype: torch.dtype) -> Iterator[Pair]:
     """Positions interpolated to five other sizes."""
-    twin = twins(4, vision_patch_size=8, vision_image_size=32, num_image_with_embedding=None)
+    pair = make_pair(4, vision_patch_size=8, vision_image_size=32, num_image_with_embedding=None)
     for size in ((24, 24), (32, 48), (40, 16), (37, 50), (8, 8)):
         pixels = torch.randn(2, 3, *size, dtype=torch.float64)
-        expected = their_logits(twin, pixels, interpolate_pos_encoding=True)
-        yield twin.ours.to(dtype)(pixels.to(dtype), twin.tokens), expected
-        twin.ours.double()
+        expected = their_logits(pair, pixels, interpolate_pos_encoding=True)
+        yield pair.ours.to(dtype)(pixels.to(dtype), pair.tokens), expected
+        pair.ours.double()
 
 
 def text_alone(dtype: torch.dtype) -> Iterator[Pair]:
     """Ten random models without an image."""
     for seed in range(10):
-        twin = twins(seed)
-        yield twin.ours.to(dtype)(None, twin.tokens), their_logits(twin, None)
+        pair = make_pair(seed)
+        yield pair.ours.to(dtype)(None, pair.tokens), their_logits(pair, None)
 
 
 def recorded(stage: str, dtype: torch.dtype) -> Iterator[Pair]:
@@ -66,19 +67,19 @@ def recorded(stage: str, dtype: torch.dtype) -> Iterator[Pair]:
             expected = load_file(folder / "expected.safetensors")
             pixels = expected["pixels"].to(dtype)
             visual = model.encode(pixels)
-            found = {"visual": visual, "projected": model.projector(visual)}
-            found["logits"] = model(pixels, expected["tokens"])
-            yield found[stage], expected[stage]
+            stages = {"visual": visual, "projected": model.projector(visual)}
+            stages["logits"] = model(pixels, expected["tokens"])
+            yield stages[stage], expected[stage]
 
 
 def cached(dtype: torch.dtype) -> Iterator[Pair]:
-    """Twenty random models fed token by token, against one pass in float64."""
+    """Twenty random models fed token by token, against one pass over image and text in float64."""
     for seed in range(20):
-        twin = twins(seed)
-        expected = twin.ours(twin.pixels, twin.tokens)
-        model = twin.ours.to(dtype)
-        session = Session(model, model.see(twin.pixels.to(dtype)))
-        steps = [session.step(twin.tokens[:, n : n + 1]) for n in range(twin.tokens.shape[1])]
+        pair = make_pair(seed)
+        expected = pair.ours.one_pass(pair.pixels, pair.tokens)
+        model = pair.ours.to(dtype)
+        session = Session(model, model.see(pair.pixels.to(dtype)))
+        steps = [session.step(pair.tokens[:, n : n + 1]) for n in range(pair.tokens.shape[1])]
         yield torch.stack(steps, dim=1), expected
 
 
@@ -95,14 +96,15 @@ ROWS = (
 
 @torch.inference_mode()
 def main() -> None:
-    """Print the table."""
-    print("| against | what | float64 | float32 |\n|---|---|---|---|")
+    """Measure, print and save the table."""
+    table = Table("parity_table", ("against", "what", "float64", "float32"))
     for against, what, run in ROWS:
-        worst = [
+        largest = [
             max(distance(ours.double(), theirs) for ours, theirs in run(dtype))
             for dtype in (torch.float64, torch.float32)
         ]
-        print(f"| {against} | {what} | {worst[0]:.0e} | {worst[1]:.0e} |")
+        table.add(against, what, *(f"{value:.0e}" for value in largest))
+    table.save()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import torch
+from results import Table
 from torch import nn
 
 from git_model.data.collation import Batch
@@ -88,7 +89,7 @@ def seconds(step: Callable[[], float]) -> float:
 @click.option("--runs", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 def main(images: int, captions: int, tokens: int, runs: int, threads: int) -> None:
-    """Print both times and their ratio."""
+    """Measure, print and save the table."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     batch = Batch(
@@ -101,8 +102,10 @@ def main(images: int, captions: int, tokens: int, runs: int, threads: int) -> No
         steps = our_step(Path(name), batch), their_step(Path(name), batch)
     times = [[seconds(step) for step in steps] for _ in range(runs + 1)][1:]
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-    print(f"{images} images x {captions} captions of {tokens} tokens, {threads} threads")
-    print(f"this project {ours:.2f} s, Transformers {theirs:.2f} s: {theirs / ours:.1f} x")
+    table = Table("training", ("step", "this project", "Transformers", "ratio"))
+    step = f"{images} images x {captions} captions of {tokens} tokens"
+    table.add(step, f"{ours:.2f} s", f"{theirs:.2f} s", f"{theirs / ours:.1f} x")
+    table.save()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""Where measured figures live: a JSON file for each benchmark, and the tables and sentences that quote it.
+
+    python benchmarks/results.py     # write every quoted table in README.md and docs/ anew
+
+A benchmark adds rows to a `Table` and saves it as benchmarks/results/NAME.json, with the command, the
+date, the machine and the versions. A page quotes it behind a comment `<!-- results: NAME -->`; a test
+fails where a quoted table differs from its file (tests/docs/test_results.py).
+"""
+
+import datetime
+import json
+import platform
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks" / "results"
+QUOTED = re.compile(r"<!-- results: (\w+) -->\n\n((?:\|.*\n)*)")
+
+
+class Table:
+    """A table that is printed row by row, and saved.
+
+    Args:
+        name: of the file.
+        columns: their heads.
+    """
+
+    def __init__(self, name: str, columns: tuple[str, ...]) -> None:
+        self.name = name
+        self.columns = columns
+        self.rows: list[list[str]] = []
+        print(_line(columns), _line(["---"] * len(columns)), sep="\n", flush=True)
+
+    def add(self, *cells: str) -> None:
+        """Print a row and keep it."""
+        self.rows.append(list(cells))
+        print(_line(cells), flush=True)
+
+    def save(self) -> None:
+        """Write the file."""
+        import torch
+
+        content = {
+            "command": shlex.join(["python", *sys.argv]),
+            "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+            "machine": f"{_processor()}, {torch.get_num_threads()} threads",
+            "torch": torch.__version__,
+            "columns": self.columns,
+            "rows": self.rows,
+        }
+        FOLDER.mkdir(exist_ok=True)
+        path = FOLDER / f"{self.name}.json"
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"saved {path.relative_to(ROOT)}; python benchmarks/results.py quotes it in the docs")
+
+
+def read(name: str) -> dict[str, Any]:
+    """What a benchmark saved."""
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def cell(name: str, row: str, column: str) -> str:
+    """A cell, by the start of its row's text and its column."""
+    content = read(name)
+    (cells,) = [cells for cells in content["rows"] if " | ".join(cells).startswith(row)]
+    return cells[content["columns"].index(column)]
+
+
+def quoted(text: str) -> str:
+    """A page with every quoted table as its file has it now."""
+    return QUOTED.sub(lambda match: f"<!-- results: {match[1]} -->\n\n{markdown(match[1])}", text)
+
+
+def markdown(name: str) -> str:
+    """A saved table."""
+    content = read(name)
+    lines = [content["columns"], ["---"] * len(content["columns"]), *content["rows"]]
+    return "".join(_line(cells) + "\n" for cells in lines)
+
+
+def pages() -> list[Path]:
+    """Every page that may quote a table."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |" if set(cells) != {"---"} else "|" + "---|" * len(cells)
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    units = [name for name in ("avx512f", "avx512_bf16", "amx_tile") if name in flags]
+    return " ".join([next(iter(names), platform.processor() or platform.machine()), *units])
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(quoted(page.read_text()))

@@ -1,0 +1,62 @@
+"""Figures in README and docs are those that a command wrote, and the benchmarks can be started."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+def module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(autouse=True)
+def import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+results = module(ROOT / "benchmarks" / "results.py")
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_a_benchmark_imports_only_what_is_there(path: Path) -> None:
+    assert module(path).__doc__.count(f"python benchmarks/{path.name}")
+
+
+@pytest.mark.parametrize("page", results.pages(), ids=lambda path: path.name)
+def test_a_quoted_table_is_the_one_that_was_measured(page: Path) -> None:
+    text = page.read_text()
+    assert text.count("<!-- results:") == len(results.QUOTED.findall(text))
+    assert results.quoted(text) == text, "run: python benchmarks/results.py"
+
+
+@pytest.mark.parametrize("path", sorted(results.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_a_result_names_its_command_and_is_quoted(path: Path) -> None:
+    content = results.read(path.stem)
+    assert re.match(r"python (benchmarks|docs)/\w+\.py", content["command"])
+    assert {len(cells) for cells in content["rows"]} == {len(content["columns"])}
+    assert any(f"results: {path.stem} " in page.read_text() for page in results.pages())
+
+
+# A sentence of a page, and the cell that its figure comes from: file, start of the row, column.
+SENTENCES: list[tuple[str, str, tuple[str, str, str]]] = []
+
+
+@pytest.mark.parametrize(("page", "sentence", "source"), SENTENCES)
+def test_a_figure_in_a_sentence_is_the_one_that_was_measured(
+    page: str, sentence: str, source: tuple[str, str, str]
+) -> None:
+    text = " ".join((ROOT / page).read_text().split())
+    assert sentence.format(results.cell(*source)) in text
