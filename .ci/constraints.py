@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-HEAD = "# The versions that the tests passed with, written by `make constraints`; `make test` installs these."
+HEAD = "# What the tests passed with; `make constraints` writes this, `make test` installs it."
 
 
 def main() -> None:

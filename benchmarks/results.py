@@ -1,10 +1,10 @@
-"""Where measured figures live: a JSON file for each benchmark, and the tables and sentences that quote it.
+"""Where measured figures live: a file for each benchmark, and the tables that quote it.
 
     python benchmarks/results.py     # write every quoted table in README.md and docs/ anew
 
-A benchmark adds rows to a `Table` and saves it as benchmarks/results/NAME.json, with the command, the
-date, the machine and the versions. A page quotes it behind a comment `<!-- results: NAME -->`; a test
-fails where a quoted table differs from its file (tests/docs/test_results.py).
+A benchmark adds rows to a `Table` and saves it as benchmarks/results/NAME.json, with the command,
+the date, the machine and the versions. A page quotes it behind a comment `<!-- results: NAME -->`;
+a test fails where a quoted table differs from its file (tests/docs/test_results.py).
 """
 
 import datetime
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+CARD = ROOT / "git_model" / "demo" / "README.md"  # the built-in model's
 FOLDER = ROOT / "benchmarks" / "results"
 QUOTED = re.compile(r"<!-- results: (\w+) -->\n\n((?:\|.*\n)*)")
 
@@ -84,7 +85,7 @@ def markdown(name: str) -> str:
 
 def pages() -> list[Path]:
     """Every page that may quote a table."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), CARD]
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
