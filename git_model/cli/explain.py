@@ -31,6 +31,13 @@ REPORT = "report.html"
 @uncompiled_model_options
 @decoding_options
 @option(
+    "Measurement",
+    "--occlusion/--no-occlusion",
+    default=True,
+    show_default=True,
+    help="Blank each patch in turn and measure the effect; the encoder runs once for each patch.",
+)
+@option(
     "Output",
     "--out",
     "-o",
@@ -45,6 +52,7 @@ def explain(
     question: str | None,
     out: Path,
     overwrite: bool,
+    occlusion: bool,
     sampling: "Sampling",
     decoding: Decoding,
     **model: Any,
@@ -52,9 +60,10 @@ def explain(
     """Explain a text about IMAGE: attention, alternatives, beams.
 
     Writes DIR/report.html, one page that needs no network: the model's input, the attention of each
-    generated token to the image and to the text (by layer and head, averaged, and as rollout), the
-    alternatives, the logit lens, the attention mask, and with --num-beams the beam tree. The same
-    figures are written beside it as PNG files.
+    generated token to the image and to the text (by layer and head, averaged, and as rollout), what
+    it costs a token when a patch is blank (occlusion), the alternatives, the logit lens, the
+    attention of text to text and in the encoder, the attention mask, and with --num-beams the beam
+    tree. The same figures are written beside it as PNG files.
 
     IMAGE may be a clip if the model has temporal embeddings. Needs matplotlib: pip install
     'git-model[plot]'.
@@ -69,7 +78,7 @@ def explain(
     with new_folder(out, replaces=(REPORT, *FILES) if overwrite else ()) as folder:
         captioner = options.open_model()
         generation = decoding(captioner.model.config.decoding)
-        explanation = run(captioner, image, question, generation, sampling)
+        explanation = run(captioner, image, question, generation, sampling, occlude=occlusion)
         save_figures(explanation, folder)
         html = report(explanation, Path(image).name, options.model)
         (folder / REPORT).write_text(html, encoding="utf-8")

@@ -24,12 +24,14 @@ from git_model.explain.attention_maps import (
     rollout,
 )
 from git_model.explain.beam_tree import Branch, beam_tree
+from git_model.explain.occlusion import occlusion
 from git_model.preprocessing.inputs import ImageInput
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.preprocessing.video import Sampling
 from git_model.utils.errors import GITError
 
 TOP_K = 5  # tokens that are kept of each distribution
+MAX_MATRIX = 100  # rows of an attention matrix that is kept
 
 
 class TopToken(NamedTuple):
@@ -78,6 +80,11 @@ class Explanation:
     text_attention: (L, H, G, T); together with `image_attention` it sums to 1.
     rollout: (G, F, rows, columns), attention rollout from each patch through all layers of encoder
         and decoder.
+    occlusion: (G, F, rows, columns), by how many nats log p of a generated token falls when a patch
+        is blank; None if it was not measured.
+    encoder_attention: (encoder layers, encoder heads, 1 + N, 1 + N), what the tokens of the first
+        frame attend to in the encoder; more than `MAX_MATRIX` tokens are averaged to as many.
+    text_matrix: (L, H, T, T), the attention of each text token to each text token.
     mask: (I + T, I + T), True where a token (row) may attend to another (column).
     tree: the branches of each step of a beam search; None for greedy search and sampling.
     """
@@ -92,6 +99,9 @@ class Explanation:
     image_attention: Tensor
     text_attention: Tensor
     rollout: Tensor
+    occlusion: Tensor | None
+    encoder_attention: Tensor
+    text_matrix: Tensor
     mask: Tensor
     tree: list[list[Branch]] | None
 
@@ -126,6 +136,8 @@ def explain(
     question: str | None = None,
     options: DecodingOptions | None = None,
     sampling: Sampling = "uniform",
+    *,
+    occlude: bool = False,
 ) -> Explanation:
     """Generate a caption, or the answer to a question, and record how it came about.
 
@@ -133,6 +145,7 @@ def explain(
         image: a path, a Pillow image, or `Frames` of a clip.
         options: by default those of the checkpoint. Of several texts the best is explained.
         sampling: which frames of a file to take, see `video.sample_indices`.
+        occlude: measure occlusion, too; the encoder runs once more for each patch.
 
     Raises:
         GITError: the file cannot be read, no token was generated, the model has no vocabulary, or
@@ -141,6 +154,7 @@ def explain(
     options = options or captioner.model.config.decoding
     loaded = captioner.load(image, sampling)
     scene, encoder_maps, decoder_maps = _see(captioner, loaded.pixels)
+    encoder_averages = [average for average, _ in encoder_maps]
     caption, prompt = _generate(captioner, scene, question, options)
     input_ids = [*prompt, *caption.tokens[:-1]]
     text_maps, hidden = _one_pass(captioner, scene, input_ids)
@@ -148,7 +162,7 @@ def explain(
     frames, grid = _frames(loaded.pixels, captioner.model.config)
     weights = torch.stack([attention.weights[0] for attention in text_maps])  # (L, H, T, I + T)
     to_image = weights[:, :, predicting, : scene.n_tokens].unflatten(-1, (len(frames), -1))
-    patch_rollout = _patch_rollout(encoder_maps, decoder_maps, weights.mean(1))[predicting]
+    patch_rollout = _patch_rollout(encoder_averages, decoder_maps, weights.mean(1))[predicting]
     token_text = _token_texts(captioner.tokenizer)
     return Explanation(
         frames=frames,
@@ -161,6 +175,13 @@ def explain(
         image_attention=to_image.cpu(),
         text_attention=weights[:, :, predicting, scene.n_tokens :].cpu(),
         rollout=patch_rollout.unflatten(-1, grid).cpu(),
+        occlusion=(
+            occlusion(captioner.model, _on_device(captioner, loaded.pixels), prompt, caption.tokens)
+            if occlude
+            else None
+        ),
+        encoder_attention=torch.stack([matrices for _, matrices in encoder_maps]),
+        text_matrix=weights[..., scene.n_tokens :].cpu(),
         mask=_full_mask(scene.n_tokens, text_maps[0]).cpu(),
         tree=(
             beam_tree(captioner.model, scene, prompt, options, caption.tokens, token_text)
@@ -170,13 +191,27 @@ def explain(
     )
 
 
-def _see(captioner: Captioner, pixels: Tensor) -> tuple[ImageScene, list[Tensor], list[Tensor]]:
-    """Encode the image; also, averaged over heads, the attention of each encoder layer
-    (F, 1 + N, 1 + N) and of each decoder layer but the last (I, I): in the last the image tokens
-    have keys and values, but no output."""
+def _on_device(captioner: Captioner, pixels: Tensor) -> Tensor:
+    return pixels.to(captioner.device, captioner.model.dtype)
+
+
+def _average_and_matrices(attention: AttentionMap) -> tuple[Tensor, Tensor]:
+    """A layer's attention averaged over heads, and each head's matrix for the first frame."""
+    matrices = attention.weights[0].cpu()  # (H, 1 + N, 1 + N)
+    if matrices.shape[-1] > MAX_MATRIX:
+        matrices = F.adaptive_avg_pool2d(matrices, MAX_MATRIX)
+    return head_average(attention), matrices
+
+
+def _see(
+    captioner: Captioner, pixels: Tensor
+) -> tuple[ImageScene, list[tuple[Tensor, Tensor]], list[Tensor]]:
+    """Encode the image; also the attention of each encoder layer, averaged over heads
+    (F, 1 + N, 1 + N) and head by head, and of each decoder layer but the last (I, I), averaged:
+    in the last the image tokens have keys and values, but no output."""
     model = captioner.model
     with (
-        record_attention(model.encoder, head_average) as encoder_maps,
+        record_attention(model.encoder, _average_and_matrices) as encoder_maps,
         record_attention(model.decoder, head_average) as decoder_maps,
     ):
         scene = ImageScene(captioner.see_pixels(pixels[None]).layers)

@@ -14,10 +14,11 @@ from string import Template
 
 from torch import Tensor
 
-from git_model.explain.drawings import contact_sheet, data_url, mask_svg, tree_svg
+from git_model.explain.drawings import contact_sheet, data_url, mask_svg, matrix_image, tree_svg
 from git_model.explain.explanation import Explanation, TopToken
 
 IMAGE_THUMBNAIL, FRAME_THUMBNAIL = 72, 48  # px: longer side of an image, and of a clip's frame
+MATRIX_SIZE = 64  # px: side of an attention matrix, at least
 N_LENS_TOKENS = 3  # shown of each layer in the details of a token
 HERE = Path(__file__).parent
 
@@ -43,6 +44,10 @@ def report(explanation: Explanation, name: str, model: str) -> str:
         name=escape(name),
         model=escape(model),
         probability=_percent(math.exp(explanation.caption.logprob)),
+        per_token=_percent(math.exp(explanation.caption.logprob / len(explanation.generated))),
+        n_generated=len(explanation.generated),
+        text_matrices=_matrices(explanation.text_matrix, "Text to text"),
+        encoder_matrices=_matrices(explanation.encoder_attention, "Encoder"),
         media="clip" if is_clip else "image",
         input=_input(explanation),
         frames=_frames(explanation),
@@ -115,7 +120,7 @@ def _tokens(explanation: Explanation) -> str:
     return "".join(
         f'<button type="button" data-token="{index}" aria-pressed="false">'
         f'<img src="{data_url(contact_sheet(explanation.frames, maps, size))}" alt="">'
-        f"<b>{escape(token.text)}</b><span>{_percent(token.probability)}</span></button>"
+        f"<b>{_token(token.text)}</b><span>{_percent(token.probability)}</span></button>"
         for index, (token, maps) in enumerate(pairs)
     )
 
@@ -139,17 +144,36 @@ def _logit_lens(explanation: Explanation) -> str:
         cells = []
         for token in generated:
             top = token.logit_lens[layer][0]
-            text = f"<b>{escape(top.text)}</b>" if top.token == token.token else escape(top.text)
+            text = f"<b>{_token(top.text)}</b>" if top.token == token.token else _token(top.text)
             cells.append(_bar(f"{text}<br>{_percent(top.probability)}", top.probability))
         rows.append((f"layer {layer + 1}", cells))
     return _table([token.text for token in generated], rows)
 
 
+def _token(text: str) -> str:
+    """A token as HTML; a word that is read from right to left stays apart from its neighbours."""
+    return f"<bdi>{escape(text)}</bdi>"
+
+
+def _matrices(weights: Tensor, name: str) -> str:
+    """A table of attention matrices (layers, heads, queries, keys)."""
+    n_layers, n_heads = weights.shape[:2]
+    rows = []
+    for layer in range(n_layers):
+        cells = []
+        for head in range(n_heads):
+            picture = data_url(matrix_image(weights[layer, head], MATRIX_SIZE))
+            label = f"{name}, layer {layer + 1}, head {head + 1}"
+            cells.append(f'<td><img class="matrix" src="{picture}" alt="{label}"></td>')
+        rows.append((f"layer {layer + 1}", cells))
+    return _table([f"head {head + 1}" for head in range(n_heads)], rows)
+
+
 def _table(headers: Iterable[str], rows: Sequence[tuple[str, list[str]]]) -> str:
     """A table; the cells are HTML, the headers and the rows' names are text."""
-    top = "".join(f'<th scope="col">{escape(header)}</th>' for header in headers)
+    top = "".join(f'<th scope="col">{_token(header)}</th>' for header in headers)
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
+        f'<tr><th scope="row">{_token(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
     )
     return f"<table><thead><tr><td></td>{top}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -161,6 +185,8 @@ def _bar(html: str, share: float) -> str:
 def _data(explanation: Explanation) -> dict[str, object]:
     """The data that report.js draws; weights are packed by `_packed`."""
     n_layers, n_heads = explanation.image_attention.shape[:2]
+    drops = explanation.occlusion
+    most = 0.0 if drops is None else max(drops.max().item(), 0.0)
     return {
         "layers": n_layers,
         "heads": n_heads,
@@ -169,6 +195,8 @@ def _data(explanation: Explanation) -> dict[str, object]:
         "input_tokens": explanation.input_tokens,
         "patch_attention": _packed(explanation.image_attention[..., 1:]),
         "rollout": _packed(explanation.rollout),
+        "occlusion": None if drops is None else _packed(drops.clamp(min=0) / max(most, 1e-12)),
+        "max_drop": most,
         "text_attention": _packed(explanation.text_attention),
         "class_attention": _packed(explanation.image_attention[..., 0].sum(-1)),
         "generated": [
