@@ -122,7 +122,8 @@ def _relinked(link: re.Match[str], source: str, uri: str, files: Files) -> str:
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
     pages = ROOT_PAGES | {NOTEBOOK_FILE: NOTEBOOK_PAGE}
     page = pages.get(path, _reference_page(path) or path.removeprefix("docs/"))
-    if files.get_file_from_path(page) is None:
+    file = files.get_file_from_path(page)
+    if file is None or file.inclusion.is_excluded():
         return label
     relative = posixpath.relpath(page, posixpath.dirname(uri) or ".")
     return f"[{label}]({relative}{'#' + anchor if anchor else ''})"

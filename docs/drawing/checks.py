@@ -90,9 +90,11 @@ def training() -> Drawing:
     left.plot(*zip(*losses, strict=True), color=IMAGE)
     left.set_yscale("log")
     left.set_ylabel("training loss")
-    _exact_bars(right, exact)
+    left.set_title("training")
+    _exact_curve(right, exact)
     for axes in (left, right):
         axes.set_xlabel("step")
+        axes.set_xlim(0, 3150)
     return Drawing(figure, {"captions": captions, "losses": losses, "exact": exact})
 
 
@@ -115,9 +117,14 @@ def _wrapped(text: str) -> str:
     return text if len(text) < 30 else " ".join(words[:half]) + "\n" + " ".join(words[half:])
 
 
-def _exact_bars(axes: Axes, exact: list[tuple[int, float]]) -> None:
-    """A bar for each validation: per cent of captions that are exactly right."""
-    bars = axes.bar([str(step) for step, _ in exact], [share for _, share in exact], color=OTHER)
-    axes.bar_label(bars, fmt="%.1f %%")
-    axes.set_ylim(0, 112)
+def _exact_curve(axes: Axes, exact: list[tuple[int, float]]) -> None:
+    """The validations: per cent of captions that are exactly right."""
+    steps, shares = zip(*exact, strict=True)
+    axes.plot(steps, shares, "o-", color=OTHER)
+    for step, share in exact:
+        axes.annotate(
+            f"{share:.1f} %", (step, share), (0, -14), textcoords="offset points", ha="center"
+        )
+    axes.set_ylim(0, 108)
+    axes.set_title("validation")
     axes.set_ylabel("held-out captions\nexactly right, %")
