@@ -97,7 +97,7 @@ def beams() -> Drawing:
     example = ShapesData(tasks=("captions",), split="recombination", size=NEW_PAIR + 1).open()
     explanation = explain(demo(), example[NEW_PAIR].media, options=DecodingOptions(num_beams=3))
     figure, tree = explain_figures.beams(explanation), explanation.tree or []
-    figure.set_size_inches(10.5, 3.4)
+    figure.set_size_inches(10.5, 4.0)
     scores = [rounded(torch.tensor([branch.score for branch in step])) for step in tree]
     outcomes = [[branch.outcome for branch in step] for step in tree]
     return Drawing(figure, {"scores": scores, "outcomes": outcomes})

@@ -20,19 +20,23 @@ def pair(name: str) -> tuple[str, str]:
     return percent(SHARE["colour"][name]), percent(SHARE["shape"][name])
 
 
+LAST, ALL = pair("layer 3"), pair("all layers")
+UNSEEN = f"other {MEMORY['unseen']} the model gets {MEMORY['unseen_right']} exactly right"
+CHANCE = percent(1 / MEASURED["occlusion_agreement"]["patches"])
+RIGHT, LOGPROB = BEAMS["right"], BEAMS["mean_logprob"]
 SENTENCES = [
-    ("13-map", "for {} of the colour words and {} of the shape words".format(*pair("all layers"))),
-    ("13-map", f"Chance would be {percent(1 / MEASURED['occlusion_agreement']['patches'])}."),
-    ("13-map", "agrees for {} of the colour words, and for {} of the shape words".format(*pair("layer 3"))),
+    ("13-map", f"for {ALL[0]} of the colour words and {ALL[1]} of the shape words"),
+    ("13-map", f"Chance would be {CHANCE}."),
+    ("13-map", f"agrees for {LAST[0]} of the colour words, and for {LAST[1]} of the shape words"),
     ("13-map", "the other way round, {} and {}.".format(*pair("layer 1"))),
     ("13-map", "**Rollout is worse here**: {} and {}.".format(*pair("rollout"))),
     ("2-encoder", "none of 300 changes"),
     ("9-search", f"same text for {BEAMS['images'] - BEAMS['differ']} of 200 images"),
-    ("9-search", f"{BEAMS['right']['beams 3']} against {BEAMS['right']['greedy']} is no difference"),
-    ("9-search", f"the {BEAMS['mean_logprob']['greedy']:.3f} of greedy search"),
+    ("9-search", f"{RIGHT['beams 3']} against {RIGHT['greedy']} is no difference"),
+    ("9-search", f"the {LOGPROB['greedy']:.3f} of greedy search"),
     ("11-training", f"{percent(MEMORY['seen'] / MEMORY['captions'])} were seen"),
-    ("11-training", f"other {MEMORY['unseen']} the model gets {MEMORY['unseen_right']} exactly right"),
-]  # fmt: skip
+    ("11-training", UNSEEN),
+]
 
 
 @pytest.mark.parametrize(("page", "sentence"), SENTENCES)
