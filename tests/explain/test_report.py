@@ -314,7 +314,7 @@ def base_shaped() -> Explanation:
         preprocess=PreprocessConfig(),
     )
     captioner = Captioner(GIT(config).eval(), Tokenizer.from_vocab(WORDS))
-    options = DecodingOptions(num_beams=4, min_new_tokens=12, max_new_tokens=12)
+    options = DecodingOptions(num_beams=4, min_new_tokens=11, max_new_tokens=12)
     return explain(captioner, picture(1), options=options)
 
 
