@@ -34,6 +34,7 @@ FIGURES: dict[str, Callable[[], Drawing]] = {
         search.beams,
         checks.mistakes,
         checks.training,
+        checks.metrics,
     )
 }
 

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from drawing.theme import IMAGE, OTHER, TEXT, Drawing, bare
+from git_model.evaluation.metrics import bleu, cider_d
+from git_model.shapes.source import ShapesData
 from git_model.shapes.texts import describe
 from git_model.shapes.world import draw, make_world
 from weights_convert.verification import distance
@@ -76,6 +78,44 @@ def _distance(tests: ModuleType, mistake: Callable[[Any], torch.Tensor], *, usua
     with torch.no_grad():
         right = pair.ours(pair.pixels, pair.tokens)
     return distance(mistake(pair), right)
+
+
+REFERENCE = "a large blue circle to the left of a small green cross"
+CANDIDATES = {
+    "right": REFERENCE,
+    "wrong colour": REFERENCE.replace("blue", "red"),
+    "other order": "to the left of a small green cross a large blue circle",
+    "cut": "a large blue circle",
+    "frequent words": "a small to the left of a small to the left of",
+}
+
+
+def metrics() -> Drawing:
+    """What BLEU and CIDEr-D give five candidates for one caption; the words as in chapter 12."""
+    source = ShapesData(tasks=("captions",), split="held_out", size=199).open()
+    others = [source[n].annotations[0].texts[0].split() for n in range(199)]
+    references = [[REFERENCE.split()], *([text] for text in others)]
+    perfect = cider_d([REFERENCE.split(), *others], references)
+    scores: dict[str, list[float]] = {"BLEU-1": [], "BLEU-4": [], "CIDEr-D / 10": []}
+    for text in CANDIDATES.values():
+        words = text.split()
+        bleu_scores = bleu([words], [[REFERENCE.split()]])
+        cider = 1 + 20 * (cider_d([words, *others], references) - perfect)
+        for values, score in zip(
+            scores.values(), (bleu_scores[0], bleu_scores[3], cider), strict=True
+        ):
+            values.append(round(score, 3))
+    figure = Figure(figsize=(8.4, 2.8), layout="constrained")
+    axes = figure.subplots()
+    for n, (name, colour) in enumerate(zip(scores, ("#999999", TEXT, IMAGE), strict=True)):
+        bars = axes.bar(
+            [x + 0.27 * (n - 1) for x in range(5)], scores[name], 0.25, color=colour, label=name
+        )
+        axes.bar_label(bars, fmt="%.2f", fontsize=8)
+    axes.set_xticks(range(5), list(CANDIDATES))
+    axes.set_ylim(0, 1.15)
+    axes.legend(frameon=False)
+    return Drawing(figure, {"scores": scores})
 
 
 def training() -> Drawing:
