@@ -1,7 +1,8 @@
 """A run on disk: its recipe, and its state, which is all that resuming needs.
 
 A run is a function of its recipe and its step number (see loop.py), so a state is small: weights,
-the optimizer's moments, the moving average, and the step, which is the folder's name. Each process
+the optimizer's moments, the moving average, the best score so far, and the step, which is the
+folder's name. Each process
 writes and reads its own part, and any number of processes reads what any other number wrote
 (torch.distributed.checkpoint). A state is written beside its final folder, with the digests of its
 files, and renamed when it is complete. The last two states are kept: if the newest is damaged, the
@@ -13,7 +14,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,9 @@ from git_model.utils.distributed import ProcessGroup
 from git_model.utils.errors import CheckpointError, ConfigError
 from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
-RECIPE, STATE, STEP, CHECKPOINT = "recipe.json", "state", "step-", "checkpoint"
+RECIPE, STATE, STEP, CHECKPOINT, BEST = "recipe.json", "state", "step-", "checkpoint", "best"
+OBJECTS = "objects.json"  # the names of objects that `train` was called with
+PROGRESS = "progress.json"  # in a state: the best score, and the states of callbacks
 KEPT_STATES = 2
 
 
@@ -68,12 +71,22 @@ def require_same_recipe(recipe: Recipe, group: ProcessGroup) -> None:
             )
 
 
-def open_run_folder(out: Path, recipe: Recipe, group: ProcessGroup, *, resume: bool) -> None:
+def open_run_folder(
+    out: Path,
+    recipe: Recipe,
+    group: ProcessGroup,
+    objects: Mapping[str, str] | None = None,
+    *,
+    resume: bool,
+) -> None:
     """Make the run's folder, or check that the folder to resume is of the same run.
+
+    Args:
+        objects: the dotted names of the objects that the run was called with, by argument.
 
     Raises:
         CheckpointError: it is already there, or not there.
-        ConfigError: it is of another recipe.
+        ConfigError: it is of another recipe, or was called with other objects.
     """
     path = out / RECIPE
     if resume:
@@ -83,6 +96,7 @@ def open_run_folder(out: Path, recipe: Recipe, group: ProcessGroup, *, resume: b
         change = difference(old_recipe, recipe, ignore=MUTABLE)
         if change is not None:
             raise ConfigError(f"{out}: a run of another recipe, there and here {change}")
+        _require_same_objects(out, objects or {})
     elif out.exists():
         raise CheckpointError(f"{out}: already exists; name a new folder, or --resume that run")
     group.barrier()  # until every process has checked
@@ -90,9 +104,33 @@ def open_run_folder(out: Path, recipe: Recipe, group: ProcessGroup, *, resume: b
         with new_folder(out) as beside:
             text = json.dumps(to_dict(recipe), indent=2) + "\n"
             (beside / RECIPE).write_text(text, encoding="utf-8")
+            if objects:
+                text = json.dumps(objects, indent=2) + "\n"
+                (beside / OBJECTS).write_text(text, encoding="utf-8")
 
 
-def save_state(out: Path, step: int, state: TrainState, group: ProcessGroup) -> None:
+def _require_same_objects(out: Path, objects: Mapping[str, str]) -> None:
+    path = out / OBJECTS
+    before = read_mapping(path) if path.is_file() else {}
+    for argument in {**before, **objects}:
+        old, new = before.get(argument), objects.get(argument)
+        if old != new:
+            action = (
+                f"resume it with train(…, resume=True, {argument}=…)" if old else "leave it out"
+            )
+            raise ConfigError(
+                f"{out}: this run was started with {argument} {old or 'of its recipe'}, not "
+                f"{new or 'of its recipe'}: {action}"
+            )
+
+
+def save_state(
+    out: Path,
+    step: int,
+    state: TrainState,
+    group: ProcessGroup,
+    progress: Mapping[str, Any] | None = None,
+) -> None:
     """Write the state after a step in place of the last one; all processes call together.
 
     Raises:
@@ -105,6 +143,7 @@ def save_state(out: Path, step: int, state: TrainState, group: ProcessGroup) -> 
         with _checkpoint_errors(folder, "written"):
             save(state.tensors(), checkpoint_id=beside, no_dist=group.size == 1)
         if made is not None:
+            (made / PROGRESS).write_text(json.dumps(progress or {}) + "\n", encoding="utf-8")
             lines = [f"{digest}  {name}\n" for name, digest in digests_of(made).items()]
             (made / DIGESTS).write_text("".join(lines), encoding="utf-8")
     if group.is_first:
@@ -135,6 +174,12 @@ def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
     return step
 
 
+def load_progress(out: Path, step: int) -> dict[str, Any]:
+    """What was saved beside the tensors of the state after a step; {} for step 0."""
+    path = _folder(out, step) / PROGRESS
+    return read_mapping(path) if path.is_file() else {}
+
+
 def last_step(out: Path) -> int:
     """The step of the last state in a run's folder; 0 if there is none."""
     return max(saved_steps(out), default=0)
@@ -158,10 +203,11 @@ def saved_steps(out: Path) -> list[int]:
 
 def remove_leftovers(out: Path) -> None:
     """Remove what a killed process left half written. The caller holds the lock of the folder."""
-    for old in out.glob(f".{CHECKPOINT}.*.old"):  # killed between the two renames of a new one
-        if not (out / CHECKPOINT).exists():
-            old.rename(out / CHECKPOINT)
-    _sweep(out, f".{CHECKPOINT}.*")
+    for name in (CHECKPOINT, BEST):
+        for old in out.glob(f".{name}.*.old"):  # killed between the two renames of a new one
+            if not (out / name).exists():
+                old.rename(out / name)
+        _sweep(out, f".{name}.*")
     _sweep(out / STATE, f".{STEP}*")
 
 

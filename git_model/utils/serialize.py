@@ -80,6 +80,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} is {short_repr(value)}, expected one of {expected}")
     if origin is tuple:
         return _coerce_tuple(arguments, value, where)
+    if origin is dict:
+        return _coerce_dict(arguments, value, where)
     if type(value) is int and hint in (int, float):
         if abs(value) >= 2**63:
             raise ConfigError(
@@ -110,6 +112,15 @@ def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
     if len(value) != len(arguments):
         raise ConfigError(f"{where} has {len(value)} entries, expected {len(arguments)}")
     return tuple(_coerce(hint, item, where) for hint, item in zip(arguments, value, strict=True))
+
+
+def _coerce_dict(arguments: tuple[Any, ...], value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {short_repr(value)}, expected a table")
+    _, hint = arguments
+    if hint is Any:
+        return dict(value)
+    return {name: _coerce(hint, item, f"{where}.{name}") for name, item in value.items()}
 
 
 def to_dict(config: Any) -> dict[str, Any]:

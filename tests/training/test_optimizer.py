@@ -47,19 +47,19 @@ def test_the_encoder_has_its_own_learning_rate():
 
 def test_frozen_parameters_are_in_no_group():
     model = tiny_model()
-    freeze(model, ("encoder", "projector"))
+    freeze(model, learning(frozen=("encoder", "projector")))
     grouped = {id(p) for group in parameter_groups(model, learning()) for p in group["params"]}
     assert grouped == set(map(id, model.decoder.parameters()))
 
 
 def test_a_part_that_the_model_lacks_cannot_be_frozen():
     with pytest.raises(GITError, match="frozen has temporal_embedding, but this model has none"):
-        freeze(tiny_model(), ("temporal_embedding",))
+        freeze(tiny_model(), learning(frozen=("temporal_embedding",)))
 
 
 def test_at_least_one_part_must_be_trained():
     with pytest.raises(GITError, match="nothing is left to train"):
-        freeze(tiny_model(), ("encoder", "projector", "decoder"))
+        freeze(tiny_model(), learning(frozen=("encoder", "projector", "decoder")))
 
 
 def test_the_learning_rate_has_a_linear_warm_up_then_a_cosine_decay():
