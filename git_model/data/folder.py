@@ -38,7 +38,7 @@ class FolderData:
     """
 
     kind: Literal["folder"] = "folder"
-    path: str
+    path: str  # the folder
     frames: int = 0  # of a clip, for a model with temporal embeddings; 0: no videos
     sampling: Sampling = "uniform"  # the rule that picks the frames, see `video.sample_indices`
 

@@ -25,7 +25,7 @@ class MixedData:
     """Several data sets as one, in order; in a recipe a table [[data.parts]] for each."""
 
     kind: Literal["mixed"] = "mixed"
-    parts: tuple[ListedData, ...]
+    parts: tuple[ListedData, ...]  # each with a kind
     repeats: tuple[int, ...] | None = None  # of each part in an epoch; None: once
 
     def __post_init__(self) -> None:

@@ -77,16 +77,33 @@ def bleu(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]
         candidates: generated texts, at least one.
         references: for each candidate its reference texts, at least one.
     """
-    n_words = n_expected = 0
-    matches, totals = [0] * MAX_N, [0] * MAX_N
-    for candidate, texts in zip(candidates, references, strict=True):
-        n_words += len(candidate)
-        n_expected += min((abs(len(text) - len(candidate)), len(text)) for text in texts)[1]
-        for index in range(MAX_N):
-            ngrams = _ngrams(candidate, index + 1)
-            limits = reduce(or_, (_ngrams(text, index + 1) for text in texts))  # largest counts
-            matches[index] += (ngrams & limits).total()
-            totals[index] += ngrams.total()
+    columns = zip(*bleu_counts(candidates, references), strict=True)
+    return bleu_of([sum(column) for column in columns])
+
+
+def bleu_counts(
+    candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]
+) -> list[list[int]]:
+    """What BLEU counts in each candidate, ten numbers: its words, those of the reference of closest
+    length, the n-grams that a reference has, too, for n = 1 to 4, and all its n-grams."""
+    return [_bleu_counts(*pair) for pair in zip(candidates, references, strict=True)]
+
+
+def _bleu_counts(candidate: WordList, texts: Sequence[WordList]) -> list[int]:
+    n_expected = min((abs(len(text) - len(candidate)), len(text)) for text in texts)[1]
+    matches, totals = [], []
+    for n in range(1, MAX_N + 1):
+        ngrams = _ngrams(candidate, n)
+        limits = reduce(or_, (_ngrams(text, n) for text in texts))  # largest counts
+        matches.append((ngrams & limits).total())
+        totals.append(ngrams.total())
+    return [len(candidate), n_expected, *matches, *totals]
+
+
+def bleu_of(counts: Sequence[int]) -> list[float]:
+    """BLEU-1 to BLEU-4 of summed counts."""
+    n_words, n_expected, *rest = counts
+    matches, totals = rest[:MAX_N], rest[MAX_N:]
     ratio = (n_words + TINY) / (n_expected + SMALL)
     brevity_penalty = min(1.0, math.exp(1 - 1 / ratio))
     scores, product = [], 1.0

@@ -72,7 +72,7 @@ def own_loss(config: PythonLossConfig) -> Loss:
     if not inspect.isclass(value):
         return cast(Loss, functools.partial(value, **config.arguments))
     try:
-        loss: Loss = value(**config.arguments)
+        loss = cast(Loss, value(**config.arguments))
     except TypeError as error:
         raise ConfigError(
             f"loss.loss is {config.loss}, which cannot be called so: {error}"

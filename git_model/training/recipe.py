@@ -215,7 +215,7 @@ class ComputeConfig:
 class ReportConfig:
     """What a run logs and saves, and when. A resumed run may use other values."""
 
-    log_every: int = 50  # steps
+    log_every: int = 50  # steps between lines of the log
     check_every: int = 1000  # steps between checkpoints, and validations on [validation]
     check_examples: int = 200  # of the validation data, the first ones
     show: int = 3  # validation texts to print
@@ -239,21 +239,23 @@ class Recipe:
     """A training run. It starts from random weights of a `model`, or from a `checkpoint`."""
 
     model: str | None = None  # one of configs/model, or a .toml file like those
-    initial: Literal["bert", "by_width"] = "bert"  # see initialization.py
+    # of random weights: N(0, 0.02), or a standard deviation of 1 / sqrt(fan in), for narrow models
+    initial: Literal["bert", "by_width"] = "bert"
     checkpoint: str | None = None  # anything that `Captioner.from_pretrained` opens
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's
     style: Style | None = None  # None: as the model says
     frames: int | None = None  # temporal embeddings; None: as the model has, 0: images only
     seed: int = 0  # of all random numbers
     steps: int  # updates of the weights
-    data: DataConfig | None = None  # None: `train` gets a source
-    loader: LoaderConfig
-    validation: DataConfig | None = None  # None: no scores, no `best`
-    learning: OptimConfig
+    data: DataConfig | None = None  # the training data; None: `train` gets a source
+    loader: LoaderConfig  # how steps are made of it
+    # data of the same kinds, for the scores of checks; None: no scores, no `best`
+    validation: DataConfig | None = None
+    learning: OptimConfig  # optimizer and schedule
     loss: LossConfig = field(default_factory=CrossEntropyConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
-    reports: ReportConfig = field(default_factory=ReportConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)  # the hardware
+    reports: ReportConfig = field(default_factory=ReportConfig)  # logs and checkpoints
 
     def __post_init__(self) -> None:
         _check(
@@ -334,13 +336,18 @@ class Recipe:
 MUTABLE = ("validation", "selection", "compute", "reports")
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file.
+
+    Args:
+        settings: changes, such as "learning.decoder_lr=3e-4"; see overrides.py.
 
     Raises:
         ConfigError: the file is missing or damaged, or a key or value is wrong; it is named.
     """
-    return from_dict(Recipe, read_mapping(path), str(path))
+    from git_model.training.overrides import with_settings
+
+    return from_dict(Recipe, with_settings(read_mapping(path), settings), str(path))
 
 
 def difference(left: Recipe, right: Recipe, *, ignore: Sequence[str] = ()) -> str | None:
