@@ -154,7 +154,7 @@ def token_losses(
             `microsoft` over the other tokens, and the loss is the divergence from that target, so
             a perfect model reaches 0 (the original's SmoothLabelCrossEntropyLoss).
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     if style == "huggingface":
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
     vocab_size = logits.shape[-1]
@@ -162,6 +162,11 @@ def token_losses(
     torch_smoothing = label_smoothing * vocab_size / (vocab_size - 1)
     losses = F.cross_entropy(logits, target, label_smoothing=torch_smoothing, reduction="none")
     return losses - _entropy(label_smoothing, vocab_size)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _entropy(label_smoothing: float, vocab_size: int) -> float:

@@ -24,6 +24,7 @@ from git_model.training.loss import (
     CrossEntropy,
     Loss,
     LossOutput,
+    at_least_float32,
     predicted,
     scene_of,
     token_losses,
@@ -112,8 +113,8 @@ class Distillation:
             logits, target, label_smoothing=self.label_smoothing, style=model.config.style
         )
         divergence = self.temperature**2 * F.kl_div(
-            (logits.float() / self.temperature).log_softmax(-1),
-            (teacher_logits.float() / self.temperature).log_softmax(-1),
+            (at_least_float32(logits) / self.temperature).log_softmax(-1),
+            (at_least_float32(teacher_logits) / self.temperature).log_softmax(-1),
             reduction="none",
             log_target=True,
         ).sum(-1)
@@ -167,7 +168,7 @@ class Contrastive:
         entropy = token_losses(
             logits, target, label_smoothing=self.label_smoothing, style=model.config.style
         ).sum()
-        contrast = self.contrast(visual.float().mean(1), *text_vectors(model, batch))
+        contrast = self.contrast(at_least_float32(visual).mean(1), *text_vectors(model, batch))
         total = entropy + self.weight * contrast * batch.n_predicted
         return LossOutput(
             total,
@@ -200,4 +201,4 @@ def text_vectors(model: GIT, batch: Batch) -> tuple[Tensor, Tensor]:
     n_tokens = batch.mask.long().cumsum(1).argmax(1)  # the last token to predict of each row
     rows = batch.mask.any(1).nonzero()[:, 0]
     hidden = model.decoder(batch.tokens)[rows, n_tokens[rows]]
-    return hidden.float(), rows // (len(batch.tokens) // len(batch.pixels))
+    return at_least_float32(hidden), rows // (len(batch.tokens) // len(batch.pixels))

@@ -26,7 +26,7 @@ from git_model.evaluation.run import evaluation_mode, open_examples
 from git_model.generation.generate import generate
 from git_model.model.git import GIT, Scene
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.training.loss import LossOutput, predicted, scene_of
+from git_model.training.loss import LossOutput, at_least_float32, predicted, scene_of
 from git_model.training.recipe import ScstConfig
 from git_model.utils.errors import GITError
 
@@ -134,7 +134,7 @@ def sequence_logprobs(model: GIT, scene: Scene, texts: Sequence[Sequence[int]]) 
     mask = (column >= 1) & (column <= n_tokens[:, None])
     batch = Batch(torch.empty(0, device=device), torch.tensor(rows, device=device), mask)
     logits, target = predicted(model, batch, scene)
-    logprobs = -F.cross_entropy(logits.float(), target, reduction="none")
+    logprobs = -F.cross_entropy(at_least_float32(logits), target, reduction="none")
     row_of = torch.arange(len(texts), device=device).repeat_interleave(n_tokens)
     return logprobs.new_zeros(len(texts)).index_add(0, row_of, logprobs)
 
