@@ -58,7 +58,7 @@ class Scst:
         Raises:
             GITError: the batch has questions.
         """
-        references = self._references(batch)
+        references = self.references(batch)
         with evaluation_mode(model):
             scene = scene_of(model, batch)
             rows = self._sample(model, scene, self.config.samples)
@@ -100,7 +100,7 @@ class Scst:
         generations = generate(model, scene, prompts, options)
         return [[text.tokens for text in texts] for texts in generations]
 
-    def _references(self, batch: Batch) -> list[list[Words]]:
+    def references(self, batch: Batch) -> list[list[Words]]:
         """The words of each image's captions."""
         has_text = batch.mask.any(1)
         if (has_text & ~batch.mask[:, 1]).any():

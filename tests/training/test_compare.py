@@ -43,11 +43,7 @@ def test_arms_are_named_by_what_differs_and_compared_seed_by_seed(folders):
     assert first.interval == pytest.approx((70 - 24.841, 70 + 24.841), abs=1e-2)  # 4.303 x 10/√3
     assert (second.n, second.mean) == (3, pytest.approx((62 + 83 + 10) / 3))
     assert second.difference == pytest.approx(2.5)  # of the seeds 0 and 1: 2 and 3
-    low, high = second.difference_interval
-    assert (low, high) == (
-        pytest.approx(2.5 - 6.353, abs=1e-2),
-        pytest.approx(2.5 + 6.353, abs=1e-2),
-    )
+    assert second.difference_interval == pytest.approx((2.5 - 6.353, 2.5 + 6.353), abs=1e-2)
 
 
 def test_the_best_of_a_loss_is_the_least_and_of_a_score_the_most(tmp_path):
@@ -55,9 +51,7 @@ def test_the_best_of_a_loss_is_the_least_and_of_a_score_the_most(tmp_path):
     assert run.value("captions cider_d", "best") == 9
     assert run.value("captions cider_d", "last") == 7
     (tmp_path / "a" / "log.jsonl").write_text(
-        "".join(
-            json.dumps({"step": n, "validation loss": v}) + "\n" for n, v in [(1, 2.0), (2, 3.0)]
-        )
+        '{"step": 1, "validation loss": 2.0}\n{"step": 2, "validation loss": 3.0}\n'
     )
     assert read_run(tmp_path / "a").value("validation loss", "best") == 2
 
