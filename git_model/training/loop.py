@@ -162,6 +162,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.recipe, self.group = self.trainer.recipe, self.trainer.group
         self.selection = Selection(self.recipe)
+        self.checked = 0  # the step of the last check
 
     def check_settings(self, source: Source | Stream) -> None:
         """Refuse, before a folder is made, what would end the run later."""
@@ -179,6 +180,7 @@ class _Run:
         progress = load_progress(self.out, last)
         self.selection.load_state_dict(progress.get("selection", {}))
         restore(self.callbacks, progress.get("callbacks", {}))
+        self.checked = progress.get("checked", 0)
         return last
 
     def steps(self, last: int, report: Report | None) -> int:
@@ -191,7 +193,7 @@ class _Run:
             the last step.
         """
         recipe, group, trainer = self.recipe, self.group, self.trainer
-        if last and self._is_over(last, report):
+        if last and (self._is_over(last, report) or self._catch_up(last, report)):
             return last
         n_reported = 0  # examples that could not be read
         for step, batches in enumerate(
@@ -218,10 +220,16 @@ class _Run:
             trainer.features.close(remove=group.is_first and last == recipe.steps)
         return last
 
+    def _catch_up(self, last: int, report: Report | None) -> bool:
+        """Make the check that a stop request left out, as `_check`."""
+        is_due = self.trainer.is_due(last, self.recipe.reports.check_every)
+        return is_due and self.checked != last and self._check(last, report)
+
     def _check(self, step: int, report: Report | None) -> bool:
         """Write the checkpoint, score it, and keep it if it is the best; whether the run is to end.
         All ranks call together."""
         trainer, recipe, scores = self.trainer, self.recipe, {}
+        self.checked = step
         trainer.write_checkpoint(self.out)
         if report is not None and trainer.validation is not None:  # on rank 0
             folder, device = self.out / CHECKPOINT, self.group.device
@@ -246,7 +254,11 @@ class _Run:
         return True
 
     def _progress(self) -> dict[str, Any]:
-        return {"selection": self.selection.state_dict(), "callbacks": states_of(self.callbacks)}
+        return {
+            "checked": self.checked,
+            "selection": self.selection.state_dict(),
+            "callbacks": states_of(self.callbacks),
+        }
 
 
 class Trainer:

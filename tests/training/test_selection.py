@@ -1,6 +1,8 @@
 """The best checkpoint, early stopping, and validation loss."""
 
 import json
+import os
+import signal
 
 import pytest
 from runs import log_of, recipe_of, same_weights, start_folder
@@ -9,6 +11,7 @@ from git_model.captioner import Captioner
 from git_model.data.collation import Collator
 from git_model.evaluation.predictions import Prediction
 from git_model.training import loop as loop_module
+from git_model.training.callbacks import Callback
 from git_model.training.loop import Trainer, train
 from git_model.training.loss import batch_loss
 from git_model.training.selection import Selection
@@ -114,6 +117,28 @@ def test_best_and_patience_survive_a_kill_with_the_same_bits(tmp_path, start, cu
         assert same_weights(whole, out)
         assert bytes_of(whole / BEST) == bytes_of(out / BEST)
         assert untimed(out) == untimed(whole)
+
+
+class Terminate(Callback):
+    """Sends SIGTERM to this process after a step."""
+
+    def __init__(self, last):
+        self.last = last
+
+    def on_step(self, trainer, step, stats):
+        if step == self.last:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_check_that_sigterm_left_out_is_made_up_for(tmp_path, start, curve):
+    recipe = recipe_with(start)
+    train(recipe, tmp_path / "whole")
+    out = tmp_path / "stopped"
+    train(recipe, out, callbacks=[Terminate(3)])
+    assert last_step(out) == 3
+    train(recipe, out, resume=True)
+    assert bytes_of(tmp_path / "whole" / BEST) == bytes_of(out / BEST)
+    assert same_weights(tmp_path / "whole", out)
 
 
 def selection(**settings) -> Selection:
