@@ -118,8 +118,12 @@ def require_cachable(model: GIT) -> None:
             "cache_features is for models without temporal embeddings: set frames = 0, or leave "
             "cache_features out"
         )
-    modules = model.encoder.modules()
-    if any(getattr(module, name, 0.0) for module in modules for name in ("p", "dropout")):
+    rates = [
+        getattr(module, name, 0.0)
+        for module in model.encoder.modules()
+        for name in ("p", "dropout")
+    ]
+    if any(isinstance(rate, float) and rate > 0 for rate in rates):
         raise GITError("cache_features is for encoders without dropout, expected dropout 0")
 
 

@@ -85,7 +85,7 @@ class Scst:
             split_words(texts), [words or [[]] for words in expected], self.frequencies
         )
         values = [score if words else 0.0 for score, words in zip(scores, expected, strict=True)]
-        return torch.tensor(values).view(-1, k)
+        return torch.tensor(values, dtype=torch.float64).view(-1, k)
 
     def _sample(self, model: GIT, scene: Scene, samples: int | None) -> list[list[list[int]]]:
         """Captions of each image as token ids: random ones, or with None the greedy one."""

@@ -96,7 +96,7 @@ def test_the_mean_curve_takes_the_steps_that_all_runs_have(tmp_path):
         (["a0", "--metric", "captions spice"], "the log has no 'captions spice', expected one of"),
         (["a0", "--out", "curves.jpg"], "expected a name in .png"),
         (["a0", "twin"], "have the same recipe and seed 0: name one of them"),
-        (["a0", "other"], "the runs differ in validation, so their scores cannot be compared"),
+        (["a0", "other"], "the runs differ in validation.kind, so their scores cannot be compared"),
         (["damaged"], "log.jsonl: line 1 is damaged"),
     ],
 )

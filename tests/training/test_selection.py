@@ -29,7 +29,12 @@ def start(tmp_path_factory):
 
 def recipe_with(start, **changes):
     reports = {"check_every": 1, "save_every": 1, "show": 0} | changes.pop("reports", {})
-    changes = {"steps": 6, "data": {"tasks": ["captions"], "size": 8}} | changes
+    learning = {"schedule": "constant"} | changes.pop("learning", {})
+    changes = {
+        "learning": learning,
+        "steps": 6,
+        "data": {"tasks": ["captions"], "size": 8},
+    } | changes
     return recipe_of(
         start, validation=VALIDATION, reports=reports, loader={"batch_size": 2}, **changes
     )

@@ -106,6 +106,24 @@ def test_a_resumed_run_of_wandb_has_the_same_id_and_may_be_online(tmp_path, monk
     assert (first["mode"], first["resume"]) == ("online", "allow")
 
 
+class FakeTrackio(FakeWandb):
+    """What the tracker uses of trackio, recorded."""
+
+
+def test_trackio_gets_settings_numbers_and_final_scores(tmp_path, monkeypatch) -> None:
+    fake = FakeTrackio()
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    report_a_run(tmp_path, recipe_with("trackio"))
+    [call] = fake.calls
+    assert call["name"] == f"{tmp_path.name}-{run_id(tmp_path)[:6]}"
+    assert call["config"]["learning.decoder_lr"] == 2e-3
+    assert call["resume"] == "allow"
+    assert [step for step, _ in fake.rows] == [1, 1, 1]
+    assert fake.rows[-1][1]["final/captions cider_d"] == 114.0
+    assert fake.finished == 1
+
+
+@pytest.mark.slow  # it imports gradio
 def test_trackio_keeps_the_run_on_this_machine(tmp_path) -> None:
     pytest.importorskip("trackio")
     code = (
@@ -126,11 +144,11 @@ def test_trackio_keeps_the_run_on_this_machine(tmp_path) -> None:
     assert run.stdout == ""
     [database] = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:
-        rows = [text for (text,) in connection.execute("SELECT metrics FROM metrics")]
-        configs = [text for (text,) in connection.execute("SELECT config FROM configs")]
-    assert any('"final/captions cider_d": 114.0' in row for row in rows), rows
-    assert any('"reward": 7.0' in row for row in rows)
-    assert any("learning.decoder_lr" in text for text in configs)
+        rows = [json.loads(text) for (text,) in connection.execute("SELECT metrics FROM metrics")]
+        configs = [json.loads(text) for (text,) in connection.execute("SELECT config FROM configs")]
+    assert any(row.get("final/captions cider_d") == 114.0 for row in rows), rows
+    assert any(row.get("reward") == 7.0 for row in rows)
+    assert [config["learning.decoder_lr"] for config in configs] == [2e-3]
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
