@@ -143,12 +143,12 @@ def test_callbacks_that_do_nothing_change_nothing(tmp_path, start):
         (
             {},
             {"source": own_objects.Source()},
-            "the recipe has data, and source is given: leave one out",
+            "the recipe has data, and source is given",
         ),
         (
             {"loss": {"kind": "contrastive"}},
             {"loss": own_objects.squared},
-            "the recipe has loss, and loss is given: leave one out",
+            "the recipe has loss, and loss is given",
         ),
         ({}, {"callbacks": [3]}, "callbacks has builtins.int, expected objects of a class of Call"),
         ({}, {"callbacks": [Callback(), Callback()]}, r"callbacks has 2 of .*Callback, expected"),
