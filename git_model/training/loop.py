@@ -51,6 +51,7 @@ from git_model.training.parallel import (
 )
 from git_model.training.recipe import CrossEntropyConfig, Recipe
 from git_model.training.reports import Report, StepStats
+from git_model.training.scst import Scst
 from git_model.training.selection import Selection, keep_best
 from git_model.training.state import (
     CHECKPOINT,
@@ -296,6 +297,8 @@ class Trainer:
         if loss is None:
             loss = open_loss(recipe, self.model, self.tokenizer, source)
         require_loss(loss)
+        if isinstance(loss, Scst):
+            self.model.eval()  # no dropout, also where activation checkpointing runs a block again
         self.loss = loss
         self._loss_module = parallelize(LossModule(self.model, loss), group, compute.sharding)
         self.optimizer = make_optimizer(self.model, learning, optimizer)

@@ -329,6 +329,19 @@ def test_a_recipe_names_its_loss_and_logs_its_parts(tmp_path, start, loss) -> No
     assert names[loss["kind"]] in log_of(tmp_path / "run")[0]
 
 
+def test_scst_has_no_dropout_where_a_block_is_computed_again(tmp_path) -> None:
+    start = start_folder(tmp_path / "start", dropout=0.3)
+    loss = {"kind": "scst", "samples": 8, "max_new_tokens": 6, "counted": 4}
+    for name in (False, True):
+        compute = {"activation_checkpointing": name}
+        changes = {"steps": 3, "data": CAPTIONS, "loader": {"batch_size": 2}, "compute": compute}
+        recipe = from_dict(Recipe, recipe_table(start, **changes) | {"loss": loss})
+        train(recipe, tmp_path / str(name))
+    norms = [[line["grad_norm"] for line in log_of(tmp_path / n)] for n in ("False", "True")]
+    assert max(norms[0]) > 0
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, start) -> None:
     table = recipe_table(start) | {"loss": {"kind": "distillation", "teacher": "demo"}}
     with pytest.raises(GITError, match="teacher demo "):
