@@ -1,5 +1,6 @@
 """Checkpoint folders of any format: read, write and convert them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,13 +21,20 @@ from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.devices import dtype_of
 from git_model.utils.serialize import read_mapping
-from weights_convert import huggingface, microsoft, open_clip
+from weights_convert import huggingface, microsoft, open_clip, siglip, timm_models
 from weights_convert.files import Checkpoint, open_tokenizer
 from weights_convert.hub import find_folder
 from weights_convert.rules import ConversionError
 
 Format = Literal["native", "hf"]
-Origin = Literal["hf", "microsoft", "open_clip"]
+Origin = Literal["hf", "microsoft", "open_clip", "siglip", "timm"]
+
+
+ENCODERS: dict[str | None, Callable[..., Checkpoint]] = {  # of an untrained model
+    "open_clip": open_clip.read,
+    "siglip": siglip.read,
+    "timm": timm_models.read,
+}
 
 
 def read_foreign(
@@ -76,7 +84,10 @@ def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
     if dtype is None:
         return checkpoint
     target = dtype_of(dtype, torch.device("cpu"))
-    state = {name: tensor.to(target) for name, tensor in checkpoint.state.items()}
+    state = {
+        name: tensor.to(target) if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint.state.items()
+    }
     for name, tensor in state.items():
         if tensor.isinf().any() and not checkpoint.state[name].isinf().any():
             raise ConversionError(f"tensor {name} has numbers too large for {dtype}")
@@ -137,7 +148,8 @@ def convert(
         tokenizer: a folder whose vocabulary replaces the source's.
         dtype: number format to store, such as "float16"; None: the source's.
         options: of the reader: `revision` of a hub id; for "microsoft" as in
-            `microsoft.read_folder`; for "open_clip" as in `open_clip.read`.
+            `microsoft.read_folder`; for the image encoders "open_clip", "siglip" and "timm" as in
+            the function `read` of their modules.
 
     Returns:
         As `write`.
@@ -154,8 +166,8 @@ def _read(source: str, origin: Origin | None, options: dict[str, Any]) -> Checkp
     folder = folder_of(source)
     if is_checkpoint(folder):
         require_format(folder, read_mapping(folder / CONFIG).get("format"))
-    if origin == "open_clip":
-        return open_clip.read(source, **options)
+    if origin in ENCODERS:
+        return ENCODERS[origin](source, **options)
     if origin == "microsoft":
         return microsoft.read_folder(Path(source), dtype=None, **options)
     if origin == "hf":

@@ -79,16 +79,18 @@ def _input(explanation: Explanation) -> str:
     patches = (
         f"{rows} x {columns} patches of {explanation.frames[0].width // columns} pixels a side"
     )
+    n_prefix = explanation.n_prefix
+    prefix = {0: "", 1: " and a class token"}.get(n_prefix, f" and {n_prefix} class tokens")
     if n_frames == 1:
         return (
-            f"The image is resized for the model and cut into {patches}. These and a class token "
-            f"make {explanation.n_image} image tokens."
+            f"The image is resized for the model and cut into {patches}. These{prefix} make "
+            f"{explanation.n_image} image tokens."
         )
     indices = explanation.frame_indices
     numbers = "" if indices is None else f" ({', '.join(map(str, indices))})"
     return (
         f"{n_frames} frames of the clip{numbers} are resized for the model and cut into {patches}. "
-        f"These and a class token for each frame make {explanation.n_image} image tokens."
+        f"These{prefix and prefix + ' for each frame'} make {explanation.n_image} image tokens."
     )
 
 
@@ -167,10 +169,12 @@ def _data(explanation: Explanation) -> dict[str, object]:
         "frames": len(explanation.frames),
         "grid": explanation.grid,
         "input_tokens": explanation.input_tokens,
-        "patch_attention": _packed(explanation.image_attention[..., 1:]),
+        "patch_attention": _packed(explanation.image_attention[..., explanation.n_prefix :]),
         "rollout": _packed(explanation.rollout),
         "text_attention": _packed(explanation.text_attention),
-        "class_attention": _packed(explanation.image_attention[..., 0].sum(-1)),
+        "class_attention": _packed(
+            explanation.image_attention[..., : explanation.n_prefix].sum((-1, -2))
+        ),
         "generated": [
             {
                 "text": token.text,
