@@ -153,6 +153,7 @@ class Captioner:
         style: Style | None = None,
         integrity: bool = False,
         compile: bool = False,
+        adapter: str | Path | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -172,11 +173,13 @@ class Captioner:
                 `git-model convert` wrote; for folders of our format.
             compile: run the encoder through torch.compile, for many images: the first of each
                 size takes some seconds more.
+            adapter: a folder with an adapter that was trained on this model (docs/adapters.md).
             token, cache_dir, local_files_only: of a hub id, as in `huggingface_hub`: the access
                 token, the folder for downloads, and whether to use only what lies there.
 
         Raises:
-            GITError: no such model, or a damaged one; or no such device.
+            GITError: no such model, or a damaged one; no such device; or an adapter of another
+                model.
         """
         return cls(
             *open_model(
@@ -187,6 +190,7 @@ class Captioner:
                 style=style,
                 integrity=integrity,
                 compile=compile,
+                adapter=adapter,
                 token=token,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,

@@ -156,7 +156,9 @@ def test_a_device_that_cannot_be_used_is_one_short_line(device: str) -> None:
 
 def test_an_adapter_folder_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(GITError, match=r"an adapter .*, not a model: merge it into its base model"):
+    with pytest.raises(
+        GITError, match=r"an adapter, not a model: open it with its base .*or merge"
+    ):
         Captioner.from_pretrained(tmp_path)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from git_model.checkpoints.adapters import merge_adapter, open_adapter, read_base
 from git_model.checkpoints.native import (
     CONFIG,
     TOKENIZER,
@@ -75,6 +76,25 @@ def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
     return checkpoint._replace(tokenizer=tokenizer)
 
 
+def merged(checkpoint: Checkpoint, adapter: Path, name: str) -> Checkpoint:
+    """The same checkpoint with an adapter merged into its weights.
+
+    Args:
+        name: of the checkpoint, for errors.
+
+    Raises:
+        GITError: no adapter, or one of another model.
+    """
+    state = stored_as(checkpoint, "float32").state
+    model = GIT.from_state(checkpoint.config, state, name)
+    open_adapter(model, adapter, name)
+    merge_adapter(model)
+    tensors = {key: part.to(checkpoint.state[key].dtype) for key, part in model.tensors().items()}
+    base = read_base(adapter)
+    config = checkpoint.config if base is None else checkpoint.config.with_style(base.style)
+    return Checkpoint(config, tensors, checkpoint.tokenizer)
+
+
 def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
     """The same checkpoint with tensors of this dtype, such as "float16"; None: as they are.
 
@@ -136,6 +156,7 @@ def convert(
     to: Format = "native",
     tokenizer: Path | None = None,
     dtype: str | None = None,
+    merge: Path | None = None,
     **options: Any,
 ) -> str:
     """Convert a checkpoint of any format to our format or Hugging Face's.
@@ -147,6 +168,7 @@ def convert(
             files.
         tokenizer: a folder whose vocabulary replaces the source's.
         dtype: number format to store, such as "float16"; None: the source's.
+        merge: a folder with an adapter of the source; it is merged into the weights.
         options: of the reader: `revision` of a hub id; for "microsoft" as in
             `microsoft.read_folder`; for the image encoders "open_clip", "siglip" and "timm" as in
             the function `read` of their modules.
@@ -158,6 +180,8 @@ def convert(
         GITError: the source cannot be read, or the destination not written.
     """
     checkpoint = _read(source, None if origin == to == "hf" else origin, options)
+    if merge is not None:
+        checkpoint = merged(checkpoint, merge, source)
     return write(with_tokenizer(stored_as(checkpoint, dtype), tokenizer), destination, to)
 
 

@@ -124,7 +124,7 @@ class _Plan:
         from git_model.checkpoints.loading import exact_revision
 
         name, revision = self.model.model, self.model.revision
-        return {"model": name, "revision": exact_revision(name, revision)}
+        return {"model": name, "revision": exact_revision(name, revision, self.model.adapter)}
 
 
 def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":

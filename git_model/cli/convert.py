@@ -32,6 +32,13 @@ ONLY_FOR = {
 @option("Input", "--revision", help="Branch, tag or commit of a hub id.")
 @option("Input", "--tokenizer", type=FOLDER, help="Folder with the vocabulary, if SOURCE has none.")
 @option(
+    "Input",
+    "--merge",
+    type=FOLDER,
+    metavar="ADAPTER",
+    help="Merge this adapter, which was trained on SOURCE, into its weights.",
+)
+@option(
     "Output",
     "--to",
     type=click.Choice(["native", "hf"]),

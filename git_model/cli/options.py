@@ -41,6 +41,7 @@ class ModelOptions:
     style: Style | None
     integrity: bool = False
     compile: bool = False
+    adapter: str | None = None
 
     def open_model(self) -> "Captioner":
         """The model, which must have a vocabulary."""
@@ -56,6 +57,7 @@ class ModelOptions:
             dtype=self.dtype,
             style=self.style,
             integrity=self.integrity,
+            adapter=self.adapter,
             compile=self.compile,
         )
 
@@ -105,6 +107,12 @@ def model_options(command: Command) -> Command:
 def uncompiled_model_options(command: Command) -> Command:
     """As `model_options`, for commands that record what happens inside the model."""
     for decorate in (
+        option(
+            "Model",
+            "--adapter",
+            metavar="FOLDER",
+            help="An adapter that was trained on MODEL (see docs/adapters.md).",
+        ),
         option(
             "Model",
             "--integrity",

@@ -20,6 +20,12 @@ import torch
 from torch import Tensor
 
 from git_model.captioner import Captioner
+from git_model.checkpoints.adapters import (
+    adapter_tensors,
+    add_adapter,
+    base_of,
+    write_adapter,
+)
 from git_model.checkpoints.native import TOKENIZER, require_digests, write_checkpoint
 from git_model.data.collation import Batch
 from git_model.data.example import BrokenExamples, Source
@@ -141,6 +147,10 @@ class Trainer:
         self.validation = None if recipe.validation is None else recipe.validation.open()
         torch.manual_seed(recipe.seed)
         self.model, self.tokenizer = initializer(recipe)
+        self.base = None
+        if recipe.adapter is not None:
+            self.base = base_of(self.model, str(recipe.checkpoint))
+            add_adapter(self.model, recipe.adapter)
         self.model.to(group.device).train()
         freeze(self.model, learning.frozen)
         if compute.activation_checkpointing:
@@ -209,21 +219,24 @@ class Trainer:
     @property
     def state(self) -> TrainState:
         """Everything that a step changes."""
-        return TrainState(self.model, self.optimizer, self.ema)
+        return TrainState(self.model, self.optimizer, self.ema, self.base)
 
     def check(self, out: Path, step: int, report: Report | None) -> None:
         """Write the checkpoint and report its validation scores; all ranks call together."""
         self.write_checkpoint(out)
         if report is not None and self.validation is not None:  # on rank 0
-            folder = out / CHECKPOINT
-            report.check(step, validate(folder, self.validation, self.recipe, self.group))
+            report.check(step, validate(out, self.validation, self.recipe, self.group))
         self.group.barrier()
 
     def write_checkpoint(self, out: Path) -> None:
-        """Write the model, or its moving average, as a checkpoint; all ranks call together."""
-        weights = self.model.tensors() if self.ema is None else self.ema.weights
+        """Write the model or the adapter, or its moving average, as a checkpoint; all ranks call
+        together."""
+        weights = self.model.tensors() if self.base is None else adapter_tensors(self.model)
+        weights |= {} if self.ema is None else self.ema.weights
         tensors = {name: full_tensor(tensor).cpu() for name, tensor in weights.items()}
-        if self.group.is_first:
+        if self.group.is_first and self.base is not None:
+            write_adapter(out / CHECKPOINT, self.model, self.base, tensors)
+        elif self.group.is_first:
             files = {TOKENIZER: self.tokenizer.to_json()}
             write_checkpoint(out / CHECKPOINT, self.model.config, tensors, files, overwrite=True)
 
@@ -243,10 +256,15 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def validate(
-    folder: Path, source: Source | Stream, recipe: Recipe, group: ProcessGroup
+    out: Path, source: Source | Stream, recipe: Recipe, group: ProcessGroup
 ) -> list[Prediction]:
-    """A checkpoint's predictions for the first examples of the validation data."""
-    captioner = Captioner.from_pretrained(folder, device=group.device)
+    """The predictions of a run's checkpoint for the first examples of the validation data."""
+    folder = out / CHECKPOINT
+    if recipe.adapter is None:
+        captioner = Captioner.from_pretrained(folder, device=group.device)
+    else:
+        base = str(recipe.checkpoint)
+        captioner = Captioner.from_pretrained(base, adapter=folder, device=group.device)
     broken = BrokenExamples(recipe.loader.broken_limit)
     limit = recipe.reports.check_examples
     return predict(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from git_model.checkpoints.adapters import AdapterConfig
 from git_model.config import Style
 from git_model.data.loader import LoaderConfig
 from git_model.data.sources import DataConfig
@@ -104,6 +105,7 @@ class Recipe:
     loader: LoaderConfig
     validation: DataConfig | None = None
     learning: OptimConfig
+    adapter: AdapterConfig | None = None  # None: train the weights themselves
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     reports: ReportConfig = field(default_factory=ReportConfig)
 
@@ -123,11 +125,21 @@ class Recipe:
             raise ConfigError("give either model (random weights) or checkpoint, to start from")
         if self.model is not None and self.tokenizer is None:
             raise ConfigError("tokenizer is missing: random weights come without a vocabulary")
+        if self.adapter is not None:
+            self._require_base()
         if self.learning.warmup_steps >= self.steps:
             raise ConfigError(
                 f"learning: warmup_steps is {self.learning.warmup_steps}, expected fewer than "
                 f"steps {self.steps}"
             )
+
+    def _require_base(self) -> None:
+        """An adapter belongs to a model that others can open, too."""
+        if self.checkpoint is None:
+            raise ConfigError("adapter: needs a checkpoint, the model that it belongs to")
+        for name in ("tokenizer", "frames"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"adapter: the checkpoint stays as it is, so leave {name} out")
 
 
 MUTABLE = ("validation", "compute", "reports")  # tables that may change when a run resumes
