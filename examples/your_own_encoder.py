@@ -7,7 +7,8 @@ GIT counts image tokens from the tensor, so the encoder may return any number of
 `register_encoder` gives it a name; from then on a configuration can have it, and a checkpoint with
 it is saved, loaded, trained and explained like any other. Here the encoder is a ResNet of
 open_clip, which has no patches. Its weights are random, and twenty steps are few;
-create_model(…, pretrained="openai") would load CLIP's. The last line makes this file a command line that knows the encoder:
+create_model(…, pretrained="openai") would load CLIP's. The last line makes this file a command line
+that knows the encoder:
 
     python examples/your_own_encoder.py caption -m FOLDER/model photo.jpg
 """

@@ -13,6 +13,8 @@ from test_demo import script
 from tiny import tiny_model
 
 from git_model.captioner import Captioner
+from git_model.config import TowerConfig
+from git_model.model import towers
 from git_model.training.recipe import Recipe, difference, read_recipe
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import from_dict

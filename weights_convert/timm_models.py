@@ -31,10 +31,11 @@ def read(
     timm, base = import_timm(), named_config(config)
     name = source.partition(".")[0]
     require_timm_model(name)
-    settings = timm.get_pretrained_cfg(source, allow_unregistered=False)
-    if settings is None:
-        tags = ", ".join(timm.list_pretrained(f"{name}.*")[:5]) or "no weights at all"
-        raise ConversionError(f"timm has no weights {source}, expected one of {tags}")
+    try:
+        settings = timm.get_pretrained_cfg(source, allow_unregistered=False)
+    except RuntimeError:
+        tags = ", ".join(timm.list_pretrained(f"{name}.*")[:5]) or f"{name} alone"
+        raise ConversionError(f"timm has no weights {source}, expected one of {tags}") from None
     size = settings.input_size[-1]
     encoder = TowerConfig(
         kind="timm", name=name, image_size=size, width=token_width(name, size), norm_eps=1e-5
