@@ -329,3 +329,11 @@ def test_a_report_of_an_encoder_without_a_class_token_says_so(tmp_path: Path) ->
     text = next(page.rglob("*.html")).read_text()
     assert "These make 4 image tokens" in text
     assert "a class token" not in text
+
+
+def test_verify_says_what_it_cannot_compare(tmp_path: Path) -> None:
+    GIT(tiny_config(encoder=siglip_config())).save_pretrained(tmp_path / "model")
+    result = CliRunner().invoke(main, ["verify", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    assert "not compared: encoder: kind is siglip, but Hugging Face's GIT has clip" in result.output
+    assert "one uncached pass" in result.output
