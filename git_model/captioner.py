@@ -22,8 +22,8 @@ from git_model.generation.trie import TokenTrie
 from git_model.model.git import GIT, Scene
 from git_model.preprocessing.image import group_by_shape, preprocess_batch
 from git_model.preprocessing.inputs import ImageBatch, ImageInput, LoadedImage, load
+from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
-from git_model.preprocessing.video import Sampling
 from git_model.utils.devices import DTYPES, dtype_of, usable_device
 from git_model.utils.errors import GITError
 from git_model.utils.kernels import pack_weights
@@ -245,18 +245,22 @@ class Captioner:
         """Pillow images, or the frames of a clip, as pixels (B, 3, H, W)."""
         return preprocess_batch(images, self.model.config.preprocess)
 
-    def load(self, image: ImageInput, sampling: Sampling = "uniform") -> LoadedImage:
+    def load(self, image: ImageInput, sampling: Sampling | ReadOptions = "uniform") -> LoadedImage:
         """One image or clip as pixels; arguments and errors as in `preprocessing.inputs.load`."""
         return load(image, self.model.config, sampling)
 
     @overload
-    def see(self, images: ImageInput, sampling: Sampling = "uniform") -> ImageScene: ...
+    def see(
+        self, images: ImageInput, sampling: Sampling | ReadOptions = "uniform"
+    ) -> ImageScene: ...
 
     @overload
-    def see(self, images: ImageBatch, sampling: Sampling = "uniform") -> BatchScene: ...
+    def see(
+        self, images: ImageBatch, sampling: Sampling | ReadOptions = "uniform"
+    ) -> BatchScene: ...
 
     def see(
-        self, images: ImageInput | ImageBatch, sampling: Sampling = "uniform"
+        self, images: ImageInput | ImageBatch, sampling: Sampling | ReadOptions = "uniform"
     ) -> ImageScene | BatchScene:
         """Encode an image or a clip, or a list of them as a batch, once.
 

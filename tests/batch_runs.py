@@ -12,7 +12,7 @@ from git_model import Captioner, DecodingOptions
 from git_model.batch.inputs import InputOptions, find_inputs
 from git_model.batch.loop import BatchOptions
 from git_model.batch.run import caption_dataset
-from git_model.batch.sinks import Sink, find_sink
+from git_model.batch.sinks import Sink, find_sink, make_sink_folder
 
 SHORT = DecodingOptions(max_new_tokens=3, min_new_tokens=2)  # so that none is empty
 MODEL = {"model": "tiny", "revision": "1"}
@@ -44,6 +44,7 @@ def run(
     control = {name: values.pop(name) for name in ("group", "stop") if name in values}
     options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | values)
     inputs = find_inputs(str(source), InputOptions(**search or {}))
+    make_sink_folder(sink)
     about = {"source": str(source)}
     return caption_dataset(captioner, inputs, sink, options, model=MODEL, source=about, **control)
 

@@ -31,7 +31,7 @@ from git_model.batch.journal import DiskSet, Outcome, RunFolder, disk_set
 from git_model.batch.sinks import Sink
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
-from git_model.preprocessing.video import Sampling
+from git_model.preprocessing.sampling import ReadOptions
 from git_model.utils.atomic import DiskFullError
 from git_model.utils.distributed import ProcessGroup, StopRequest
 from git_model.utils.errors import GITError
@@ -47,7 +47,7 @@ class BatchOptions:
     mode: Mode = "skip"  # what becomes of a text that is there already
     batch_size: int = 8  # images that are encoded together
     workers: int = 1  # processes that load images ahead
-    sampling: Sampling = "uniform"  # the frames of a clip
+    reading: ReadOptions = field(default_factory=ReadOptions)  # how files become images and clips
 
 
 @dataclass
@@ -120,7 +120,7 @@ class BatchJob:
         self.tally.add(Tally(busy_seconds=model.busy_seconds, seconds=seconds))
 
     def _loaded(self, pending: Iterable[AnyInput]) -> Generator[LoadedInput, None, None]:
-        dataset = InputDataset(self.captioner.model.config, self.options.sampling)
+        dataset = InputDataset(self.captioner.model.config, self.options.reading)
         workers, ahead = self.options.workers, 2 * self.options.batch_size
         return load_inputs(group_by_image(pending), dataset, workers=workers, ahead=ahead)
 

@@ -7,6 +7,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ from git_model.utils.errors import GITError
 
 # The columns of CSV and Parquet; what a record lacks is empty there.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
-           "frames", "rejected", "error", "model", "revision", "style", "decoding")  # fmt: skip
+           "frames", "truncated", "rejected", "error", "model", "revision", "style",
+           "decoding")  # fmt: skip
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may run
@@ -49,7 +51,7 @@ def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
         )
 
 
-def read_csv(path: Path) -> Iterator[OutputRecord]:
+def read_csv(path: Path, *, safe: bool = True) -> Iterator[OutputRecord]:
     """The records in a CSV file that `write_csv` wrote."""
     with path.open(encoding="utf-8", newline="", errors="surrogateescape") as file:
         rows = csv.reader(file, strict=True)
@@ -57,19 +59,25 @@ def read_csv(path: Path) -> Iterator[OutputRecord]:
             header = next(rows, [])
             if "file_name" not in header:
                 raise DataError(f"{path}: the first line has no column file_name, expected one")
-            yield from parse_each(rows, lambda row: _csv_record(header, row), f"{path}: record")
+            read_row = partial(_csv_record, header, safe=safe)
+            yield from parse_each(rows, read_row, f"{path}: record")
         except csv.Error as error:
             raise DataError(f"{path}: line {rows.line_num}: {error}, expected CSV") from None
 
 
-def write_csv(path: Path, records: Iterable[OutputRecord]) -> None:
-    """A line for each record; lists, and tables within one, as JSON. A text that a spreadsheet
-    would run as a formula begins with an apostrophe, which `read_csv` removes."""
+def write_csv(path: Path, records: Iterable[OutputRecord], *, safe: bool = True) -> None:
+    """A line for each record; lists, and tables within one, as JSON.
+
+    Args:
+        safe: a text that a spreadsheet would run as a formula begins with an apostrophe, which
+            `read_csv` removes.
+    """
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for record in records:
-            rows.writerow([_csv_cell(record.get(name)) for name in COLUMNS])
+            cells = (record.get(name) for name in COLUMNS)
+            rows.writerow([_csv_cell(value) if safe else _cell(value) for value in cells])
 
 
 def read_parquet(path: Path) -> Iterator[OutputRecord]:
@@ -141,6 +149,10 @@ TABLE_FORMATS = {
 }
 
 
+# Texts as they are, formulas too.
+UNESCAPED_CSV = TableFormat(partial(read_csv, safe=False), partial(write_csv, safe=False))
+
+
 def _json_line(line: bytes) -> OutputRecord:
     return _checked(parse(decode(line)))
 
@@ -167,15 +179,16 @@ def _csv_value(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
-def _csv_record(header: list[str], row: list[str]) -> OutputRecord:
+def _csv_record(header: list[str], row: list[str], *, safe: bool) -> OutputRecord:
     if len(row) != len(header):
         raise DataError(f"{len(row)} columns, expected {len(header)}")
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell}
-    as_json = {"logprob", "confidence", "frames", "decoding"}
+    as_json = {"logprob", "confidence", "frames", "truncated", "decoding"}
     if cells.get("logprob", "").startswith("["):
         as_json |= {"text", "answer"}
     values = {
-        name: parse(cell) if name in as_json else _csv_value(cell) for name, cell in cells.items()
+        name: parse(cell) if name in as_json else _csv_value(cell) if safe else cell
+        for name, cell in cells.items()
     }
     return _checked(values)
 
@@ -194,7 +207,7 @@ def _schema(arrow: Any, multiple: bool) -> Any:
     types |= {"logprob": arrow.float64(), "confidence": arrow.float64()}
     if multiple:
         types |= {name: arrow.list_(types[name]) for name in MULTIPLE}
-    types["frames"] = arrow.list_(arrow.int64())
+    types |= {"frames": arrow.list_(arrow.int64()), "truncated": arrow.bool_()}
     return arrow.schema(list(types.items()))
 
 

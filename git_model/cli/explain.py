@@ -1,7 +1,7 @@
 """The command `explain`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,13 +11,10 @@ from git_model.cli.options import (
     ModelOptions,
     Words,
     decoding_options,
-    frame_sampling_option,
     option,
     uncompiled_model_options,
 )
-
-if TYPE_CHECKING:
-    from git_model.preprocessing.video import Sampling
+from git_model.cli.reading import Reading, reading_options
 
 REPORT = "report.html"
 
@@ -27,7 +24,7 @@ REPORT = "report.html"
 @option(
     "Input", "--question", "-q", type=Words(), help="Explain the answer to this, not a caption."
 )
-@frame_sampling_option
+@reading_options
 @uncompiled_model_options
 @decoding_options
 @option(
@@ -45,7 +42,7 @@ def explain(
     question: str | None,
     out: Path,
     overwrite: bool,
-    sampling: "Sampling",
+    reading: Reading,
     decoding: Decoding,
     **model: Any,
 ) -> None:
@@ -69,7 +66,8 @@ def explain(
     with new_folder(out, replaces=(REPORT, *FILES) if overwrite else ()) as folder:
         captioner = options.open_model()
         generation = decoding(captioner.model.config.decoding)
-        explanation = run(captioner, image, question, generation, sampling)
+        reading_of_model = reading.options_for(captioner.model)
+        explanation = run(captioner, image, question, generation, reading_of_model)
         save_figures(explanation, folder)
         html = report(explanation, Path(image).name, options.model)
         (folder / REPORT).write_text(html, encoding="utf-8")

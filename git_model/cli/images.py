@@ -13,17 +13,17 @@ from git_model.cli.options import (
     Command,
     ModelOptions,
     add_decoding_options,
-    frame_sampling_option,
     model_options,
     option,
     take_decoding,
 )
+from git_model.cli.reading import Reading, reading_options
 from git_model.utils.errors import GITError
 
 if TYPE_CHECKING:
     from git_model.captioner import BatchScene, Caption, Captioner
     from git_model.preprocessing.inputs import LoadedImage
-    from git_model.preprocessing.video import Sampling
+    from git_model.preprocessing.sampling import ReadOptions
 
 Record = dict[str, Any]  # a text about an image, as in the JSON output
 Records = Callable[["BatchScene"], Sequence[Sequence[Record]]]  # for each image its records
@@ -41,7 +41,7 @@ class ImageRun(ModelOptions):
 
     images: Sequence[str]
     batch_size: int
-    sampling: "Sampling"
+    reading: Reading
     as_json: bool
     upright: bool | None
 
@@ -63,11 +63,12 @@ class ImageRun(ModelOptions):
         from tqdm import tqdm
 
         n_failed, total = 0, len(self.images)
+        reading = self.reading.options_for(captioner.model)
         quiet = total <= self.batch_size or None  # None: if there is no terminal
         with tqdm(total=total, unit="image", disable=quiet) as progress:
             for start in range(0, total, self.batch_size):
                 names = self.images[start : start + self.batch_size]
-                loaded = [_load(captioner, name, self.sampling) for name in names]
+                loaded = [_load(captioner, name, reading) for name in names]
                 images = [image for image in loaded if not isinstance(image, GITError)]
                 rows = iter(records(captioner.see_batch(images)) if images else ())
                 progress.clear()  # the bar is drawn below the lines, not into them
@@ -83,19 +84,21 @@ class ImageRun(ModelOptions):
     def _print(self, name: str, image: "LoadedImage", records: Sequence[Record], line: str) -> None:
         """The records of an image, each on a line."""
         width = max(map(len, self.images))
-        frames = {} if image.frames is None else {"frames": image.frames}
+        about: Record = {} if image.frames is None else {"frames": image.frames}
+        about |= {"truncated": True} if image.is_truncated else {}
         for record in records:
             if self.as_json:
-                whole = {"image": name, "model": self.model, **record, **frames}
+                whole = {"image": name, "model": self.model, **record, **about}
                 click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False))
             else:
-                click.echo(f"{name:{width}}  {line.format_map(record)}")
+                note = "  (the file is cut short)" if image.is_truncated else ""
+                click.echo(f"{name:{width}}  {line.format_map(record)}{note}")
 
 
-def _load(captioner: "Captioner", name: str, sampling: "Sampling") -> "LoadedImage | GITError":
+def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedImage | GITError":
     """An image that can be read, or what is wrong with it."""
     try:
-        return captioner.load(name, sampling)
+        return captioner.load(name, reading)
     except GITError as error:
         return error
 
@@ -127,7 +130,7 @@ def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
                 help="Rotate a photo as its EXIF orientation says, or leave it as it is stored.  "
                 "[default: as the model's style]",
             ),
-            frame_sampling_option,
+            reading_options,
             option(
                 "Input",
                 "--batch-size",

@@ -246,15 +246,6 @@ class Template(click.types.StringParamType):
         return str(value)
 
 
-frame_sampling_option = option(
-    "Input",
-    "--sampling",
-    type=click.Choice(["uniform", "ends"]),
-    default="uniform",
-    show_default=True,
-    help="Frames of a clip for a video model: the middle of equal parts, or from end to end.",
-)
-
 question_option = option(
     "Input", "--question", "-q", type=Words(), help="Score answers to this question, not captions."
 )

@@ -24,9 +24,10 @@ from git_model.explain.attention_maps import (
     rollout,
 )
 from git_model.explain.beam_tree import Branch, beam_tree
+from git_model.preprocessing.image import denormalize
 from git_model.preprocessing.inputs import ImageInput
+from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.preprocessing.video import Sampling
 from git_model.utils.errors import GITError
 
 TOP_K = 5  # tokens that are kept of each distribution
@@ -125,14 +126,14 @@ def explain(
     image: ImageInput,
     question: str | None = None,
     options: DecodingOptions | None = None,
-    sampling: Sampling = "uniform",
+    sampling: Sampling | ReadOptions = "uniform",
 ) -> Explanation:
     """Generate a caption, or the answer to a question, and record how it came about.
 
     Args:
         image: a path, a Pillow image, or `Frames` of a clip.
         options: by default those of the checkpoint. Of several texts the best is explained.
-        sampling: which frames of a file to take, see `video.sample_indices`.
+        sampling: which frames of a file to take, see `sampling.ReadOptions`.
 
     Raises:
         GITError: the file cannot be read, no token was generated, the model has no vocabulary, or
@@ -152,7 +153,7 @@ def explain(
     token_text = _token_texts(captioner.tokenizer)
     return Explanation(
         frames=frames,
-        frame_indices=loaded.frames,
+        frame_indices=loaded.frames if loaded.pixels.ndim == 4 else None,
         grid=grid,
         caption=caption,
         question=question,
@@ -218,15 +219,10 @@ def _one_pass(
 def _frames(pixels: Tensor, config: GITConfig) -> tuple[list[Image.Image], tuple[int, int]]:
     """The images behind pixels (…, 3, height, width), cut to whole patches as the encoder does, and
     the grid of these patches."""
-    preprocess, patch = config.preprocess, config.encoder.patch_size
+    patch = config.encoder.patch_size
     rows, columns = (side // patch for side in pixels.shape[-2:])
-    mean, std = (
-        torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
-    )
-    values = (pixels.float().cpu() * std + mean) / preprocess.rescale
-    values = values.round().clamp(0, 255).byte()[..., : rows * patch, : columns * patch]
-    clip = values[None] if pixels.ndim == 3 else values
-    return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in clip], (rows, columns)
+    whole = pixels[..., : rows * patch, : columns * patch]
+    return denormalize(whole, config.preprocess), (rows, columns)
 
 
 def _patch_rollout(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from git_model.captioner import Caption, Captioner, ImageScene, Label
 from git_model.explain.explanation import Explanation, TopToken, explain
+from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.inputs import Frames
-from git_model.preprocessing.video import Clip, read_media
+from git_model.preprocessing.video import read_media
 from git_model.shapes.clips import draw_clip, make_story
 from git_model.shapes.world import draw, make_world
 from git_model.utils.errors import GITError

@@ -53,8 +53,8 @@ def test_a_tars_images_are_read_where_they_lie(tmp_path):
     path = write_tar(tmp_path / "x.tar", files)
     first, second = in_tars(path)
     assert (first.key, second.key) == ("a/1.png", long)
-    assert colour_of(first.open(0, "uniform")) == (1, 0, 0)
-    assert colour_of(second.open(0, "uniform")) == (0, 0, 1)
+    assert colour_of(first.open(0)) == (1, 0, 0)
+    assert colour_of(second.open(0)) == (0, 0, 1)
     assert second.read() == files[long]
     assert second.location.archive == path
     assert [item.key for item in in_tars(path, suffixes=IMAGE_SUFFIXES + VIDEO_SUFFIXES)][
@@ -103,7 +103,7 @@ def test_a_member_that_is_no_file_below_is_refused(tmp_path, name, kind, link, m
     path = special(tmp_path / "x.tar", member(name, kind, link))
     first, bad, last = in_tars(path)
     assert (first.key, last.key) == ("1.png", "9.png")
-    assert colour_of(last.open(0, "uniform")) == (0, 0, 1)
+    assert colour_of(last.open(0)) == (0, 0, 1)
     assert bad.reason.startswith(f"{path}: {name}: ")
     assert message in bad.reason
 
@@ -123,7 +123,7 @@ def test_a_tar_that_is_cut_gives_what_is_whole_and_one_line(tmp_path, part):
     assert bad.key == "x.tar"
     assert bad.reason.startswith(f"{path}: the tar is damaged, what follows is lost: ")
     for item in good:
-        item.open(0, "uniform")
+        item.open(0)
 
 
 @pytest.mark.parametrize("n_members", [1, 3])
@@ -246,7 +246,7 @@ def test_rows_are_read_where_they_lie(tmp_path, index, end):
     items = in_tsv(path)
     assert [os.fsencode(item.key) for item in items] == [key for key, _ in rows]
     assert [item.read() for item in items] == [data for _, data in rows]
-    assert colour_of(items[1].open(0, "uniform")) == (0, 0, 1)
+    assert colour_of(items[1].open(0)) == (0, 0, 1)
     if index is None:
         path.write_bytes(path.read_bytes().removesuffix(end))
         assert [item.read() for item in in_tsv(path)] == [data for _, data in rows]

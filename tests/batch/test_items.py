@@ -64,12 +64,12 @@ def giant_png(width, height):
 @pytest.mark.parametrize(("mode", "kind"), [("CMYK", "JPEG"), ("L", "PNG"), ("I;16", "PNG")])
 def test_an_image_of_any_mode_is_opened(tmp_path, mode, kind):
     Image.new(mode, (12, 8)).save(tmp_path / "x.jpg", kind)
-    assert at(tmp_path / "x.jpg").open(0, "uniform").mode == mode
+    assert at(tmp_path / "x.jpg").open(0).mode == mode
 
 
 def test_the_suffix_may_lie(tmp_path):
     (tmp_path / "x.jpg").write_bytes(photo_bytes("blue", "PNG"))
-    assert colour_of(at(tmp_path / "x.jpg").open(0, "uniform")) == (0, 0, 1)
+    assert colour_of(at(tmp_path / "x.jpg").open(0)) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("where", ["file", "bytes", "base64"])
@@ -92,7 +92,7 @@ def test_a_clip_is_the_same_from_a_file_and_from_bytes(tmp_path, kind, where):
 def test_of_an_animation_in_a_tar_the_first_frame_is_an_image(tmp_path):
     animate(tmp_path / "x.gif", "GIF", [grey(3), grey(9)])
     item = packed(tmp_path, (tmp_path / "x.gif").read_bytes())
-    assert index_of(item.open(0, "uniform")) == 3
+    assert index_of(item.open(0)) == 3
 
 
 # What cannot
