@@ -1,6 +1,7 @@
 """Runs of `batch` with a tiny model, for tests."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,21 @@ def run(
     search: dict[str, Any] | None = None,
     **values: Any,
 ) -> dict[str, Any]:
+    return run_sources(captioner, [source], sink, search, **values)
+
+
+def run_sources(
+    captioner: Captioner,
+    sources: Sequence[object],
+    sink: Sink,
+    search: dict[str, Any] | None = None,
+    **values: Any,
+) -> dict[str, Any]:
     control = {name: values.pop(name) for name in ("group", "stop") if name in values}
     options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | values)
-    inputs = find_inputs(str(source), InputOptions(**search or {}))
+    inputs = find_inputs(list(map(str, sources)), InputOptions(**search or {}))
     make_sink_folder(sink)
-    about = {"source": str(source)}
+    about = {"source": list(map(str, sources))}
     return caption_dataset(captioner, inputs, sink, options, model=MODEL, source=about, **control)
 
 

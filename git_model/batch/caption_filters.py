@@ -145,7 +145,7 @@ class RecordEditor:
         texts = good or cleaned
         name = "text" if item.question is None else "answer"
         values: OutputRecord = {
-            name: [self._joined(text, None if rejected else old_text) for text in texts],
+            name: self._joined(list(texts), None if rejected else old_text),
             "logprob": [round(caption.logprob, 6) for caption in texts.values()],
             "confidence": [round(confidence(caption), 6) for caption in texts.values()],
         }
@@ -161,20 +161,35 @@ class RecordEditor:
             fault = f"confidence {confidence(caption):.3f} is below {self.min_confidence:g}"
         return fault
 
-    def _joined(self, text: str, old_text: str | None) -> str:
-        text = self.filters.frame(text)
+    def _joined(self, texts: list[str], old_text: str | None) -> list[str]:
+        """The texts with the words around them, each joined to the old text."""
+        texts = [self.filters.frame(text) for text in texts]
         if not old_text or self.mode not in ("append", "prepend"):
-            return text
-        if self._has_joined(old_text, text):
-            return old_text
-        return ", ".join((old_text, text) if self.mode == "append" else (text, old_text))
+            return texts
+        behind = self.mode == "append"
+        additions = [f", {text}" if behind else f"{text}, " for text in texts]
+        if old_text in ("\n".join(texts), ", ".join(texts)):
+            return texts
+        base = _base_of(old_text, additions, behind)
+        return [base + addition if behind else addition + base for addition in additions]
 
-    def _has_joined(self, old_text: str, text: str) -> bool:
-        """Whether a text was joined to the old one before: by a run that was killed when it was
-        complete, so that the same command begins anew."""
-        if self.mode == "append":
-            return old_text == text or old_text.endswith(f", {text}")
-        return old_text == text or old_text.startswith(f"{text}, ")
+
+def _base_of(old_text: str, additions: list[str], behind: bool) -> str:
+    """The text to join additions to: the old one, or if they are joined to it already, the text
+    that it was before. A run that was killed when it was complete begins anew.
+
+    Args:
+        behind: the additions end the texts; else they begin them.
+    """
+    for separator in ("\n", ", "):  # of a text file, of a record
+        n_added = sum(map(len, additions)) + len(separator) * (len(additions) - 1)
+        length, rest = divmod(len(old_text) - n_added, len(additions))
+        first = 0 if behind else len(additions[0])
+        base = old_text[first : first + max(length, 0)]
+        joined = (base + text if behind else text + base for text in additions)
+        if rest == 0 and length > 0 and old_text == separator.join(joined):
+            return base
+    return old_text
 
 
 def confidence(caption: Caption) -> float:

@@ -14,7 +14,7 @@ from git_model.batch.items import AnyInput, Input, RefusedInput
 from git_model.data.manifests import DataError
 from git_model.preprocessing.formats import START_BYTES, looks_like_media
 from git_model.preprocessing.image import open_file
-from git_model.utils.errors import bounded_line
+from git_model.utils.errors import bounded_line, shortened
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _walk(
                 raise OSError(errno.ELOOP, "a link to a folder that it lies in itself")
             listing = _list_folder(root, key, suffixes)
         except OSError as error:
-            reason = bounded_line(f"{root / key}: {error.strerror or error}")
+            reason = bounded_line(f"{shortened(str(root / key))}: {error.strerror or error}")
             yield RefusedInput(key or ".", reason)
             continue
         above.append((status.st_dev, status.st_ino))

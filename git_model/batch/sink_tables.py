@@ -8,11 +8,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from git_model.batch.items import OutputRecord
+from git_model.batch.table_readers import require_bounded_group
 from git_model.data.manifests import DataError, decode, parse, parse_each, text_of
 from git_model.utils.errors import GITError
 
@@ -22,6 +23,7 @@ COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", 
            "decoding")  # fmt: skip
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
+MAX_RECORD_BYTES = 1 << 24
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may run
 # Characters that would break a line of a TSV, or steer a terminal, and how they are written there.
 ESCAPES = {
@@ -39,8 +41,7 @@ class TableFormat(NamedTuple):
 
 def read_jsonl(path: Path) -> Iterator[OutputRecord]:
     """The records in lines of JSON."""
-    with path.open("rb") as lines:
-        yield from parse_each(lines, _json_line, f"{path}: line")
+    yield from parse_each(_bounded_lines(path), _json_line, f"{path}: line")
 
 
 def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
@@ -53,16 +54,16 @@ def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
 
 def read_csv(path: Path, *, safe: bool = True) -> Iterator[OutputRecord]:
     """The records in a CSV file that `write_csv` wrote."""
-    with path.open(encoding="utf-8", newline="", errors="surrogateescape") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            header = next(rows, [])
-            if "file_name" not in header:
-                raise DataError(f"{path}: the first line has no column file_name, expected one")
-            read_row = partial(_csv_record, header, safe=safe)
-            yield from parse_each(rows, read_row, f"{path}: record")
-        except csv.Error as error:
-            raise DataError(f"{path}: line {rows.line_num}: {error}, expected CSV") from None
+    lines = (line.decode("utf-8", "surrogateescape") for line in _bounded_lines(path))
+    rows = csv.reader(lines, strict=True)
+    try:
+        header = next(rows, [])
+        if "file_name" not in header:
+            raise DataError(f"{path}: the first line has no column file_name, expected one")
+        read_row = partial(_csv_record, header, safe=safe)
+        yield from parse_each(rows, read_row, f"{path}: record")
+    except csv.Error as error:
+        raise DataError(f"{path}: line {rows.line_num}: {error}, expected CSV") from None
 
 
 def write_csv(path: Path, records: Iterable[OutputRecord], *, safe: bool = True) -> None:
@@ -87,8 +88,10 @@ def read_parquet(path: Path) -> Iterator[OutputRecord]:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             if "file_name" not in file.schema_arrow.names:
                 raise DataError(f"{path}: there is no column file_name, expected one")
-            for group in file.iter_batches(GROUP_ROWS):
-                yield from map(_parquet_record, group.to_pylist())
+            for number in range(file.num_row_groups):
+                require_bounded_group(file.metadata.row_group(number))
+                for batch in file.iter_batches(GROUP_ROWS // 10, row_groups=[number]):
+                    yield from map(_parquet_record, batch.to_pylist())
     except (GITError, OSError):
         raise
     except Exception as error:  # pyarrow has errors of its own for each kind of damage
@@ -126,9 +129,8 @@ def arrow_table(records: Iterable[OutputRecord], *, multiple: bool) -> Any:
 
 def read_tsv(path: Path) -> Iterator[OutputRecord]:
     """The records in the original's format, which has only their texts."""
-    with path.open("rb") as lines:
-        for records in parse_each(lines, _tsv_records, f"{path}: row"):
-            yield from records
+    for records in parse_each(_bounded_lines(path), _tsv_records, f"{path}: row"):
+        yield from records
 
 
 def write_tsv(path: Path, records: Iterable[OutputRecord]) -> None:
@@ -151,6 +153,20 @@ TABLE_FORMATS = {
 
 # Texts as they are, formulas too.
 UNESCAPED_CSV = TableFormat(partial(read_csv, safe=False), partial(write_csv, safe=False))
+
+
+def _bounded_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, with their ends."""
+    with path.open("rb") as file:
+        for number in count(1):
+            line = file.readline(MAX_RECORD_BYTES)
+            if not line:
+                return
+            if len(line) == MAX_RECORD_BYTES:
+                raise DataError(
+                    f"{path}: line {number}: too long, expected fewer than {MAX_RECORD_BYTES} bytes"
+                )
+            yield line
 
 
 def _json_line(line: bytes) -> OutputRecord:

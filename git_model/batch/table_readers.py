@@ -205,7 +205,7 @@ class ParquetReader:
         with _open_parquet(self.path, read_dictionary=columns) as file:
             try:
                 for group in range(file.num_row_groups):
-                    _require_bounded_group(file.metadata.row_group(group), columns)
+                    require_bounded_group(file.metadata.row_group(group), columns)
                     for batch in file.iter_batches(
                         1024, row_groups=[group], columns=columns, use_threads=False
                     ):
@@ -215,11 +215,17 @@ class ParquetReader:
                 yield f"row {next(number)}", DataError(f"{reason_of(error)}; the rest is lost")
 
 
-def _require_bounded_group(group: Any, columns: list[str]) -> None:
-    """Refuse a row group whose columns would be too large when they are unpacked."""
+def require_bounded_group(group: Any, columns: list[str] | None = None) -> None:
+    """Refuse a row group of Parquet whose columns, or these columns, would be too large when they
+    are unpacked.
+
+    Raises:
+        DataError: one would.
+    """
     for index in range(group.num_columns):
         column = group.column(index)
-        if column.path_in_schema in columns and column.total_uncompressed_size > MAX_GROUP_BYTES:
+        is_read = columns is None or column.path_in_schema in columns
+        if is_read and column.total_uncompressed_size > MAX_GROUP_BYTES:
             raise DataError(
                 f"the column {column.path_in_schema} has {column.total_uncompressed_size} bytes "
                 f"in a row group, expected at most {MAX_GROUP_BYTES}"

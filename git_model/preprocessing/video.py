@@ -7,7 +7,7 @@ video is opened. Only the sampled frames are held in memory.
 import struct
 from array import array
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -149,20 +149,25 @@ class _Decoder:
     def decode(self, indices: Collection[int]) -> None:
         """Decode the video, and take the frames at these indices."""
         self.images, self.n_frames, self.starts = {}, 0, array("d")
+        with _opened(self.file) as (container, stream):
+            for frame in self._frames(container, stream):
+                self._add(frame, indices)
+
+    def _frames(self, container: "InputContainer", stream: "VideoStream") -> "Iterator[VideoFrame]":
         try:
-            with _opened(self.file) as (container, stream):
-                for packet in container.demux(stream):
-                    # MPEG-TS says so also where two files were joined
-                    if packet.is_corrupt and container.format.name != "mpegts":
-                        raise _DamagedVideoError(
-                            f"{self.file}: a frame is damaged or cut, expected a whole video"
-                        )
-                    for frame in packet.decode():
-                        self._add(frame, indices)
-        except _DamagedVideoError:
-            if not self.truncated or self.n_frames == 0:
+            for packet in container.demux(stream):
+                # MPEG-TS says so also where two files were joined
+                if packet.is_corrupt and container.format.name != "mpegts":
+                    raise ImageError(
+                        f"{self.file}: a frame is damaged or cut, expected a whole video"
+                    )
+                yield from packet.decode()
+        except Exception:  # FFmpeg has many kinds
+            if not self.truncated:
                 raise
             self.is_truncated = True
+            with suppress(Exception):
+                yield from stream.decode()  # frames that the decoder still holds
 
     def _add(self, frame: "VideoFrame", indices: Collection[int]) -> None:
         _check_size(self.file, frame)
@@ -184,10 +189,6 @@ class _Decoder:
         self.starts.append(max(frame.time, before))
         seconds = float(frame.duration * frame.time_base) if frame.time_base else 0.0
         self.end = self.starts[-1] + (seconds or frame.time - before)
-
-
-class _DamagedVideoError(ImageError):
-    """A video that is cut short or damaged; what comes before may be shown."""
 
 
 def _displayed(frame: "VideoFrame") -> Image.Image:
@@ -220,7 +221,7 @@ def _opened(file: MediaFile) -> Iterator[tuple["InputContainer", "VideoStream"]]
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or reason_of(error)
-        raise _DamagedVideoError(f"{file}: {reason}, expected a whole video") from None
+        raise ImageError(f"{file}: {reason}, expected a whole video") from None
 
 
 def _container(file: MediaFile, content: BinaryIO) -> "InputContainer":

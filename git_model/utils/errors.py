@@ -19,6 +19,11 @@ def bounded_line(text: str) -> str:
     return line if len(line) <= MAX_ERROR_LENGTH else f"{line[:MAX_ERROR_LENGTH]}…"
 
 
+def shortened(text: str, limit: int = 1000) -> str:
+    """A text of at most about `limit` characters: a longer one has … in its middle."""
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 :]}"
+
+
 def one_line(text: str) -> str:
     r"""A text with every character escaped that is not printable: a line break as \n, and so on."""
     return "".join(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from videos import SIZE, animate, film, grey, index_of
 
-from git_model.preprocessing.image import ImageError, open_image
 from git_model.preprocessing.clip import Clip
-from git_model.preprocessing.sampling import ReadOptions, sample_indices, sample_times
+from git_model.preprocessing.image import ImageError, open_image
+from git_model.preprocessing.sampling import ReadOptions, sample_indices
 from git_model.preprocessing.video import read_media
 from git_model.utils.errors import ConfigError
 
