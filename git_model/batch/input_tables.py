@@ -122,7 +122,8 @@ def input_of(root: Path, name: str) -> Input:
     Raises:
         DataError: the path leaves the folder, or no file can have this name.
     """
-    if len(os.fsencode(name) if _is_encodable(name) else name) > MAX_NAME_BYTES:
+    is_long = len(name) > MAX_NAME_BYTES
+    if is_long or (_is_encodable(name) and len(os.fsencode(name)) > MAX_NAME_BYTES):
         raise DataError(f"a name of more than {MAX_NAME_BYTES} bytes, expected a shorter one")
     if is_url(name):
         return Input(name, WebAddress(name))

@@ -199,7 +199,6 @@ def test_files_that_look_like_images_and_are_not_taken_are_named(places: Path) -
     assert list(inputs.untaken()) == [".hidden.jpg", "clip.mp4", "photo.jpg!d", "raw.CR2"]
     inputs = find_inputs(str(places / "a"), InputOptions(videos=True))
     assert list(inputs.untaken()) == [".hidden.jpg", "photo.jpg!d", "raw.CR2"]
-    assert list(find_inputs(str(places / "a" / "*.*2"), InputOptions()).parts[0][1]) == []  # type: ignore[call-overload]
 
 
 def test_what_is_not_taken_is_named_in_patterns_tars_and_empty_folders(places: Path) -> None:
@@ -229,8 +228,9 @@ def bounded(source: Path, monkeypatch: Any, **options: Any) -> list[Any]:
 def test_a_small_parquet_file_cannot_fill_memory_or_the_list_of_errors(
     places: Path, monkeypatch: Any
 ) -> None:
-    """The same name of 200,000 letters in 5,000 rows is a file of some KB, and 1 GB unpacked."""
-    names = pa.array(["a/1.png", *["x" * 200_000] * 5000]).dictionary_encode()
+    """The same name of 200,000 letters in 1,000 rows is a file of some KB, and 200 MB unpacked."""
+    indices = pa.array([0, *[1] * 1000], pa.int32())
+    names = pa.DictionaryArray.from_arrays(indices, ["a/1.png", "x" * 200_000])
     pq.write_table(pa.table({"path": names}), places / "x.parquet", compression="zstd")
     assert (places / "x.parquet").stat().st_size < 10_000
     before = pa.total_allocated_bytes()
@@ -243,7 +243,7 @@ def test_a_small_parquet_file_cannot_fill_memory_or_the_list_of_errors(
             assert len(item.reason) + len(item.key) < 500
     held = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert n_refused == 5000
+    assert n_refused == 1000
     assert peak < 50_000_000
     assert held < 10_000_000
 

@@ -40,4 +40,4 @@ def test_shorter_clips_keep_the_trained_embeddings() -> None:
     before = model.encode(pixels)
     model.interpolate_frames = True
     assert torch.equal(model.encode(pixels), before)
-    assert torch.equal(model.encode(pixels[:, :2]), before[:, :10])
+    assert (model.encode(pixels[:, :2]) - before[:, :10]).abs().max() < 1e-12
