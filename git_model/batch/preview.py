@@ -20,6 +20,7 @@ from git_model.utils.errors import GITError, bounded_line
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 TILE, MARGIN, FONT_SIZE = 224, 8, 13  # pixels
+NEAREST = Image.Resampling.NEAREST
 LINES = 2  # of text below a tile
 PAPER, INK, GREY, RED = "white", "black", (225, 225, 225), (170, 0, 0)
 
@@ -64,14 +65,19 @@ def draw_preview(
 
 
 def _tile(name: str, frames: Sequence[Image.Image]) -> Image.Image:
-    """The frames, smaller if there are several, above a name."""
+    """The frames, as large as they fit, above a name; small ones by whole multiples of a pixel."""
     tile = _empty_tile()
     columns = ceil(sqrt(len(frames)))
     for number, frame in enumerate(frames):
         row, column = divmod(number, columns)
-        small = frame.copy()
-        small.thumbnail((TILE // columns, TILE // columns))
-        tile.paste(small, (column * (TILE // columns), row * (TILE // columns)))
+        factor = (TILE // columns) // max(frame.size)
+        shown = (
+            frame.resize((frame.width * factor, frame.height * factor), NEAREST)
+            if factor
+            else frame.copy()
+        )
+        shown.thumbnail((TILE // columns, TILE // columns))
+        tile.paste(shown, (column * (TILE // columns), row * (TILE // columns)))
     _write(tile, [_shortened(name)], TILE + 2, INK)
     return tile
 

@@ -45,7 +45,7 @@ def test_each_input_is_drawn_as_the_model_sees_it(folder: Path, tmp_path: Path) 
     assert [pixel(sheet, 0, 0), pixel(sheet, 1, 0), pixel(sheet, 0, 1)] == [
         (255, 0, 0), (0, 255, 0), (0, 0, 255),
     ]  # fmt: skip
-    upper, lower = pixel(sheet, 1, 1), pixel(sheet, 1, 1, y=12)
+    upper, lower = pixel(sheet, 1, 1), pixel(sheet, 1, 1, y=TILE - 9)
     assert min(upper) > 240
     assert max(lower) < 15
     names = np.asarray(sheet)[MARGIN + TILE : MARGIN + TILE + 20, MARGIN : MARGIN + 60]
