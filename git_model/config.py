@@ -40,6 +40,7 @@ MAX_SIZE_OF = {
 MAX_FRAMES = 2**10
 MAX_IMAGE_SIDE = 2**12  # pixels
 MAX_EOS_IDS = 2**6
+MAX_PURPOSE = 200  # characters
 
 
 def _positive(config: Any, table: str, *names: str) -> None:
@@ -320,6 +321,8 @@ class GITConfig:
     eos_ids: tuple[int, ...] = (102,)  # [SEP] first: it ends training texts; each ends generation
     pad_id: int = 0  # [PAD]
     style: Style = "huggingface"
+    purpose: str = ""  # what the model was made for, in a line, such as "captions of photos"
+    purpose_side: int = 0  # pixels a side of the largest image it was made for; 0: of any size
 
     def __post_init__(self) -> None:
         if not 0 <= self.frames <= MAX_FRAMES:
@@ -327,6 +330,16 @@ class GITConfig:
                 f"frames is {self.frames}, expected from 0 (images only) to {MAX_FRAMES}"
             )
         _one_of(self, "model", "style", Style)
+        if not (self.purpose.isprintable() and len(self.purpose) <= MAX_PURPOSE):
+            raise ConfigError(
+                f"purpose is {short_repr(self.purpose)}, expected a line of at most {MAX_PURPOSE} "
+                "characters"
+            )
+        if not 0 <= self.purpose_side <= MAX_SIZE:
+            raise ConfigError(
+                f"purpose_side is {self.purpose_side}, expected from 0 (any size) to {MAX_SIZE} "
+                "pixels"
+            )
         if not 1 <= len(set(self.eos_ids)) == len(self.eos_ids) <= MAX_EOS_IDS:
             raise ConfigError(
                 f"eos_ids is {short_repr(self.eos_ids)}, expected distinct ids, at least one"

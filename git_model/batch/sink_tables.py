@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from git_model.batch.items import OutputRecord
 from git_model.data.manifests import DataError, decode, parse, parse_each, text_of
@@ -17,7 +17,9 @@ from git_model.utils.errors import GITError
 
 # The columns of CSV and Parquet; what a record lacks is empty there.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
-           "frames", "rejected", "error", "model", "revision", "style", "decoding")  # fmt: skip
+           "frames", "rejected", "warning", "error", "model", "revision", "style", "decoding",
+           "options")  # fmt: skip
+TABLES = ("decoding", "options")  # JSON in a column of text
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may run
@@ -44,9 +46,13 @@ def read_jsonl(path: Path) -> Iterator[OutputRecord]:
 def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
     """A line for each record. Half a character, which JSON can spell, is spelt so again."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(
-            json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records
-        )
+        for record in records:
+            write_jsonl_line(file, record)
+
+
+def write_jsonl_line(file: TextIO, record: OutputRecord) -> None:
+    """Write a record as a line of JSON."""
+    file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_csv(path: Path) -> Iterator[OutputRecord]:
@@ -112,7 +118,10 @@ def arrow_table(records: Iterable[OutputRecord], *, multiple: bool) -> Any:
         multiple: each of them has a list of texts.
     """
     arrow = _pyarrow(Path("Arrow"))[0]
-    rows = [record | {"decoding": _cell(record.get("decoding"))} for record in records]
+    rows = [
+        record | {name: _cell(record[name]) for name in TABLES if name in record}
+        for record in records
+    ]
     return arrow.Table.from_pylist(rows, _schema(arrow, multiple))
 
 
@@ -171,7 +180,7 @@ def _csv_record(header: list[str], row: list[str]) -> OutputRecord:
     if len(row) != len(header):
         raise DataError(f"{len(row)} columns, expected {len(header)}")
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell}
-    as_json = {"logprob", "confidence", "frames", "decoding"}
+    as_json = {"logprob", "confidence", "frames", *TABLES}
     if cells.get("logprob", "").startswith("["):
         as_json |= {"text", "answer"}
     values = {
@@ -201,7 +210,7 @@ def _schema(arrow: Any, multiple: bool) -> Any:
 def _parquet_record(row: OutputRecord) -> OutputRecord:
     """A row without its empty columns."""
     record = {name: value for name, value in row.items() if value is not None}
-    return record | {"decoding": parse(record.get("decoding") or "{}")}
+    return record | {name: parse(record[name]) for name in TABLES if record.get(name)}
 
 
 def _tsv_texts(record: OutputRecord) -> list[OutputRecord]:

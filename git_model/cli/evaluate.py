@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from git_model.checkpoints.defaults import DEMO, DEMO_PURPOSE
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
@@ -115,7 +116,7 @@ COMMON_OPTIONS = ("metrics", "as_json")
     "(captions) or EvalAI (answers).",
 )
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
-@model_options
+@model_options(f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.")
 @option(
     "Model",
     "--batch-size",
@@ -174,6 +175,8 @@ class ModelRun(ModelOptions):
     batch_size: int
 
     def __post_init__(self) -> None:
+        if self.model is None:
+            raise click.UsageError("no model was named, expected --model")
         if self.template is not None and self.labels is None:
             raise click.UsageError("--template goes with --labels")
         if self.labels is not None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
+from git_model.checkpoints.defaults import DEMO, DEMO_PURPOSE
 from git_model.cli.options import GroupedCommand, ModelOptions, model_options, option
 from git_model.utils.errors import GITError
 
 
 @click.command(cls=GroupedCommand)
-@model_options
+@model_options(f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.  [default: {DEMO}]", default=DEMO)
 @option(
     "Server",
     "--port",
@@ -48,7 +49,7 @@ def page(host: str, port: int, **model: Any) -> None:
     with open_port(host, port) as listener:
         captioner = options.open_model()
         captioner.tokenizer  # noqa: B018 (a checkpoint without one is refused here)
-        app = web_app(Page(captioner, options.model, shapes=options.model == "demo"), host)
+        app = web_app(Page(captioner, options.model, shapes=options.model == DEMO), host)
         address = f"[{host}]" if ":" in host else host
         click.echo(f"http://{address}:{listener.getsockname()[1]}  (Ctrl-C ends it)")
         try:

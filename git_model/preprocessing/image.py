@@ -194,12 +194,22 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image rotated or mirrored as its EXIF orientation says, or else its XMP."""
+    method = _transposition(image)
+    return image if method is None else image.transpose(method)
+
+
+def is_sideways(image: Image.Image) -> bool:
+    """Whether an image is stored rotated or mirrored, as its EXIF orientation or XMP says."""
+    return _transposition(image) is not None
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright; None if it is, or does not say."""
     # ImageOps.exif_transpose would also rewrite the EXIF data, and fails if any of it is damaged
     try:
-        method = TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
+        return TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # no EXIF data that can be read
-        return image
-    return image if method is None else image.transpose(method)
+        return None
 
 
 def _rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:

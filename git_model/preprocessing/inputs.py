@@ -14,7 +14,7 @@ from torch import Tensor
 
 from git_model.config import GITConfig
 from git_model.preprocessing.bit_depth import from_16_bits, from_ranges
-from git_model.preprocessing.image import preprocess_batch
+from git_model.preprocessing.image import is_sideways, preprocess_batch
 from git_model.preprocessing.video import Clip, Sampling, decode_media, read_media
 
 Still = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -44,10 +44,14 @@ class LoadedImage:
     """An image as the model's input: pixels (3, H, W), or (F, 3, H, W) of a clip.
 
     frames: the indices of a clip's frames in its file; None for an image or `Frames`.
+    size: (width, height) as stored, in pixels; None if unknown.
+    is_sideways: stored rotated or mirrored, and left so by this preprocessing.
     """
 
     pixels: Tensor
     frames: list[int] | None = None
+    size: tuple[int, int] | None = None
+    is_sideways: bool = False
 
 
 def load(image: ImageInput, config: GITConfig, sampling: Sampling = "uniform") -> LoadedImage:
@@ -65,11 +69,15 @@ def load(image: ImageInput, config: GITConfig, sampling: Sampling = "uniform") -
     if isinstance(image, Frames):
         stills = [_media(frame, 0, sampling) for frame in image.images]
         frames = [still for still in stills if isinstance(still, Image.Image)]  # all, with 0 frames
-        return LoadedImage(preprocess_batch(frames, config.preprocess))
+        size = frames[0].size if frames else None
+        return LoadedImage(preprocess_batch(frames, config.preprocess), size=size)
     media = _media(image, config.frames, sampling)
     if isinstance(media, Clip):
-        return LoadedImage(preprocess_batch(media.frames, config.preprocess), media.indices)
-    return LoadedImage(preprocess_batch([media], config.preprocess)[0])
+        pixels = preprocess_batch(media.frames, config.preprocess)
+        return LoadedImage(pixels, media.indices, media.frames[0].size)
+    pixels = preprocess_batch([media], config.preprocess)[0]
+    sideways = not config.preprocess.upright and is_sideways(media)
+    return LoadedImage(pixels, size=media.size, is_sideways=sideways)
 
 
 def _media(image: Still, n_frames: int, sampling: Sampling) -> Image.Image | Clip:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
 
-from git_model.preprocessing.formats import MAX_ANIMATION_FRAMES, count_gif_frames
+from git_model.preprocessing.formats import MAX_ANIMATION_FRAMES, VIDEO_SUFFIXES, count_gif_frames
 from git_model.preprocessing.image import (
     TRANSPOSE,
     ImageError,
@@ -112,6 +112,18 @@ def decode_media(
 ) -> Image.Image | Clip:
     """The image or the clip in a file's bytes; errors call it `name`. See `read_media`."""
     return _read(_File(name, data), n_frames, sampling)
+
+
+def is_clip(path: str | Path) -> bool:
+    """Whether a file is a video, by its name, or an animation; False if it cannot be read."""
+    path = Path(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    try:
+        with open_file(path) as content, open_with_pillow(content) as image:
+            return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
+    except Exception:  # whoever opens it says what is wrong with it
+        return False
 
 
 @dataclass(frozen=True)
