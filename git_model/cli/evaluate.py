@@ -142,6 +142,8 @@ def evaluate(
     """
     if data is not None and predictions is None:
         _refuse(FILE_OPTIONS, "--predictions")
+        if model_run_options["model"] is None:
+            raise click.UsageError("no model was named, expected --model")
         run = ModelRun(data=data, **model_run_options)
         check_metrics(metrics)
         header, items = run.predict()
@@ -175,8 +177,6 @@ class ModelRun(ModelOptions):
     batch_size: int
 
     def __post_init__(self) -> None:
-        if self.model is None:
-            raise click.UsageError("no model was named, expected --model")
         if self.template is not None and self.labels is None:
             raise click.UsageError("--template goes with --labels")
         if self.labels is not None:

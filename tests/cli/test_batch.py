@@ -32,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def batch(*arguments: Any, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(main, ["batch", *map(str, arguments)], input=stdin)
+    """Run the command with the built-in model, unless the arguments name another."""
+    command = ["batch", "--model", "demo", *map(str, arguments)]
+    result = CliRunner().invoke(main, command, input=stdin)
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
