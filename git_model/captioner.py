@@ -492,7 +492,11 @@ class Captioner:
             for each image, for each of its questions, `options.num_return_sequences` texts, best
             first.
         """
-        options = options or self.model.config.decoding
+        options = self.model.config.decoding if options is None else options
+        if not isinstance(options, DecodingOptions):
+            raise TypeError(
+                f"options is of type {type(options).__name__}, expected DecodingOptions(…)"
+            )
         prompts = [[self.prompt(question) for question in row] for row in questions]
         results: list[list[list[Caption]]] = [[] for _ in prompts]
         for images, part, chunk in _chunks(scene, prompts, options):
@@ -599,8 +603,11 @@ class Captioner:
 
 def _require_list(texts: Texts, kind: str) -> Texts:
     """The texts, if they are a list and not empty; a str would be taken letter by letter."""
-    if isinstance(texts, str) or not texts:
+    if not isinstance(texts, list | tuple) or not texts:
         raise GITError(f"the {kind}s are {texts!r}, expected a list of at least one {kind}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"a {kind} is of type {type(text).__name__}, expected str")
     return texts
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from git_model.utils.errors import ConfigError
-from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr
+from git_model.utils.serialize import coerce, from_dict, is_file, read_mapping, short_repr
 
 T = TypeVar("T")
 Style = Literal["huggingface", "microsoft"]
@@ -204,15 +204,27 @@ def option_hint(name: str) -> str:
 
 
 def _with_hints(cls: type[T]) -> type[T]:
-    """A dataclass whose TypeError about an unknown field names the right one."""
+    """A dataclass whose TypeError about an unknown field names the right one, and whose ConfigError
+    names a value of a wrong type."""
     initialize = cls.__init__
+    hints = functools.cache(lambda: get_type_hints(cls))
     names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
     @functools.wraps(initialize)
     def checked(self: T, *args: Any, **values: Any) -> None:
         for name in values.keys() - names:
             raise TypeError(f"{cls.__name__} has no option {name!r}, {option_hint(name)}")
-        initialize(self, *args, **values)
+        plain = {
+            name: value.item() if hasattr(value, "item") else value  # a number of NumPy or torch
+            for name, value in values.items()
+        }
+        typed = {
+            name: value  # `__post_init__` names the choices
+            if get_origin(hints()[name]) is Literal
+            else coerce(hints()[name], value, f"{cls.__name__}: {name}")
+            for name, value in plain.items()
+        }
+        initialize(self, *args, **typed)
 
     cls.__init__ = checked  # type: ignore[assignment]
     return cls

@@ -1,18 +1,19 @@
 """Texts that another model, or other options, wrote."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from batch_runs import beside, fill, records, run, table, texts, tiny_captioner
+from PIL import Image
 
 from git_model import Captioner
 from git_model.batch.caption_filters import CaptionFilters
 from git_model.batch.origin import MAX_ORIGINS, add_counts, other_origin
 from git_model.batch.sinks import Sink
 from git_model.config import DecodingOptions
-from git_model.utils.errors import GITError
 
 LONGER = DecodingOptions(max_new_tokens=5, min_new_tokens=4)
 STAMP = {"model": "a", "revision": "1", "style": "huggingface", "decoding": {"num_beams": 4}}
@@ -80,16 +81,6 @@ def test_the_records_of_text_files_lie_beside_them(captioner: Captioner, tmp_pat
     assert len(report["files_sha256"]) == 1
 
 
-def test_a_table_of_this_name_that_no_run_wrote_is_not_replaced(
-    captioner: Captioner, tmp_path: Path
-) -> None:
-    folder = fill(tmp_path / "in", 1)
-    (folder / "batch.jsonl").write_text("mine\n")
-    with pytest.raises(GITError, match=r"batch\.jsonl: no run of `git-model batch` wrote this"):
-        run(captioner, folder, beside(folder))
-    assert (folder / "batch.jsonl").read_text() == "mine\n"
-
-
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
@@ -110,8 +101,6 @@ def test_a_record_without_a_model_is_nobodys() -> None:
 
 
 def test_a_count_names_only_the_most_frequent_origins() -> None:
-    from collections import Counter
-
     counts: Counter[str] = Counter()
     for number in range(MAX_ORIGINS + 30):
         counts = add_counts(counts, Counter({f"model {number}": 50 - number % 50}))
@@ -120,8 +109,6 @@ def test_a_count_names_only_the_most_frequent_origins() -> None:
 
 
 def test_images_that_the_model_was_not_made_for_are_marked(tmp_path: Path) -> None:
-    from PIL import Image
-
     demo = Captioner.from_pretrained("demo")
     (tmp_path / "in").mkdir()
     for name, side in (("large", 65), ("small", 64)):

@@ -262,7 +262,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     assert len(texts(folder)) == 8
 
 
-@pytest.mark.parametrize("name", ["errors.jsonl", "batch.json"])
+@pytest.mark.parametrize("name", ["errors.jsonl", "batch.json", "batch.jsonl"])
 @pytest.mark.parametrize("content", ["[1, 2]\n", '{"file_name": "a.png", "error": "mine"}\n'])
 def test_a_file_that_no_run_wrote_is_neither_replaced_nor_removed(
     captioner: Captioner, tmp_path: Path, name: str, content: str

@@ -121,6 +121,18 @@ def test_several_texts_are_a_list(folder: Path) -> None:
     assert (folder / "one_shape.txt").read_text().count("\n") == 2
 
 
+def test_texts_of_another_origin_are_named_and_written_anew_on_request(folder: Path) -> None:
+    assert batch(folder, "--workers", 0).stderr == ""
+    options = ("--num-beams", 2, "--workers", 0)
+    run = batch(folder, *options)
+    assert "0 written, 4 had a text already" in run.stdout
+    [line] = run.stderr.splitlines()
+    assert line.startswith("Warning: 4 of the texts that were there already have another origin")
+    assert '(4 by decoding {"max_new_tokens": 24}): --overwrite-if-other writes just these' in line
+    assert "4 written" in batch(folder, *options, "--overwrite-if-other").stdout
+    assert batch(folder, *options).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
