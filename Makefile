@@ -15,7 +15,6 @@ lint: .venv/test ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 0 -m slow tests/docs/test_snippet_types.py
 
 clean: ## forget the environment and what was built
 	rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
