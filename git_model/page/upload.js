@@ -1,13 +1,13 @@
 // A file that is chosen, dropped or pasted is sent to the page's own upload address. The answer is a
 // token; the event with this token makes the server read the file.
 const input = element.querySelector('input');
-const zone = element.querySelector('label');
+const zone = document.getElementById('columns'); // a file may be dropped on all of it
 const notice = element.querySelector('.notice');
 
 const show = (text) => {
   notice.textContent = text;
   notice.hidden = !text;
-  if (text) notice.scrollIntoView({ behavior: 'smooth', block: 'nearest' });
+  if (text) notice.scrollIntoView({ block: 'nearest' });
 };
 
 const send = async (file) => {
@@ -22,8 +22,10 @@ const send = async (file) => {
   try {
     const response = await fetch('upload', { method: 'POST', body: file });
     const text = (await response.text()).trim();
-    if (response.ok) trigger('upload', { token: text });
-    else show(text);
+    if (response.ok) {
+      trigger('upload', { token: text });
+      document.getElementById('details').scrollIntoView({ block: 'nearest' });
+    } else show(text);
   } catch {
     show('The file could not be sent: it is a folder, it has changed, or the page’s server has ended.');
   }
@@ -46,7 +48,8 @@ document.addEventListener('paste', (event) => {
   event.preventDefault();
   send(file);
 });
-// The next action removes the error of the last file.
-document.addEventListener('click', (event) => {
-  if (event.target.closest('button')) show('');
-});
+// The next action that succeeds removes the error of the last file, as Python removes its own.
+const observer = new MutationObserver(() => show(''));
+for (const name of ['image', 'caption', 'answers', 'bars']) {
+  observer.observe(document.getElementById(name), { childList: true, subtree: true });
+}
