@@ -64,14 +64,17 @@ def file_chooser(max_bytes: int, suffixes: Sequence[str], *, clips: bool) -> str
 
 def samples(shown: Sequence[Sample]) -> str:
     """The examples as buttons; samples.js handles their events."""
-    buttons = "".join(
-        f'<button type="button" data-sample="{number}" '
-        f'aria-label="Example: {escape(sample.name)}{", a clip" if sample.is_clip else ""}">'
-        f'<img src="{_data_url(sample.thumbnail, THUMBNAIL_SIZE)}" alt="">{"<span>clip</span>" if sample.is_clip else ""}'
-        "</button>"
-        for number, sample in enumerate(shown)
-    )
+    buttons = "".join(_sample(number, sample) for number, sample in enumerate(shown))
     return f'<div class="samples" role="group" aria-label="Examples">{buttons}</div>'
+
+
+def _sample(number: int, sample: Sample) -> str:
+    spoken, badge = (", a clip", "<span>clip</span>") if sample.is_clip else ("", "")
+    return (
+        f'<button type="button" data-sample="{number}" '
+        f'aria-label="Example: {escape(sample.name)}{spoken}">'
+        f'<img src="{_data_url(sample.thumbnail, THUMBNAIL_SIZE)}" alt="">{badge}</button>'
+    )
 
 
 def suggestions(questions: Sequence[str], *, shapes: bool) -> str:
@@ -160,8 +163,8 @@ def details(session: PageSession) -> str:
     name = f"{n_frames} frames" if n_frames > 1 else "the image"
     reply = session.replies[0]
     doubt = (
-        f'<p class="note doubt"><b>Not made for this picture</b>: {escape(session.doubt)}. What the '
-        "model writes about it means little.</p>"
+        f'<p class="note doubt"><b>Not made for this picture</b>: {escape(session.doubt)}. What '
+        "the model writes about it means little.</p>"
         if session.doubt
         else ""
     )

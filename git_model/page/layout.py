@@ -106,9 +106,7 @@ class Page:
         self.picture_notice = gr.HTML(elem_id="picture-notice")
         # Not gradio's own file part: it takes paths from the browser, and opens them.
         self.file = gr.HTML(
-            html.file_chooser(
-                MAX_FILE_BYTES, file_suffixes(clips=self.clips), clips=self.clips
-            ),
+            html.file_chooser(MAX_FILE_BYTES, file_suffixes(clips=self.clips), clips=self.clips),
             js_on_load=_file_text("upload.js"),
             elem_id="file",
         )
@@ -229,7 +227,11 @@ class Page:
             reply = generate_reply(self.captioner, session)
         except GITError:
             self.sessions.remove(session_id)
-            yield {self.image: self.no_image, self.caption: html.no_caption()}
+            yield {
+                self.image: self.no_image,
+                self.caption: html.no_caption(),
+                self.details: html.no_details(),
+            }
             raise
         self.sessions.put(session_id, session)
         yield {self.caption: html.caption(reply), self.details: html.details(session)}

@@ -9,7 +9,6 @@ from random import Random
 from PIL import Image
 
 from git_model.config import GITConfig
-from git_model.page.uploads import MAX_FILE_BYTES
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.preprocessing.image import upright_rgb
 from git_model.preprocessing.video import Clip, read_media
@@ -19,6 +18,7 @@ from git_model.shapes.world import draw, make_close_up, make_world
 from git_model.utils.errors import GITError
 
 MAX_SHOWN = 6  # examples with a thumbnail
+MAX_SAMPLE_BYTES = 20 * 2**20  # as of an upload
 THUMBNAIL_SIZE = 128  # pixels, the longest side
 SEED = 8  # of the drawn examples, which are the same at every start
 CLIP_SHARE = 0.25  # of the random drawings, for a model of clips
@@ -102,7 +102,7 @@ def folder_samples(folder: Path, config: GITConfig) -> Samples:
             break
         try:
             shown.append(_of_file(path, config))
-        except GITError:  # a click on it would say why; there are others to show
+        except (GITError, ValueError, OSError):  # there are others to show
             continue
     if not shown:
         raise GITError(f"{folder}: no picture in it can be shown, expected at least one")
@@ -119,16 +119,16 @@ def _is_sample(path: Path, suffixes: Sequence[str]) -> bool:
         path.suffix.lower() in suffixes
         and not path.is_symlink()
         and path.is_file()
-        and path.stat().st_size <= MAX_FILE_BYTES
+        and path.stat().st_size <= MAX_SAMPLE_BYTES
     )
 
 
 def _of_file(path: Path, config: GITConfig) -> Sample:
     media = read_media(path, config.frames)
-    is_clip = isinstance(media, Clip)
-    thumbnail = upright_rgb(media.frames[0] if is_clip else media, config.preprocess)
+    first = media.frames[0] if isinstance(media, Clip) else media
+    thumbnail = upright_rgb(first, config.preprocess)
     thumbnail.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    return Sample(path.name, thumbnail, is_clip, lambda: _read(path))
+    return Sample(path.name, thumbnail, isinstance(media, Clip), lambda: _read(path))
 
 
 def _read(path: Path) -> bytes:

@@ -1,7 +1,7 @@
 // A file that is chosen, dropped or pasted is sent to the page's own upload address. The answer is a
 // token; the event with this token makes the server read the file.
 const input = element.querySelector('input');
-const zone = document.getElementById('columns'); // a file may be dropped on all of it
+const zone = document.getElementById('columns');
 const notice = element.querySelector('.notice');
 
 const show = (text) => {
@@ -41,7 +41,8 @@ const handleDrag = (event) => {
 };
 
 input.addEventListener('change', () => send(input.files[0]));
-for (const name of ['dragover', 'dragleave', 'drop']) zone.addEventListener(name, handleDrag);
+// A file may be dropped anywhere: elsewhere the browser would leave the page to open it.
+for (const name of ['dragover', 'dragleave', 'drop']) document.addEventListener(name, handleDrag);
 document.addEventListener('paste', (event) => {
   const file = event.clipboardData.files[0];
   if (!file || !element.isConnected) return;
