@@ -256,7 +256,13 @@ class Page:
     def classify(self, labels: str, request: gr.Request) -> Iterator[Updates]:
         """Rank labels for the session's image."""
         session = self.sessions.get(session_id_of(request))
-        yield {self.bars: html.bars(rank_labels(self.captioner, session, labels), session)}
+        yield {self.bars: html.waiting("Scoring")}
+        try:
+            ranking = rank_labels(self.captioner, session, labels)
+        except GITError:
+            yield {self.bars: ""}
+            raise
+        yield {self.bars: html.bars(ranking, session)}
 
     @errors_beside("picture_notice")
     def select_word(self, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
@@ -266,7 +272,12 @@ class Page:
             session.selected = None
             yield {self.image: html.image(session.previews), self.details: html.details(session)}
         else:
-            result = word_attention(self.captioner, session, event.reply, event.word)
+            yield {self.details: html.waiting("Recording the attention")}
+            try:
+                result = word_attention(self.captioner, session, event.reply, event.word)
+            except GITError:
+                yield {self.details: html.details(session)}
+                raise
             yield {self.image: html.attention(result), self.details: html.attention_details(result)}
 
     def close(self, request: gr.Request) -> None:
