@@ -51,7 +51,7 @@ def run(
 
 
 def print_run(images: str, out: str, *broken: str) -> None:
-    """A run in a child process: how many texts it wrote, or its error; how many processes it left."""
+    """A run in a child: how many texts it wrote, or its error; how many processes it left."""
     sink = find_sink(out, None, images)
 
     def refuse(*_: object) -> None:
