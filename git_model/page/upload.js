@@ -50,7 +50,9 @@ document.addEventListener('paste', (event) => {
   send(file);
 });
 // The next action that succeeds removes the error of the last file, as Python removes its own.
-const observer = new MutationObserver(() => show(''));
-for (const name of ['image', 'caption', 'answers', 'bars']) {
-  observer.observe(document.getElementById(name), { childList: true, subtree: true });
-}
+// Gradio may replace a result's whole element, so the page is observed, not the element.
+const results = '#image, #caption, #answers, #bars';
+const isResult = ({ target, addedNodes }) =>
+  target.closest?.(results) || [...addedNodes].some((node) => node.matches?.(results));
+const observer = new MutationObserver((records) => records.some(isResult) && show(''));
+observer.observe(document.body, { childList: true, subtree: true });

@@ -146,7 +146,7 @@ def test_a_question_that_fails_comes_back_and_an_answered_one_is_gone(tab: Any) 
     tab.wait_for_selector("#caption button")
     ask(tab, "what is it?")
     tab.wait_for_function(f"document.querySelector('{box}').value == ''")
-    assert tab.locator(".notice:visible").count() == 0
+    tab.wait_for_selector(".notice:visible", state="hidden")
 
 
 def test_an_error_stands_beside_its_cause_until_the_next_good_action(
@@ -167,7 +167,7 @@ def test_an_error_stands_beside_its_cause_until_the_next_good_action(
     require_error(b"\0\0\0\x18ftypheic" + bytes(40), "git-model[heif]")
     tab.set_input_files(DROP, IMAGES / "five_shapes.png")
     tab.wait_for_selector("#caption button")
-    assert tab.locator(".notice:visible").count() == 0
+    tab.wait_for_selector(".notice:visible", state="hidden")
 
     large = tmp_path / "large.png"
     with large.open("wb") as file:
@@ -175,7 +175,7 @@ def test_an_error_stands_beside_its_cause_until_the_next_good_action(
     require_error(large, "The file is larger than 20 MB.", "#file")
     ask(tab, "is there a star?")  # with the Enter key: no click
     tab.wait_for_selector("#answers .words")
-    assert tab.locator(".notice:visible").count() == 0
+    tab.wait_for_selector(".notice:visible", state="hidden")
 
     require_error(b"hello", "The earlier picture stays.")
     assert tab.inner_text("#caption .words") == "two green stars and three purple triangles"
@@ -185,7 +185,7 @@ def test_an_error_stands_beside_its_cause_until_the_next_good_action(
     assert len(page.uploads) == 0
     tab.click("#samples button >> nth=0")
     tab.wait_for_selector("#caption button:has-text('cross')")
-    assert tab.locator(".notice:visible").count() == 0
+    tab.wait_for_selector(".notice:visible", state="hidden")
 
 
 PARTS = ["#image", "#file", "#samples", "#caption", "#question", "#labels", "#classify"]
