@@ -174,6 +174,11 @@ def group_by_shape(pixels: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
+def upright_rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+    """The whole image in RGB as the model gets it: upright, with 8 bits, without transparency."""
+    return _rgb(_upright(image) if config.upright else image, config)
+
+
 def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
     """Pixels (3, H, W), float32, of an image in any of Pillow's modes.
 
@@ -182,7 +187,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
             that it would be resized to none or to more than Pillow's limit.
     """
     try:
-        rgb = _resize(_rgb(_upright(image) if config.upright else image, config), config)
+        rgb = _resize(upright_rgb(image, config), config)
     except Exception as error:
         name = getattr(image, "filename", "") or f"an image of mode {image.mode}"
         raise ImageError(f"{name}: {reason_of(error)}") from None

@@ -240,7 +240,8 @@ def n_noted(path: Path) -> int:
         return sum(1 for _ in journal)
 
 
-def test_a_cluster_does_the_same(folder: Path) -> None:
+def test_a_cluster_does_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: minutes on a busy machine
     (folder / "bad.png").write_bytes(b"no image")
     single, many = folder.parent / "single.jsonl", folder.parent / "many"
     assert batch(folder, "--out", single).exit_code == 1
