@@ -33,7 +33,7 @@ PHRASES_ON_WRITING = tuple(
 )
 DANGLING = re.compile(r"(?:\s+(?:with|and|that|has|which)|[\s,;])+$", re.IGNORECASE)
 
-Mode = Literal["skip", "overwrite", "append", "prepend"]
+Mode = Literal["skip", "overwrite", "overwrite-if-other", "append", "prepend"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,7 @@ class RecordEditor:
         frames: list[int] | None,
         captions: Sequence[Caption],
         old_text: str | None,
+        warning: str | None = None,
     ) -> OutputRecord:
         """The record of an input.
 
@@ -130,11 +131,12 @@ class RecordEditor:
             frames: the indices of a clip's frames in its file.
             captions: the model's texts, best first.
             old_text: the text that is there already.
+            warning: why the text is not to be trusted, if so.
 
         Returns:
             `file_name`; `text`, or `question` and `answer`; `logprob` of the caption and its
             `confidence`, the geometric mean of its tokens' probabilities; `frames` of a clip;
-            `rejected` with the reason if no text is good enough; and the stamp.
+            `rejected` with the reason if no text is good enough; the `warning`; and the stamp.
         """
         # of captions that are equal once they are cleaned the best
         cleaned = {self.filters.clean(caption.text): caption for caption in reversed(captions)}
@@ -152,7 +154,8 @@ class RecordEditor:
         if not self.multiple:
             values = {name: rows[0] for name, rows in values.items()}
         clip = {} if frames is None else {"frames": frames}
-        return item.fields | values | clip | rejected | self.stamp
+        notes = rejected if warning is None else rejected | {"warning": warning}
+        return item.fields | values | clip | notes | self.stamp
 
     def _fault(self, text: str, caption: Caption) -> str | None:
         """Why a text is rejected, if so."""

@@ -179,6 +179,7 @@ class BatchCaptioner:
     editor: makes the records.
     old_text: the text that an input has already, if any.
     busy_seconds: how long the model worked.
+    n_sideways: images that are stored rotated or mirrored, and were left so.
     """
 
     captioner: Captioner
@@ -186,6 +187,7 @@ class BatchCaptioner:
     editor: RecordEditor
     old_text: Callable[[Input], str | None] = no_text
     busy_seconds: float = field(default=0.0, init=False)
+    n_sideways: int = field(default=0, init=False)
 
     def outcomes(self, batch: Sequence[LoadedInput]) -> list[InputOutcome]:
         """The outcomes of the inputs of a batch, whose images have one shape."""
@@ -220,10 +222,13 @@ class BatchCaptioner:
         questions = [[item.question for item in items] for _, items in rows]
         captions = self.captioner.generate(scene, questions, self.decoding)
         self.busy_seconds += time.monotonic() - start
+        self.n_sideways += sum(image.is_sideways for image, _ in rows)
         outcomes: list[InputOutcome] = []
         for (image, items), texts_of_items in zip(rows, captions, strict=True):
+            warning = self.captioner.purpose_warning(image)
             for item, texts in zip(items, texts_of_items, strict=True):
-                record = self.editor.record(item, image.frames, texts, self.old_text(item))
+                old_text = self.old_text(item)
+                record = self.editor.record(item, image.frames, texts, old_text, warning)
                 if image.is_truncated:
                     record["truncated"] = True
                 outcomes.append((item, Outcome(item.identity, record)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count, groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from git_model.batch.items import OutputRecord
 from git_model.batch.table_readers import require_bounded_group
@@ -19,8 +19,9 @@ from git_model.utils.errors import GITError
 
 # The columns of CSV and Parquet; what a record lacks is empty there.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
-           "frames", "truncated", "rejected", "error", "model", "revision", "style",
-           "decoding")  # fmt: skip
+           "frames", "truncated", "rejected", "warning", "error", "model", "revision", "style",
+           "decoding", "options")  # fmt: skip
+TABLES = ("decoding", "options")  # JSON in a column of text
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
 MAX_RECORD_BYTES = 1 << 24
@@ -47,9 +48,13 @@ def read_jsonl(path: Path) -> Iterator[OutputRecord]:
 def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
     """A line for each record. Half a character, which JSON can spell, is spelt so again."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(
-            json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records
-        )
+        for record in records:
+            write_jsonl_line(file, record)
+
+
+def write_jsonl_line(file: TextIO, record: OutputRecord) -> None:
+    """Write a record as a line of JSON."""
+    file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_csv(path: Path, *, safe: bool = True) -> Iterator[OutputRecord]:
@@ -123,7 +128,10 @@ def arrow_table(records: Iterable[OutputRecord], *, multiple: bool) -> Any:
         multiple: each of them has a list of texts.
     """
     arrow = _pyarrow(Path("Arrow"))[0]
-    rows = [record | {"decoding": _cell(record.get("decoding"))} for record in records]
+    rows = [
+        record | {name: _cell(record[name]) for name in TABLES if name in record}
+        for record in records
+    ]
     return arrow.Table.from_pylist(rows, _schema(arrow, multiple))
 
 
@@ -199,7 +207,7 @@ def _csv_record(header: list[str], row: list[str], *, safe: bool) -> OutputRecor
     if len(row) != len(header):
         raise DataError(f"{len(row)} columns, expected {len(header)}")
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell}
-    as_json = {"logprob", "confidence", "frames", "truncated", "decoding"}
+    as_json = {"logprob", "confidence", "frames", "truncated", *TABLES}
     if cells.get("logprob", "").startswith("["):
         as_json |= {"text", "answer"}
     values = {
@@ -230,7 +238,7 @@ def _schema(arrow: Any, multiple: bool) -> Any:
 def _parquet_record(row: OutputRecord) -> OutputRecord:
     """A row without its empty columns."""
     record = {name: value for name, value in row.items() if value is not None}
-    return record | {"decoding": parse(record.get("decoding") or "{}")}
+    return record | {name: parse(record[name]) for name in TABLES if record.get(name)}
 
 
 def _tsv_texts(record: OutputRecord) -> list[OutputRecord]:

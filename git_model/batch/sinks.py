@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 
 from git_model.batch.items import Input, OutputRecord, WebAddress
-from git_model.batch.sink_tables import TABLE_FORMATS, UNESCAPED_CSV, TableFormat
+from git_model.batch.sink_tables import TABLE_FORMATS, UNESCAPED_CSV, TableFormat, read_jsonl
 from git_model.data.manifests import path_within
 from git_model.preprocessing.fetch import is_url
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -24,6 +24,7 @@ from git_model.utils.atomic import new_file
 from git_model.utils.errors import GITError
 
 MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+RECORDS = "batch.jsonl"  # the records of text files, beside them
 SAMPLES_PER_SHARD = 1000
 SHARD_NUMBERS = re.compile(r"\{(0+)\.\.(9+)\}")
 
@@ -157,6 +158,12 @@ def _folder_of(source: str) -> Path:
     return path if path.is_dir() else next(parent for parent in path.parents if parent.is_dir())
 
 
+def file_text(record: OutputRecord) -> str:
+    """What an input's text file holds: a line for each of its texts."""
+    text = record["text" if "text" in record else "answer"]
+    return "\n".join(text if isinstance(text, list) else [text]) + "\n"
+
+
 @dataclass(frozen=True)
 class TextFileSink:
     """A text file for each image, named as it; several texts are several lines.
@@ -171,9 +178,14 @@ class TextFileSink:
     is_mirror: bool
     writes_at_once: bool = True
 
-    def old_records(self) -> Iterable[OutputRecord]:
-        """See `Sink`: none, because they are looked up one by one."""
-        return ()
+    def old_records(self) -> Iterator[OutputRecord]:
+        """See `Sink`: those that earlier runs noted. What the files say now is another matter."""
+        path = self.path / RECORDS
+        if path.is_file():
+            try:
+                yield from read_jsonl(path)
+            except OSError as error:
+                raise GITError(f"{path}: {error.strerror or error}") from None
 
     def old_text(self, item: Input) -> str | None:
         """See `Sink`."""
@@ -185,12 +197,10 @@ class TextFileSink:
 
     def write(self, item: Input, record: OutputRecord) -> None:
         """See `Sink`."""
-        text = record["text" if "text" in record else "answer"]
-        lines = text if isinstance(text, list) else [text]
         path = self._text_path(item)
         make_folder(path.parent)
         with new_file(path) as beside:
-            beside.write_text("\n".join(lines) + "\n", "utf-8", "surrogateescape")
+            beside.write_text(file_text(record), "utf-8", "surrogateescape")
 
     def finish(self, records: Iterable[InputRecord]) -> list[tuple[Input, str]]:
         """See `Sink`: all is written, so this only walks the records."""

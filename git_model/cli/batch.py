@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from git_model.checkpoints.defaults import DEFAULT_MODELS, default_model, model_help
 from git_model.cli.batch_options import (
     filter_options,
     input_options,
@@ -15,6 +16,7 @@ from git_model.cli.batch_options import (
     output_options,
     run_options,
 )
+from git_model.cli.images import sideways_line
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
@@ -29,10 +31,11 @@ from git_model.utils.serialize import to_dict
 if TYPE_CHECKING:
     from git_model.batch.caption_filters import Mode
     from git_model.batch.inputs import InputOptions, SourceInputs
-    from git_model.batch.items import OutputRecord
+    from git_model.batch.items import AnyInput, OutputRecord
     from git_model.batch.loop import BatchOptions
     from git_model.batch.sinks import Sink
     from git_model.captioner import Captioner
+    from git_model.checkpoints.defaults import Task
 
 T = TypeVar("T")
 MAX_UNTAKEN_NAMES = 5
@@ -45,7 +48,7 @@ GROUP_TIMEOUT = timedelta(days=7)  # a process that is done waits so long for th
 @output_options
 @filter_options
 @run_options
-@model_options
+@model_options(f"{model_help('caption')} With questions {DEFAULT_MODELS['ask'].image}.")
 @kohya_options
 @decoding_options
 def batch(
@@ -75,7 +78,7 @@ def batch(
     from git_model.batch.inputs import InputOptions
 
     reading: Reading = values.pop("reading")
-    model, search = _pop_options(ModelOptions, values), _pop_options(InputOptions, values)
+    search = _pop_options(InputOptions, values)
     mode = mode or "skip"
     _refuse_joined_answers(search, mode)
     try:
@@ -87,17 +90,22 @@ def batch(
             sink = _sink_of(engine, out, caption_extension, sources, csv_safe=csv_safe)
     except GITError as error:
         raise click.UsageError(str(error)) from None
+    if sink is not None:
+        _refuse_answers_in_text_files(search, sink)
+    elif preview is None and (
+        out is None or caption_extension is not None or mode not in ("skip", "overwrite")
+    ):
+        raise click.UsageError("--engine ray writes a new folder of Parquet files: name --out")
+    values["model"] = values["model"] or _fitting_model(sources, search)
+    model = _pop_options(ModelOptions, values)
     options = values | {"filters": filters, "mode": mode}
     plan = _Plan(sources, search, reading, model, decoding, options)
     if preview is not None:
         summary = _preview(plan, preview, preview_count)
     elif sink is not None:
-        _refuse_answers_in_text_files(search, sink)
         summary = _run_here(plan, sink)
-    elif out is None or caption_extension is not None or mode in ("append", "prepend"):
-        raise click.UsageError("--engine ray writes a new folder of Parquet files: name --out")
     else:
-        summary = _run_on_cluster(plan, Path(out))
+        summary = _run_on_cluster(plan, Path(str(out)))
     sys.exit(1 if summary["failed"] else 0)
 
 
@@ -175,6 +183,7 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
     if group.is_first:
         click.echo(_summary_line(summary, sink))
         _report_untaken(inputs)
+        _warn(summary, captioner.purpose)
     return summary
 
 
@@ -219,7 +228,7 @@ def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
 
     captioner = plan.open_model()
     options, inputs = plan.options_for(captioner), plan.inputs(captioner)
-    n_written = n_failed = 0
+    n_written = n_failed = n_unsuited = 0
     for record in caption_with_ray(
         captioner.model.config,
         plan.open_model,
@@ -234,9 +243,52 @@ def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
             click.echo(f"Error: {record['error']}", err=True)
         else:
             n_written += 1
+            n_unsuited += "warning" in record
     click.echo(f"{out}: {n_written} written, {n_failed} failed")
     _report_untaken(inputs)
+    _warn({"unsuited": n_unsuited}, captioner.purpose)
     return {"failed": n_failed}
+
+
+def _warn(summary: "OutputRecord", purpose: str) -> None:
+    """Say on stderr what a person should know about the texts."""
+    origins = summary.get("kept_from_others") or {}
+    lines = []
+    if origins:
+        names = "; ".join(f"{count} by {origin}" for origin, count in origins.items())
+        lines.append(
+            f"{sum(origins.values())} of the texts that were there already have another origin "
+            f"than this run's would ({names}): --overwrite-if-other writes just these anew"
+        )
+    if summary["unsuited"]:
+        lines.append(
+            f"{summary['unsuited']} texts are not to be trusted: the model was made for {purpose}, "
+            "and these images are larger"
+        )
+    if summary.get("sideways"):
+        lines.append(sideways_line(summary["sideways"]))
+    for line in lines:
+        click.echo(f"Warning: {line}", err=True)
+
+
+def _fitting_model(sources: tuple[str, ...], search: "InputOptions") -> str:
+    """The released model for these inputs, where none is named."""
+    from git_model.batch.inputs import find_inputs
+    from git_model.batch.items import Input
+    from git_model.preprocessing.formats import VIDEO_SUFFIXES
+    from git_model.preprocessing.video import is_clip
+
+    def is_video(item: "AnyInput") -> bool:
+        if isinstance(item, Input) and isinstance(item.location, Path):
+            return is_clip(item.location)
+        return isinstance(item, Input) and item.key.lower().endswith(VIDEO_SUFFIXES)
+
+    task: Task = "ask" if search.questions or search.question_column else "caption"
+    if "-" in sources:  # it can be read once, by the run itself
+        return default_model(task)
+    return default_model(
+        task, videos=all(map(is_video, find_inputs(sources, replace(search, videos=True))))
+    )
 
 
 def _pop_options(kind: type[T], values: dict[str, Any]) -> T:

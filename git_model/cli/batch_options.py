@@ -13,6 +13,8 @@ from git_model.cli.reading import reading_options
 MODES = {
     "skip": "Leave inputs alone that have a text already.  [default]",
     "overwrite": "Write all texts anew.",
+    "overwrite-if-other": "Write texts anew that another model, revision, style or other options "
+    "wrote; not those that were written or changed by hand.",
     "append": "Put the new text behind the old one.",
     "prepend": "Put the new text before the old one.",
 }

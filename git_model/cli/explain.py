@@ -1,20 +1,25 @@
 """The command `explain`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from git_model.checkpoints.defaults import model_help
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
     ModelOptions,
     Words,
+    chosen_model,
     decoding_options,
+    model_options,
     option,
-    uncompiled_model_options,
 )
 from git_model.cli.reading import Reading, reading_options
+
+if TYPE_CHECKING:
+    from git_model.checkpoints.defaults import Task
 
 REPORT = "report.html"
 
@@ -25,7 +30,7 @@ REPORT = "report.html"
     "Input", "--question", "-q", type=Words(), help="Explain the answer to this, not a caption."
 )
 @reading_options
-@uncompiled_model_options
+@model_options(model_help("caption"), can_compile=False)
 @decoding_options
 @option(
     "Output",
@@ -62,6 +67,8 @@ def explain(
     from git_model.utils.atomic import new_folder
 
     require_matplotlib()
+    task: Task = "caption" if question is None else "ask"
+    model["model"] = chosen_model(model["model"], task, [image])
     options = ModelOptions(**model)
     with new_folder(out, replaces=(REPORT, *FILES) if overwrite else ()) as folder:
         captioner = options.open_model()
@@ -71,5 +78,7 @@ def explain(
         save_figures(explanation, folder)
         html = report(explanation, Path(image).name, options.model)
         (folder / REPORT).write_text(html, encoding="utf-8")
+    if explanation.purpose_warning is not None:
+        click.echo(f"Warning: {image}: {explanation.purpose_warning}", err=True)
     click.echo(explanation.caption.text)
     click.echo(str(out / REPORT))

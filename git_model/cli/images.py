@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from git_model.checkpoints.defaults import Task, model_help
 from git_model.cli.options import (
     Command,
     ModelOptions,
     add_decoding_options,
+    chosen_model,
     model_options,
     option,
     take_decoding,
@@ -62,7 +64,8 @@ class ImageRun(ModelOptions):
         """
         from tqdm import tqdm
 
-        n_failed, total = 0, len(self.images)
+        n_failed, n_sideways, total = 0, 0, len(self.images)
+        warning: str | None = None  # the first one
         reading = self.reading.options_for(captioner.model)
         quiet = total <= self.batch_size or None  # None: if there is no terminal
         with tqdm(total=total, unit="image", disable=quiet) as progress:
@@ -72,13 +75,18 @@ class ImageRun(ModelOptions):
                 images = [image for image in loaded if not isinstance(image, GITError)]
                 rows = iter(records(captioner.see_batch(images)) if images else ())
                 progress.clear()  # the bar is drawn below the lines, not into them
+                if warning is None:
+                    warning = _first_warning(captioner, names, loaded)
                 for name, image in zip(names, loaded, strict=True):
                     if isinstance(image, GITError):
                         click.echo(f"Error: {image}", err=True)
                     else:
                         self._print(name, image, next(rows), line)
                 n_failed += len(loaded) - len(images)
+                n_sideways += sum(image.is_sideways for image in images)
                 progress.update(len(names))
+        if n_sideways:
+            click.echo(f"Warning: {sideways_line(n_sideways)}; --upright rotates them", err=True)
         sys.exit(1 if n_failed else 0)
 
     def _print(self, name: str, image: "LoadedImage", records: Sequence[Record], line: str) -> None:
@@ -103,10 +111,31 @@ def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedI
         return error
 
 
-def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
+def _first_warning(
+    captioner: "Captioner", names: Sequence[str], loaded: "Sequence[LoadedImage | GITError]"
+) -> str | None:
+    """The first warning that the model was not made for one of these images; it is printed."""
+    for name, image in zip(names, loaded, strict=True):
+        warning = None if isinstance(image, GITError) else captioner.purpose_warning(image)
+        if warning is not None:
+            click.echo(f"Warning: {name}: {warning}", err=True)
+            return warning
+    return None
+
+
+def sideways_line(n_images: int) -> str:
+    """What to say of images that were left as they are stored."""
+    return (
+        f"{n_images} {'image is' if n_images == 1 else 'images are'} stored rotated or mirrored, "
+        "and left so, as in the original's code"
+    )
+
+
+def image_command(task: Task, *, decoding: bool = False) -> Callable[[Command], Command]:
     """Make a function of an `ImageRun` a command of IMAGE…, with the options that belong to it.
 
     Args:
+        task: decides which model is used where none is named; a `question` makes it "ask".
         decoding: whether the function also takes the decoding options, see `decoding_options`.
     """
     names = [item.name for item in dataclasses.fields(ImageRun)]
@@ -116,13 +145,15 @@ def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
         def run_command(**options: Any) -> Any:
             if decoding:
                 options["decoding"] = take_decoding(options)
+            true_task = "ask" if options.get("question") else task
+            options["model"] = chosen_model(options["model"], true_task, options["images"])
             run = ImageRun(**{name: options.pop(name) for name in names})
             return command(run=run, **options)
 
         decorated = add_decoding_options(run_command) if decoding else run_command
         for add in (
             option("Output", "--json", "as_json", is_flag=True, help="One JSON object per line."),
-            model_options,
+            model_options(model_help(task)),
             option(
                 "Input",
                 "--upright/--no-upright",

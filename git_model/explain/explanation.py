@@ -81,6 +81,8 @@ class Explanation:
         and decoder.
     mask: (I + T, I + T), True where a token (row) may attend to another (column).
     tree: the branches of each step of a beam search; None for greedy search and sampling.
+    purpose: what the model was made for, in a line; "" if its checkpoint does not say.
+    purpose_warning: why the model was not made for this image, if so.
     """
 
     frames: list[Image.Image]
@@ -95,6 +97,8 @@ class Explanation:
     rollout: Tensor
     mask: Tensor
     tree: list[list[Branch]] | None
+    purpose: str = ""
+    purpose_warning: str | None = None
 
     @property
     def n_image(self) -> int:
@@ -168,6 +172,8 @@ def explain(
             if options.num_beams > 1
             else None
         ),
+        purpose=captioner.purpose,
+        purpose_warning=captioner.purpose_warning(loaded),
     )
 
 

@@ -231,6 +231,12 @@ def group_by_shape(pixels: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
+def upright_rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+    """The whole image in RGB as the model gets it: upright, with 8 bits, without transparency."""
+    upright = _upright(image) if config.upright else image
+    return _rgb(upright, config, Depth.of(image))
+
+
 def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
     """Pixels (3, H, W), float32, of an image in any of Pillow's modes.
 
@@ -239,8 +245,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
             that it would be resized to none or to more than Pillow's limit.
     """
     try:
-        upright = _upright(image) if config.upright else image
-        rgb = _resize(_rgb(upright, config, Depth.of(image)), config)
+        rgb = _resize(upright_rgb(image, config), config)
     except Exception as error:
         name = getattr(image, "filename", "") or f"an image of mode {image.mode}"
         raise ImageError(f"{name}: {reason_of(error)}") from None
@@ -261,12 +266,22 @@ def denormalize(pixels: Tensor, config: PreprocessConfig) -> list[Image.Image]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image rotated or mirrored as its EXIF orientation says, or else its XMP."""
+    method = _transposition(image)
+    return image if method is None else image.transpose(method)
+
+
+def is_sideways(image: Image.Image) -> bool:
+    """Whether an image is stored rotated or mirrored, as its EXIF orientation or XMP says."""
+    return _transposition(image) is not None
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright; None if it is, or does not say."""
     # ImageOps.exif_transpose would also rewrite the EXIF data, and fails if any of it is damaged
     try:
-        method = TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
+        return TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # no EXIF data that can be read
-        return image
-    return image if method is None else image.transpose(method)
+        return None
 
 
 def _rgb(image: Image.Image, config: PreprocessConfig, depth: Depth) -> Image.Image:

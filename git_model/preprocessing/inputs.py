@@ -16,7 +16,7 @@ from git_model.config import GITConfig
 from git_model.preprocessing.bit_depth import from_16_bits, from_ranges
 from git_model.preprocessing.clip import Clip, contact_sheet
 from git_model.preprocessing.fetch import fetch, is_url
-from git_model.preprocessing.image import is_truncated, preprocess_batch
+from git_model.preprocessing.image import is_sideways, is_truncated, preprocess_batch
 from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.video import decode_media, read_media
 from git_model.utils.errors import GITError
@@ -49,11 +49,15 @@ class LoadedImage:
 
     frames: the indices of a clip's frames in its file; None for an image or `Frames`.
     is_truncated: whether the file is cut short or damaged, and this is what could be decoded.
+    size: (width, height) as stored, in pixels; None if unknown.
+    is_sideways: stored rotated or mirrored, and left so by this preprocessing.
     """
 
     pixels: Tensor
     frames: list[int] | None = None
     is_truncated: bool = False
+    size: tuple[int, int] | None = None
+    is_sideways: bool = False
 
 
 def load(
@@ -76,7 +80,8 @@ def load(
     if isinstance(image, Frames):
         stills = [_media(frame, 0, ReadOptions()) for frame in image.images]
         frames = [still for still in stills if isinstance(still, Image.Image)]  # all, with 0 frames
-        return LoadedImage(preprocess_batch(frames, config.preprocess))
+        size = frames[0].size if frames else None
+        return LoadedImage(preprocess_batch(frames, config.preprocess), size=size)
     return load_media(_media(image, frames_to_read(config, options), options), config)
 
 
@@ -96,13 +101,17 @@ def frames_to_read(config: GITConfig, options: ReadOptions) -> int:
 def load_media(media: Image.Image | Clip, config: GITConfig) -> LoadedImage:
     """An image or a clip as pixels; for a model without temporal embeddings a clip is one image."""
     if isinstance(media, Image.Image):
-        pixels = preprocess_batch([media], config.preprocess)[0]
-        return LoadedImage(pixels, is_truncated=is_truncated(media))
+        return LoadedImage(
+            preprocess_batch([media], config.preprocess)[0],
+            is_truncated=is_truncated(media),
+            size=media.size,
+            is_sideways=not config.preprocess.upright and is_sideways(media),
+        )
     if config.frames == 0:
         pixels = preprocess_batch([contact_sheet(media.frames)], config.preprocess)[0]
     else:
         pixels = preprocess_batch(media.frames, config.preprocess)
-    return LoadedImage(pixels, media.indices, media.is_truncated)
+    return LoadedImage(pixels, media.indices, media.is_truncated, media.frames[0].size)
 
 
 def _media(image: Still, n_frames: int, options: ReadOptions) -> Image.Image | Clip:

@@ -16,10 +16,12 @@ from PIL import Image, UnidentifiedImageError
 
 from git_model.preprocessing.animation import ANIMATED, read_animation
 from git_model.preprocessing.clip import MAX_VIDEO, Clip, MediaFile, require_bounded
+from git_model.preprocessing.formats import VIDEO_SUFFIXES
 from git_model.preprocessing.image import (
     TRANSPOSE,
     ImageError,
     is_bomb,
+    open_file,
     open_with_pillow,
     reason_of,
 )
@@ -73,6 +75,18 @@ def decode_media(
 ) -> Image.Image | Clip:
     """The image or the clip in a file's bytes; errors call it `name`. See `read_media`."""
     return _read(MediaFile(name, data), n_frames, options or ReadOptions())
+
+
+def is_clip(path: str | Path) -> bool:
+    """Whether a file is a video, by its name, or an animation; False if it cannot be read."""
+    path = Path(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    try:
+        with open_file(path) as content, open_with_pillow(content) as image:
+            return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
+    except Exception:  # whoever opens it says what is wrong with it
+        return False
 
 
 def _read(file: MediaFile, n_frames: int, options: ReadOptions) -> Image.Image | Clip:

@@ -32,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def batch(*arguments: Any, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(main, ["batch", *map(str, arguments)], input=stdin)
+    """Run the command with the built-in model, unless the arguments name another."""
+    command = ["batch", "--model", "demo", *map(str, arguments)]
+    result = CliRunner().invoke(main, command, input=stdin)
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
@@ -178,6 +180,18 @@ def test_several_texts_are_a_list(folder: Path) -> None:
     assert (folder / "one_shape.txt").read_text().count("\n") == 2
 
 
+def test_texts_of_another_origin_are_named_and_written_anew_on_request(folder: Path) -> None:
+    assert batch(folder, "--workers", 0).stderr == ""
+    options = ("--num-beams", 2, "--workers", 0)
+    run = batch(folder, *options)
+    assert "0 written, 4 had a text already" in run.stdout
+    [line] = run.stderr.splitlines()
+    assert line.startswith("Warning: 4 of the texts that were there already have another origin")
+    assert '(4 by decoding {"max_new_tokens": 24}): --overwrite-if-other writes just these' in line
+    assert "4 written" in batch(folder, *options, "--overwrite-if-other").stdout
+    assert batch(folder, *options).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -293,7 +307,8 @@ def n_noted(path: Path) -> int:
         return sum(1 for _ in journal)
 
 
-def test_a_cluster_does_the_same(folder: Path) -> None:
+def test_a_cluster_does_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: minutes on a busy machine
     (folder / "bad.png").write_bytes(b"no image")
     single, many = folder.parent / "single.jsonl", folder.parent / "many"
     assert batch(folder, "--out", single).exit_code == 1

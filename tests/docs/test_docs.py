@@ -11,7 +11,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "docs" / "walkthrough").glob("*.md"))
-PAGES = [*CHAPTERS, ROOT / "docs" / "styles.md"]
+PAGES = [*CHAPTERS, *(ROOT / "docs" / name for name in ("styles.md", "from_transformers.md"))]
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

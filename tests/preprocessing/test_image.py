@@ -461,7 +461,7 @@ def scratch(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about what it found in there
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=300)
 @given(
     data=st.sampled_from(FILES),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
