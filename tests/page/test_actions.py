@@ -32,7 +32,7 @@ from git_model.page.actions import (
     read_picture,
     word_attention,
 )
-from git_model.page.purpose import doubt_about, purpose_of
+from git_model.page.purpose import doubt_about
 from git_model.page.samples import drawn_samples, folder_samples, random_drawing
 from git_model.shapes.texts import class_names, describe
 from git_model.shapes.world import draw, make_close_up, make_world
@@ -247,8 +247,8 @@ def test_a_picture_of_16_bits_is_shown_in_its_brightness(captioner: Captioner) -
 def test_pictures_from_outside_the_shapes_world_are_doubted(captioner: Captioner) -> None:
     config, rng = captioner.model.config, Random(3)
 
-    def doubt(image: Image.Image, *, shapes: bool = True) -> str:
-        return doubt_about([image.convert("RGB")], config, shapes=shapes)
+    def doubt(image: Image.Image) -> str:
+        return doubt_about([image.convert("RGB")], config, shapes=True)
 
     worlds = [make_world(rng), make_close_up(rng), make_world(rng, "held_out")]
     assert [doubt(draw(world)) for world in worlds] == [""] * 3
@@ -257,17 +257,9 @@ def test_pictures_from_outside_the_shapes_world_are_doubted(captioner: Captioner
     assert "65 x 10 pixels" in doubt(Image.new("RGB", (65, 10), (200,) * 3))
     assert "not a drawing" in doubt(Image.radial_gradient("L").resize((64, 64)))
     assert "not a drawing" in doubt(Image.new("RGB", (64, 64), "white"))
-    assert doubt(Image.radial_gradient("L"), shapes=False) == ""
+    photo = Image.radial_gradient("L").convert("RGB")
+    assert doubt_about([photo], tiny_config(), shapes=False) == ""  # made for any size
     assert doubt_about([draw(worlds[0]), Image.new("RGB", (64, 64))], config, shapes=True)
-
-
-def test_the_purpose_is_the_configs_own_or_that_of_the_built_in_model() -> None:
-    class Configured:
-        purpose = "captions of photos"
-
-    assert purpose_of(Configured(), shapes=False) == "captions of photos"  # type: ignore[arg-type]
-    assert purpose_of(tiny_config(), shapes=True) == "drawn shapes"
-    assert purpose_of(tiny_config(), shapes=False) == ""
 
 
 def test_a_right_class_fits_and_without_it_none_does(captioner: Captioner) -> None:
