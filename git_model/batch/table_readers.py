@@ -9,6 +9,7 @@ import csv
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
@@ -236,23 +237,24 @@ def _bounded_rows(batch: Any) -> Iterator[Row | DataError]:
     """The rows of a batch, one at a time; in place of one with a cell that is too long an error."""
     from pyarrow import DictionaryArray
 
-    columns: list[tuple[Any, list[Any] | None]] = []
+    columns: list[tuple[Any, Callable[[int], Any] | None]] = []
     for array in batch.columns:
         if isinstance(array, DictionaryArray):
-            values = [_bounded_cell(value) for value in array.dictionary]
-            columns.append((array.indices, values))
+            # a batch may refer to few of its dictionary's texts, and to one of them often
+            columns.append((array.indices, cache(partial(_bounded_text, array.dictionary))))
         else:
             columns.append((array, None))
     for position in range(batch.num_rows):
         row: dict[str, Any] = {}
-        for name, (array, texts) in zip(batch.schema.names, columns, strict=True):
+        for name, (array, text_of) in zip(batch.schema.names, columns, strict=True):
             value = array[position].as_py()
-            row[name] = value if texts is None or value is None else texts[value]
+            row[name] = value if text_of is None or value is None else text_of(value)
         errors = (value for value in row.values() if isinstance(value, DataError))
         yield next(errors, row)
 
 
-def _bounded_cell(value: Any) -> Any:
+def _bounded_text(dictionary: Any, index: int) -> Any:
+    value = dictionary[index]
     size = value.as_buffer().size if value.is_valid and hasattr(value, "as_buffer") else 0
     if size >= MAX_LINE_BYTES:
         return DataError(f"a cell of {size} bytes, expected fewer than {MAX_LINE_BYTES}")

@@ -114,5 +114,5 @@ def _warn_of_clipping(mode: str, values: NDArray[np.generic]) -> None:
         warnings.warn(
             "16-bit pixels brighter than 255 are clipped to it, as in the references; set "
             "preprocess.scale_16_bit to scale them instead",
-            stacklevel=5,  # the caller of `preprocess`
+            stacklevel=6,  # the caller of `preprocess`
         )

@@ -265,11 +265,11 @@ def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path, make, name, n)
 
 
 def test_memory_for_parquet_does_not_grow_with_the_number_of_rows(tmp_path):
-    path, n = tmp_path / "x.parquet", 20_000
+    path, n = tmp_path / "x.parquet", 50_000
     rng = random.Random(0)
     names = [f"{rng.random()}{rng.random()}.jpg" for _ in range(n)]
     photo(tmp_path / names[0])
-    pq.write_table(pa.table({"path": names}), path, row_group_size=2_000, use_dictionary=False)
+    pq.write_table(pa.table({"path": names}), path, row_group_size=1_000, use_dictionary=False)
     peak = n_inputs = 0
     before = pa.total_allocated_bytes()
     for item in find_inputs(str(path), InputOptions()):

@@ -16,8 +16,8 @@ from PIL import Image
 from videos import animate, film, grey, index_of
 
 from git_model.batch.items import ArchiveMember, Input, RefusedInput, readable
+from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.image import ImageError
-from git_model.preprocessing.video import Clip
 from git_model.utils.errors import GITError, one_line
 
 N = 20
@@ -26,7 +26,7 @@ UNIFORM = [2, 7, 12, 17]  # 4 of 20
 
 def refusal(item, frames=0):
     with pytest.raises(GITError) as error:
-        item.open(frames, "uniform")
+        item.open(frames)
     [line] = str(error.value).splitlines()
     line.encode()  # it can be printed
     return line
@@ -83,7 +83,7 @@ def test_a_clip_is_the_same_from_a_file_and_from_bytes(tmp_path, kind, where):
         item = packed(tmp_path, data)
     if where == "base64":
         item = packed(tmp_path, base64.b64encode(data) + b"\r\n", is_base64=True)
-    clip = item.open(4, "uniform")
+    clip = item.open(4)
     assert isinstance(clip, Clip)
     assert clip.indices == [index_of(frame) for frame in clip.frames] == UNIFORM
     assert item.read() == data

@@ -388,7 +388,10 @@ def test_a_missing_file_is_refused_in_one_line(tmp_path):
 def test_a_folder_is_refused_in_one_line(tmp_path):
     with pytest.raises(ImageError) as error:
         open_image(str(tmp_path))
-    assert one_line(error) == f"{tmp_path}: Is a directory, expected a whole image file"
+    assert one_line(error) == (
+        f"{tmp_path}: Is a directory, expected an image or a video; `git-model batch` captions all "
+        "in a folder"
+    )
 
 
 def test_a_text_file_named_jpg_is_refused_in_one_line(tmp_path):
