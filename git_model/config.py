@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from git_model.utils.errors import ConfigError
-from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr
+from git_model.utils.serialize import coerce, from_dict, is_file, read_mapping, short_repr
 
 T = TypeVar("T")
 Style = Literal["huggingface", "microsoft"]
@@ -44,6 +44,7 @@ MAX_SIZE_OF = {
 MAX_FRAMES = 2**10
 MAX_IMAGE_SIDE = 2**12  # pixels
 MAX_EOS_IDS = 2**6
+MAX_PURPOSE = 200  # characters
 
 
 def _positive(config: Any, table: str, *names: str) -> None:
@@ -245,15 +246,27 @@ def option_hint(name: str) -> str:
 
 
 def _with_hints(cls: type[T]) -> type[T]:
-    """A dataclass whose TypeError about an unknown field names the right one."""
+    """A dataclass whose TypeError about an unknown field names the right one, and whose ConfigError
+    names a value of a wrong type."""
     initialize = cls.__init__
+    hints = functools.cache(lambda: get_type_hints(cls))
     names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
     @functools.wraps(initialize)
     def checked(self: T, *args: Any, **values: Any) -> None:
         for name in values.keys() - names:
             raise TypeError(f"{cls.__name__} has no option {name!r}, {option_hint(name)}")
-        initialize(self, *args, **values)
+        plain = {
+            name: value.item() if hasattr(value, "item") else value  # a number of NumPy or torch
+            for name, value in values.items()
+        }
+        typed = {
+            name: value  # `__post_init__` names the choices
+            if get_origin(hints()[name]) is Literal
+            else coerce(hints()[name], value, f"{cls.__name__}: {name}")
+            for name, value in plain.items()
+        }
+        initialize(self, *args, **typed)
 
     cls.__init__ = checked  # type: ignore[assignment]
     return cls
@@ -362,6 +375,8 @@ class GITConfig:
     eos_ids: tuple[int, ...] = (102,)  # [SEP] first: it ends training texts; each ends generation
     pad_id: int = 0  # [PAD]
     style: Style = "huggingface"
+    purpose: str = ""  # what the model was made for, in a line, such as "captions of photos"
+    purpose_side: int = 0  # pixels a side of the largest image it was made for; 0: of any size
 
     def __post_init__(self) -> None:
         if not 0 <= self.frames <= MAX_FRAMES:
@@ -369,6 +384,16 @@ class GITConfig:
                 f"frames is {self.frames}, expected from 0 (images only) to {MAX_FRAMES}"
             )
         _one_of(self, "model", "style", Style)
+        if not (self.purpose.isprintable() and len(self.purpose) <= MAX_PURPOSE):
+            raise ConfigError(
+                f"purpose is {short_repr(self.purpose)}, expected a line of at most {MAX_PURPOSE} "
+                "characters"
+            )
+        if not 0 <= self.purpose_side <= MAX_SIZE:
+            raise ConfigError(
+                f"purpose_side is {self.purpose_side}, expected from 0 (any size) to {MAX_SIZE} "
+                "pixels"
+            )
         if not 1 <= len(set(self.eos_ids)) == len(self.eos_ids) <= MAX_EOS_IDS:
             raise ConfigError(
                 f"eos_ids is {short_repr(self.eos_ids)}, expected distinct ids, at least one"

@@ -1,5 +1,6 @@
 """Checkpoint folders of any format: read, write and convert them."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -7,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from git_model.checkpoints.adapters import merge_adapter, open_adapter, read_base
+from git_model.checkpoints.defaults import PURPOSES
 from git_model.checkpoints.native import (
     CONFIG,
     TOKENIZER,
@@ -52,12 +54,19 @@ def read_foreign(
     """
     folder = find_folder(source, **hub)
     if (folder / CONFIG).is_file():
-        return huggingface.read_folder(folder, dtype=dtype)
+        return _with_purpose(huggingface.read_folder(folder, dtype=dtype), source)
     if microsoft.find_weights(folder) is None:
         raise ConversionError(
             f"{folder}: not a checkpoint, expected {CONFIG} or {microsoft.WEIGHT_FILES[0]}"
         )
     return microsoft.read_folder(folder, dtype=dtype)
+
+
+def _with_purpose(checkpoint: Checkpoint, source: str) -> Checkpoint:
+    """The same checkpoint; one of a released model's hub id says what the model was made for."""
+    config = checkpoint.config
+    purpose = config.purpose or PURPOSES.get(source, "")
+    return checkpoint._replace(config=dataclasses.replace(config, purpose=purpose))
 
 
 def read_native(folder: Path) -> Checkpoint:
@@ -195,7 +204,8 @@ def _read(source: str, origin: Origin | None, options: dict[str, Any]) -> Checkp
     if origin == "microsoft":
         return microsoft.read_folder(Path(source), dtype=None, **options)
     if origin == "hf":
-        return huggingface.read_folder(find_folder(source, **options), dtype=None)
+        checkpoint = huggingface.read_folder(find_folder(source, **options), dtype=None)
+        return _with_purpose(checkpoint, source)
     if not options and is_checkpoint(folder):
         return read_native(folder)
     return read_foreign(source, dtype=None, **options)

@@ -123,6 +123,7 @@ FIXED: dict[str, Any] = {
     "quantization_config": None,
 }
 VISION_FIXED: dict[str, Any] = {"num_channels": 3}
+PURPOSE_FIELDS = ("purpose", "purpose_side")  # of ours; Transformers keeps unknown keys
 
 
 # Transformers' name of an activation -> ours.
@@ -173,6 +174,7 @@ def read_config(settings: Mapping[str, Any]) -> GITConfig:
             "decoder": decoder,
             "frames": settings.get("num_image_with_embedding") or 0,
             **ids,
+            **{name: settings[name] for name in PURPOSE_FIELDS if name in settings},
         },
         CONFIG,
     )
@@ -204,6 +206,7 @@ def write_config(config: GITConfig) -> dict[str, Any]:
         "bos_token_id": config.bos_id,
         "eos_token_id": as_setting(config.eos_ids),
         "pad_token_id": config.pad_id,
+        **({name: getattr(config, name) for name in PURPOSE_FIELDS} if config.purpose else {}),
         **{key: getattr(decoder, name) for key, (name, _) in TEXT_FIELDS.items()},
         "hidden_act": TO_HF_ACTIVATION.get(decoder.activation, decoder.activation),
         "vision_config": {

@@ -25,9 +25,10 @@ from git_model.explain.attention_maps import (
 )
 from git_model.explain.beam_tree import Branch, beam_tree
 from git_model.model.attention import Attention, prefix_mask
+from git_model.preprocessing.image import denormalize
 from git_model.preprocessing.inputs import ImageInput
+from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.preprocessing.video import Sampling
 from git_model.utils.errors import GITError
 
 TOP_K = 5  # tokens that are kept of each distribution
@@ -82,6 +83,8 @@ class Explanation:
         and decoder; where the encoder is another library's, through the decoder only.
     mask: (I + T, I + T), True where a token (row) may attend to another (column).
     tree: the branches of each step of a beam search; None for greedy search and sampling.
+    purpose: what the model was made for, in a line; "" if its checkpoint does not say.
+    purpose_warning: why the model was not made for this image, if so.
     """
 
     frames: list[Image.Image]
@@ -96,6 +99,8 @@ class Explanation:
     rollout: Tensor
     mask: Tensor
     tree: list[list[Branch]] | None
+    purpose: str = ""
+    purpose_warning: str | None = None
 
     @property
     def n_image(self) -> int:
@@ -132,14 +137,14 @@ def explain(
     image: ImageInput,
     question: str | None = None,
     options: DecodingOptions | None = None,
-    sampling: Sampling = "uniform",
+    sampling: Sampling | ReadOptions = "uniform",
 ) -> Explanation:
     """Generate a caption, or the answer to a question, and record how it came about.
 
     Args:
         image: a path, a Pillow image, or `Frames` of a clip.
         options: by default those of the checkpoint. Of several texts the best is explained.
-        sampling: which frames of a file to take, see `video.sample_indices`.
+        sampling: which frames of a file to take, see `sampling.ReadOptions`.
 
     Raises:
         GITError: the file cannot be read, no token was generated, the model has no vocabulary, its
@@ -161,7 +166,7 @@ def explain(
     token_text = _token_texts(captioner.tokenizer)
     return Explanation(
         frames=frames,
-        frame_indices=loaded.frames,
+        frame_indices=loaded.frames if loaded.pixels.ndim == 4 else None,
         grid=grid,
         caption=caption,
         question=question,
@@ -176,6 +181,8 @@ def explain(
             if options.num_beams > 1
             else None
         ),
+        purpose=captioner.purpose,
+        purpose_warning=captioner.purpose_warning(loaded),
     )
 
 
@@ -251,17 +258,10 @@ def _grid(config: GITConfig, n_patches: int, pixels: Tensor) -> tuple[int, int]:
 
 def _frames(pixels: Tensor, config: GITConfig, grid: tuple[int, int]) -> list[Image.Image]:
     """The images behind pixels (…, 3, height, width), cut to whole patches as the encoder does."""
-    preprocess = config.preprocess
     height, width = pixels.shape[-2:]
     if isinstance(config.encoder, EncoderConfig):
         height, width = (side * config.encoder.patch_size for side in grid)
-    mean, std = (
-        torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
-    )
-    values = (pixels.float().cpu() * std + mean) / preprocess.rescale
-    values = values.round().clamp(0, 255).byte()[..., :height, :width]
-    clip = values[None] if pixels.ndim == 3 else values
-    return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in clip]
+    return denormalize(pixels[..., :height, :width], config.preprocess)
 
 
 def _token_rollout(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def report(explanation: Explanation, name: str, model: str) -> str:
     is_clip, tree = len(explanation.frames) > 1, explanation.tree
     shares = _section("Frames", FRAMES_NOTE, _frame_shares(explanation)) if is_clip else ""
     beams = "" if tree is None else _section("Beam search", BEAMS_NOTE, tree_svg(tree))
-    question = explanation.question
+    question, warning = explanation.question, explanation.purpose_warning
     return template.substitute(
         style=(HERE / "report.css").read_text(encoding="utf-8"),
         script=(HERE / "report.js").read_text(encoding="utf-8"),
@@ -42,6 +42,8 @@ def report(explanation: Explanation, name: str, model: str) -> str:
         question="" if question is None else f"<p>{escape(question)}</p>",
         name=escape(name),
         model=escape(model),
+        purpose=escape(f" (made for {explanation.purpose})" if explanation.purpose else ""),
+        warning="" if warning is None else f'<p role="alert"><b>{escape(warning)}</b></p>',
         probability=_percent(math.exp(explanation.caption.logprob)),
         media="clip" if is_clip else "image",
         input=_input(explanation),

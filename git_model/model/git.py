@@ -11,6 +11,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from git_model.config import EncoderConfig, GITConfig
 from git_model.model.attention import KeyValue
@@ -78,11 +79,16 @@ class Projector(nn.Module):
 
 
 class GIT(nn.Module):
-    """The Generative Image-to-text Transformer (Wang et al. 2022)."""
+    """The Generative Image-to-text Transformer (Wang et al. 2022).
+
+    Attributes:
+        interpolate_frames: whether a clip may have more frames than there are temporal embeddings.
+    """
 
     def __init__(self, config: GITConfig) -> None:
         super().__init__()
         self.config = config
+        self.interpolate_frames = False
         encoder, decoder = config.encoder, config.decoder
         self.encoder = build_encoder(encoder)
         self.temporal_embedding = (
@@ -139,15 +145,24 @@ class GIT(nn.Module):
                 f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
                 "images or (B, frames, 3, height, width) for clips"
             )
-        frames = pixels.shape[1]
-        if self.temporal_embedding is None or not 1 <= frames <= self.config.frames:
+        temporal = self._temporal(pixels.shape[1])  # (F, D)
+        tokens = self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, len(temporal)))
+        return (tokens + temporal[:, None]).flatten(1, 2)  # (B, F, 1 + N, D) -> (B, F (1 + N), D)
+
+    def _temporal(self, frames: int) -> Tensor:
+        """The temporal embeddings of a clip's frames; with `interpolate_frames` those of a longer
+        clip lie on the lines between them, the first and the last at its ends."""
+        n = self.config.frames
+        is_longer = self.interpolate_frames and frames > n
+        if self.temporal_embedding is None or frames < 1 or (frames > n and not is_longer):
             raise GITError(
-                f"a clip of {frames} frames, but this model has {self.config.frames} temporal "
-                "embeddings: sample fewer frames, or use a video checkpoint"
+                f"a clip of {frames} frames, but this model has {n} temporal embeddings: sample "
+                "fewer frames, interpolate the embeddings, or use a video checkpoint"
             )
-        tokens = self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, frames))
-        # (B, F, tokens of a frame, D)
-        return (tokens + self.temporal_embedding[:frames, None]).flatten(1, 2)
+        if not is_longer:
+            return self.temporal_embedding[:frames]
+        by_time = self.temporal_embedding.T[None]  # (1, D, n)
+        return interpolate(by_time, size=frames, mode="linear", align_corners=True)[0].T
 
     def _image_tokens(self, pixels: Tensor) -> Tensor:
         """The encoder's output, (B, I, D)."""

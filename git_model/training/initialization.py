@@ -35,7 +35,11 @@ def initial_model(recipe: Recipe) -> tuple[GIT, Tokenizer]:
         GITError: a name or a folder is wrong, or there is no vocabulary.
     """
     model, tokenizer = _opened_or_random(recipe)
-    return model if recipe.frames is None else with_frames(model, recipe.frames), tokenizer
+    model = model if recipe.frames is None else with_frames(model, recipe.frames)
+    model.config = dataclasses.replace(
+        model.config, purpose=recipe.purpose, purpose_side=recipe.purpose_side
+    )
+    return model, tokenizer
 
 
 def _opened_or_random(recipe: Recipe) -> tuple[GIT, Tokenizer]:

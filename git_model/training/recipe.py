@@ -99,6 +99,8 @@ class Recipe:
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's
     style: Style | None = None  # None: as the model says
     frames: int | None = None  # temporal embeddings; None: as the model has, 0: images only
+    purpose: str = ""  # what the model is for, in a line; it is stored with the checkpoint
+    purpose_side: int = 0  # pixels a side of the largest image it is for; 0: of any size
     seed: int = 0  # of all random numbers
     steps: int
     data: DataConfig

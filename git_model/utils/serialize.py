@@ -55,7 +55,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
         if required and name not in data:
             raise ConfigError(f"{where}: {name} is missing")
     values = {
-        key: _coerce(_default_kind(fields[key], value) or hints[key], value, f"{where}: {key}")
+        key: coerce(_default_kind(fields[key], value) or hints[key], value, f"{where}: {key}")
         for key, value in data.items()
     }
     try:
@@ -70,8 +70,15 @@ def _default_kind(item: Any, value: Any) -> Any:
     return item.default_factory if isinstance(item.default_factory, type) and not has_kind else None
 
 
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that `hint` asks for, or a ConfigError."""
+def coerce(hint: Any, value: Any, where: str) -> Any:
+    """A value as the type that `hint` asks for: lists become tuples, integers floats.
+
+    Args:
+        where: what the error begins with.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, Mapping):
             return from_dict(hint, value, where)
@@ -82,7 +89,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return None
         choices = [argument for argument in arguments if argument is not type(None)]
         target = choices[0] if len(choices) == 1 else _dataclass_of_kind(choices, value, where)
-        return _coerce(target, value, where)
+        return coerce(target, value, where)
     if origin is Literal:
         if value in arguments and type(value) in map(type, arguments):  # 1 == True
             return value
@@ -124,7 +131,7 @@ def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
         raise ConfigError(f"{where} has {len(value)} entries, expected {len(arguments)}")
-    return tuple(_coerce(hint, item, where) for hint, item in zip(arguments, value, strict=True))
+    return tuple(coerce(hint, item, where) for hint, item in zip(arguments, value, strict=True))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -11,10 +11,8 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "docs" / "walkthrough").glob("*.md"))
-PAGES = [
-    *CHAPTERS,
-    *(ROOT / "docs" / f"{name}.md" for name in ("styles", "towers", "adapters")),
-]
+TESTED = ("styles", "from_transformers", "towers", "adapters")
+PAGES = [*CHAPTERS, *(ROOT / "docs" / f"{name}.md" for name in TESTED)]
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
