@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from git_model.checkpoints.defaults import DEMO, DEMO_PURPOSE
 from git_model.cli.evaluate_report import report, report_versus, with_scores
 from git_model.cli.options import (
     Decoding,
@@ -123,7 +124,7 @@ COMMON_OPTIONS = ("metrics", "intervals", "as_json")
     "(captions) or EvalAI (answers).",
 )
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
-@model_options
+@model_options(f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.")
 @option(
     "Model",
     "--batch-size",
@@ -151,6 +152,8 @@ def evaluate(
     """
     if data is not None and predictions is None:
         _refuse(FILE_OPTIONS, "--predictions")
+        if model_run_options["model"] is None:
+            raise click.UsageError("no model was named, expected --model")
         run = ModelRun(data=data, **model_run_options)
         check_metrics(metrics)
         header, items = run.predict(metrics)

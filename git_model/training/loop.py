@@ -21,6 +21,12 @@ from typing import Any
 
 import torch
 
+from git_model.checkpoints.adapters import (
+    adapter_tensors,
+    add_adapter,
+    base_of,
+    write_adapter,
+)
 from git_model.checkpoints.native import TOKENIZER, require_digests, write_checkpoint
 from git_model.data.collation import Batch
 from git_model.data.example import Source
@@ -289,6 +295,10 @@ class Trainer:
         self.validation = None if recipe.validation is None else recipe.validation.open()
         torch.manual_seed(recipe.seed)
         self.model, self.tokenizer = initializer(recipe)
+        self.base = None
+        if recipe.adapter is not None:
+            self.base = base_of(self.model, str(recipe.checkpoint))
+            add_adapter(self.model, recipe.adapter)
         self.model.to(group.device).train()
         self.features: FeatureCache | None = None
         freeze(self.model, learning)
@@ -369,13 +379,17 @@ class Trainer:
     @property
     def state(self) -> TrainState:
         """Everything that a step changes."""
-        return TrainState(self.model, self.optimizer, self.ema)
+        return TrainState(self.model, self.optimizer, self.ema, self.base)
 
     def write_checkpoint(self, out: Path) -> None:
-        """Write the model, or its moving average, as a checkpoint; all ranks call together."""
-        weights = self.model.tensors() if self.ema is None else self.ema.weights
+        """Write the model or the adapter, or its moving average, as a checkpoint; all ranks call
+        together."""
+        weights = self.model.tensors() if self.base is None else adapter_tensors(self.model)
+        weights |= {} if self.ema is None else self.ema.weights
         tensors = {name: full_tensor(tensor).cpu() for name, tensor in weights.items()}
-        if self.group.is_first:
+        if self.group.is_first and self.base is not None:
+            write_adapter(out / CHECKPOINT, self.model, self.base, tensors)
+        elif self.group.is_first:
             files = {TOKENIZER: self.tokenizer.to_json()}
             write_checkpoint(out / CHECKPOINT, self.model.config, tensors, files, overwrite=True)
 

@@ -184,7 +184,7 @@ def update(optimizer: torch.optim.Optimizer, lr_share: float, max_grad_norm: flo
 
 
 class EMA:
-    """An exponential moving average of a model's weights; often better than the last weights.
+    """An exponential moving average of a model's trained weights; often better than the last ones.
 
     The decay is smaller in the first steps, so that random initial weights soon have no share in it
     (as in TensorFlow's ExponentialMovingAverage).
@@ -192,14 +192,15 @@ class EMA:
 
     def __init__(self, model: GIT, decay: float) -> None:
         self._decay = decay
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        self.weights = {name: p.detach().clone() for name, p in trained}
 
     @torch.no_grad()
     def update(self, model: GIT, step: int) -> None:
         """Add the weights after a step, counted from 1."""
         decay = min(self._decay, step / (step + 9))
         for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
+            if name in self.weights:
                 self.weights[name].lerp_(parameter.detach(), 1 - decay)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from git_model.checkpoints.adapters import AdapterConfig
 from git_model.config import Style
 from git_model.data.example import Source
 from git_model.data.loader import LoaderConfig
@@ -245,6 +246,8 @@ class Recipe:
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's
     style: Style | None = None  # None: as the model says
     frames: int | None = None  # temporal embeddings; None: as the model has, 0: images only
+    purpose: str = ""  # what the model is for, in a line; it is stored with the checkpoint
+    purpose_side: int = 0  # pixels a side of the largest image it is for; 0: of any size
     seed: int = 0  # of all random numbers
     steps: int  # updates of the weights
     data: DataConfig | None = None  # the training data; None: `train` gets a source
@@ -252,6 +255,7 @@ class Recipe:
     # data of the same kinds, for the scores of checks; None: no scores, no `best`
     validation: DataConfig | None = None
     learning: OptimConfig  # optimizer and schedule
+    adapter: AdapterConfig | None = None  # None: train the weights themselves
     loss: LossConfig = field(default_factory=CrossEntropyConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)  # the hardware
@@ -275,7 +279,8 @@ class Recipe:
             raise ConfigError("tokenizer is missing: random weights come without a vocabulary")
         self._check_steps()
         self._check_tables()
-
+        if self.adapter is not None:
+            self._require_base()
         for part in ("encoder", "decoder"):
             if part in self.learning.frozen and getattr(self.learning, f"{part}_last") is not None:
                 raise ConfigError(f"learning: {part}_last has no effect: frozen has {part}")
@@ -330,6 +335,17 @@ class Recipe:
         if self.data is None:
             raise ConfigError("data is missing: add a table [data], or give `train` a source")
         return self.data.open()
+
+    def _require_base(self) -> None:
+        """An adapter belongs to a model that others can open, too."""
+        if self.checkpoint is None:
+            raise ConfigError("adapter: needs a checkpoint, the model that it belongs to")
+        for name in ("tokenizer", "frames"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"adapter: the checkpoint stays as it is, so leave {name} out")
+        for name in ("encoder_last", "decoder_last"):
+            if getattr(self.learning, name) is not None:
+                raise ConfigError(f"adapter: it has its own `last`, so leave learning.{name} out")
 
 
 # Tables that may change when a run resumes.

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from git_model.checkpoints.adapters import AdapterBase, adapter_tensors
 from git_model.checkpoints.native import DIGESTS, digests_of, require_digests
 from git_model.model.git import GIT
 from git_model.training.optimizer import EMA
@@ -49,12 +50,32 @@ class TrainState(NamedTuple):
     model: GIT
     optimizer: torch.optim.Optimizer
     ema: EMA | None
+    base: AdapterBase | None = None  # of an adapter; its weights do not change
 
     def tensors(self) -> dict[str, Any]:
-        """By name: the tensors of model and average themselves, not copies."""
+        """By name: the tensors of model and average themselves, not copies. Of an adapter's base
+        only the fingerprint."""
         optimizer = get_optimizer_state_dict(self.model, self.optimizer)
-        tensors: dict[str, Any] = {"model": self.model.tensors(), "optimizer": optimizer}
-        return tensors if self.ema is None else tensors | {"ema": self.ema.weights}
+        weights = self.model.tensors() if self.base is None else adapter_tensors(self.model)
+        tensors: dict[str, Any] = {"model": weights, "optimizer": optimizer}
+        if self.ema is not None:
+            tensors["ema"] = self.ema.weights
+        if self.base is not None:
+            tensors["base"] = torch.tensor(list(bytes.fromhex(self.base.fingerprint)))
+        return tensors
+
+    def require_base(self, tensors: Mapping[str, Any]) -> None:
+        """Refuse loaded tensors of an adapter whose base has changed since.
+
+        Raises:
+            CheckpointError: it is named.
+        """
+        if self.base is None:
+            return
+        if bytes(tensors["base"].tolist()).hex() != self.base.fingerprint:
+            raise CheckpointError(
+                f"{self.base.base}: its weights are not those that this run's adapter belongs to"
+            )
 
 
 def require_same_recipe(recipe: Recipe, group: ProcessGroup) -> None:
@@ -170,6 +191,7 @@ def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
         tensors, folder = state.tensors(), _folder(out, step)
         with _checkpoint_errors(folder, "read"):
             load(tensors, checkpoint_id=folder, no_dist=group.size == 1)
+        state.require_base(tensors)
         set_optimizer_state_dict(state.model, state.optimizer, tensors["optimizer"])
     return step
 

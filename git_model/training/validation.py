@@ -41,7 +41,8 @@ def validate(
     folder: Path, source: Source | Stream, recipe: Recipe, device: torch.device
 ) -> Validation:
     """A checkpoint's texts for the first examples of the validation data, and its loss there."""
-    captioner = Captioner.from_pretrained(folder, device=device)
+    base, adapter = (folder, None) if recipe.adapter is None else (str(recipe.checkpoint), folder)
+    captioner = Captioner.from_pretrained(base, adapter=adapter, device=device)
     broken = BrokenExamples(recipe.loader.broken_limit)
     limit = recipe.reports.check_examples
     predictions = predict(

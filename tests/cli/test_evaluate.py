@@ -201,9 +201,16 @@ def test_a_run_that_fails_keeps_the_old_predictions(
         (["--predictions", "p", "--out", "o.jsonl"], "--out goes with DATA.toml"),
         (["--predictions", "p", "--subset"], "--subset goes with --references"),
         (["--predictions", "p", "--metric", "x"], "'x' is not one of 'exact', 'bleu'"),
-        (["d.toml", "--template", "a {}"], "--template goes with --labels"),
-        (["d.toml", "--labels", "l", "--num-beams", "2"], "--num-beams goes with generated text"),
-        (["d.toml", "--out", "o.txt"], "--out is o.txt, expected a name in .jsonl or .json"),
+        (["d.toml", "-m", "demo", "--template", "a {}"], "--template goes with --labels"),
+        (
+            ["d.toml", "-m", "demo", "--labels", "l", "--num-beams", "2"],
+            "--num-beams goes with generated text",
+        ),
+        (
+            ["d.toml", "-m", "demo", "--out", "o.txt"],
+            "--out is o.txt, expected a name in .jsonl or .json",
+        ),
+        (["d.toml"], "no model was named, expected --model"),
         (["d.toml", "--limit", "0"], "0 is not in the range"),
     ],
 )
@@ -212,19 +219,22 @@ def test_wrong_usage_has_exit_code_2(arguments: list[str], message: str) -> None
 
 
 def test_bad_input_gives_one_line(model: str, captions: Path, tmp_path: Path) -> None:
+    named = ("--model", model)
     out = tmp_path / "none" / "predictions.jsonl"
     assert "none/predictions.jsonl: cannot be written" in refusal(
-        "evaluate", captions, "--out", out
+        "evaluate", captions, *named, "--out", out
     )
-    assert "METEOR needs Java" in refusal("evaluate", captions, "--metric", "meteor")
+    assert "METEOR needs Java" in refusal("evaluate", captions, *named, "--metric", "meteor")
     other = tmp_path / "other.toml"
-    assert "other.toml: No such file" in refusal("evaluate", other)
+    assert "other.toml: No such file" in refusal("evaluate", other, *named)
     other.write_text("[date]")
-    assert "other.toml: expected one table, [data], found date" in refusal("evaluate", other)
+    assert "other.toml: expected one table, [data], found date" in refusal(
+        "evaluate", other, *named
+    )
     other.write_text("[data]\nkind = 'stars'")
-    assert "kind is 'stars', expected one of shapes, coco" in refusal("evaluate", other)
+    assert "kind is 'stars', expected one of shapes, coco" in refusal("evaluate", other, *named)
     other.write_text("[data]\nkind = 'folder'\npath = 'nowhere'\nsize = 3")
-    assert "unknown key 'size'" in refusal("evaluate", other)
+    assert "unknown key 'size'" in refusal("evaluate", other, *named)
     out = tmp_path / "predictions.jsonl"
     out.write_bytes(b'{"key": "1", "text": "caf\xe9"}')
     assert "predictions.jsonl: line 1: not UTF-8" in refusal("evaluate", "--predictions", out)
