@@ -63,7 +63,8 @@ def _all_figures(explanation: Explanation) -> "Iterator[tuple[str, Figure]]":
         yield "frames", frames(explanation)
     yield "logit-lens", logit_lens(explanation)
     yield "text-heads", matrices(explanation.text_matrix, "attention of text to text")
-    yield "encoder-heads", matrices(explanation.encoder_attention, "attention in the encoder")
+    if len(explanation.encoder_attention):
+        yield "encoder-heads", matrices(explanation.encoder_attention, "attention in the encoder")
     if explanation.tree is not None:
         yield "beams", beams(explanation)
     for index in range(len(explanation.generated)):

@@ -16,7 +16,9 @@ BATCH_SIZE = 16  # images with a blank patch that are encoded together
 
 
 @torch.inference_mode()
-def occlusion(model: GIT, pixels: Tensor, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:
+def occlusion(
+    model: GIT, pixels: Tensor, grid: tuple[int, int], prompt: Sequence[int], tokens: Sequence[int]
+) -> Tensor:
     """By how much log p of each token falls when a patch is blank.
 
     A blank patch has the value 0 after preprocessing: the mean colour of the model's images. The
@@ -24,6 +26,7 @@ def occlusion(model: GIT, pixels: Tensor, prompt: Sequence[int], tokens: Sequenc
 
     Args:
         pixels: of an image (3, height, width) or a clip (F, 3, height, width).
+        grid: the rows and columns of a frame's patches.
         prompt: the tokens before the text, at least the start token.
         tokens: the G tokens of the text.
 
@@ -31,12 +34,12 @@ def occlusion(model: GIT, pixels: Tensor, prompt: Sequence[int], tokens: Sequenc
         (G, F, rows, columns), in nats, on the CPU; below 0 where a token becomes more probable.
     """
     clip = pixels[None] if pixels.ndim == 3 else pixels
-    side = model.config.encoder.patch_size
-    rows, columns = (size // side for size in clip.shape[-2:])
+    rows, columns = grid
+    sides = clip.shape[-2] // rows, clip.shape[-1] // columns
     patches = [(f, r, c) for f in range(len(clip)) for r in range(rows) for c in range(columns)]
     logprobs = [_logprobs(model, pixels[None], prompt, tokens)]
     for start in range(0, len(patches), BATCH_SIZE):
-        blanks = [_blank(clip, patch, side) for patch in patches[start : start + BATCH_SIZE]]
+        blanks = [_blank(clip, patch, sides) for patch in patches[start : start + BATCH_SIZE]]
         batch = torch.stack(blanks).reshape(-1, *pixels.shape)
         logprobs.append(_logprobs(model, batch, prompt, tokens))
     whole, *blanked = logprobs
@@ -44,11 +47,12 @@ def occlusion(model: GIT, pixels: Tensor, prompt: Sequence[int], tokens: Sequenc
     return drops.T.unflatten(1, (len(clip), rows, columns))
 
 
-def _blank(clip: Tensor, patch: tuple[int, int, int], side: int) -> Tensor:
-    """The frames, with one patch of one frame blank."""
+def _blank(clip: Tensor, patch: tuple[int, int, int], sides: tuple[int, int]) -> Tensor:
+    """The frames, with one patch (height, width) of one frame blank."""
     frame, row, column = patch
     blank = clip.clone()
-    blank[frame, :, row * side : (row + 1) * side, column * side : (column + 1) * side] = 0
+    height, width = sides
+    blank[frame, :, row * height : (row + 1) * height, column * width : (column + 1) * width] = 0
     return blank
 
 

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted(
     (ROOT / "docs" / "walkthrough").glob("*.md"), key=lambda path: int(path.stem.split("-")[0])
 )
-PAGES = [*CHAPTERS, ROOT / "docs" / "styles.md"]
+TESTED = ("styles", "from_transformers", "towers", "adapters", "trainer")
+PAGES = [*CHAPTERS, *(ROOT / "docs" / f"{name}.md" for name in TESTED)]
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -56,7 +56,7 @@ def test_a_patch_of_a_clip_is_blank_in_its_own_frame_only(frame: int) -> None:
     captioner = Captioner.from_pretrained("demo")
     pixels = captioner.load(IMAGES / "one_acts_twice.gif").pixels[:3]
     prompt, tokens = captioner.prompt(None), captioner.tokenizer.encode("a pink circle")
-    drops = occlusion(captioner.model, pixels, prompt, tokens)
+    drops = occlusion(captioner.model, pixels, (3, 3), prompt, tokens)
     assert drops.shape == (3, 3, 3, 3)
     blank = pixels.clone()
     blank[frame, :, :21, :21] = 0
