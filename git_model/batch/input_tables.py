@@ -26,12 +26,11 @@ from git_model.data.manifests import (
     text_of,
     value_of,
 )
+from git_model.data.parquet import open_parquet
 from git_model.preprocessing.image import open_file, reason_of
 
 if TYPE_CHECKING:
     from tempfile import _TemporaryFileWrapper
-
-    from pyarrow.parquet import ParquetFile
 
 T = TypeVar("T")
 MAX_LINE_BYTES = 1 << 20
@@ -236,7 +235,7 @@ class ParquetReader:
 
     def columns(self) -> list[str]:
         """Those of texts and numbers. Hugging Face's tables hold images, which are not read."""
-        with _open_parquet(self.path) as file:
+        with open_parquet(self.path) as file:
             from pyarrow import types
 
             excluded = (types.is_nested, types.is_binary, types.is_large_binary)
@@ -246,26 +245,13 @@ class ParquetReader:
     def rows(self, columns: list[str]) -> Iterator[tuple[Position, Row | DataError]]:
         """See `TableReader`."""
         number = count(1)
-        with _open_parquet(self.path) as file:
+        with open_parquet(self.path) as file:
             try:
                 for batch in file.iter_batches(1024, columns=columns, use_threads=False):
                     for row in batch.to_pylist():
                         yield f"row {next(number)}", row
             except Exception as error:  # pyarrow has many kinds
                 yield f"row {next(number)}", DataError(f"{reason_of(error)}; the rest is lost")
-
-
-def _open_parquet(path: Path) -> "ParquetFile":
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'git-model[parquet]'"
-        ) from None
-    try:
-        return ParquetFile(path, pre_buffer=False)  # a group at a time, not all of them
-    except Exception as error:
-        raise DataError(f"{path}: not a Parquet file: {reason_of(error)}") from None
 
 
 TABLE_READERS: dict[str, Callable[[Path], TableReader]] = {

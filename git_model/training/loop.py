@@ -22,9 +22,8 @@ from torch import Tensor
 from git_model.captioner import Captioner
 from git_model.checkpoints.native import TOKENIZER, require_digests, write_checkpoint
 from git_model.data.collation import Batch
-from git_model.data.example import BrokenExamples, Source
+from git_model.data.example import BrokenExamples, Source, Stream
 from git_model.data.loader import StepLoader
-from git_model.data.webdataset import Stream
 from git_model.evaluation.predictions import Prediction
 from git_model.evaluation.run import predict, text_predictor
 from git_model.model.git import GIT
