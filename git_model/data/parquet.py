@@ -216,8 +216,9 @@ def _annotations(row: Row, columns: Columns) -> tuple[Annotation, ...]:
     records = [_plain(record) for record in row.get(QUESTIONS) or ()]
     if row.get("question") is not None:
         records.append(_plain({name: row.get(name) for name in QUESTION_COLUMNS}))
-    if columns.text and row.get(columns.text) is not None:
-        records.append(_plain({"text": row[columns.text]}))
+    texts = row.get(columns.text) if columns.text else None
+    if texts is not None and (texts != [] or not records):
+        records.append(_plain({"text": texts}))
     return merge_captions(parse_each(records, annotation_of, "text"))
 
 

@@ -85,9 +85,8 @@ def new_folder(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
         temporary.chmod(0o755)
         yield temporary
         for path in temporary.rglob("*"):
-            path.chmod(
-                0o755 if path.is_dir() else 0o644
-            )  # some libraries write for their owner only
+            # some libraries write for their owner only
+            path.chmod(0o755 if path.is_dir() else 0o644)
             _sync(path)
         _sync(temporary)
         _swap(temporary, folder)
