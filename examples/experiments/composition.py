@@ -45,7 +45,7 @@ def held_out_pairs(n: int) -> list[Appearance]:
     """n pairs, at most 36 of 45: the first ones of a fixed order in which each next pair is of the
     next colour and another shape, so that each colour keeps a shape, and each shape a colour."""
     colours, shapes = list(COLOURS), list(OUTLINES)
-    order = [(colours[index % 9], shapes[(index + index // 9) % 5]) for index in range(36)]
+    order = [(colours[i % 9], shapes[(i % 9 + i // 9) % 5]) for i in range(36)]
     return order[:n]
 
 
@@ -53,7 +53,8 @@ class Scenes:
     """Images of one thing or two of certain appearances, with their captions: a `Source`."""
 
     def __init__(self, kinds: Sequence[Appearance], size: int, seed: int, max_things: int) -> None:
-        self._kinds, self._size, self._seed, self._max_things = kinds, size, seed, max_things
+        self.kinds = kinds
+        self._size, self._seed, self._max_things = size, seed, max_things
 
     def __len__(self) -> int:
         return self._size
@@ -63,7 +64,7 @@ class Scenes:
         rng = Random(f"{self._seed} {index}")
         n = pick(rng, range(1, self._max_things + 1))
         cells = sorted(pick_several(rng, range(9), n))
-        kinds = pick_several(rng, self._kinds, n)
+        kinds = pick_several(rng, self.kinds, n)
         things = tuple(_thing(rng, kind, cell) for kind, cell in zip(kinds, cells, strict=True))
         return World(things=things, background=pick(rng, BACKGROUNDS))
 
@@ -101,13 +102,11 @@ def scores(captioner: Captioner, source: Source) -> dict[str, float]:
     """The scores on new pairs, and on new images of old pairs; and how often linear probes, fitted
     on old pairs, tell the colour and the shape of new ones, in per cent."""
     assert isinstance(source, Scenes)
-    new = source._kinds
-    old = [kind for kind in APPEARANCES if kind not in new]
+    old = [kind for kind in APPEARANCES if kind not in source.kinds]
     familiar = Scenes(old, N_TEST, 2, 1)
     probe = Scenes(old, N_PROBE, 3, 1)
-    result = measure(captioner, source) | {
-        "exact, old pairs": measure(captioner, familiar)["exact"]
-    }
+    result = measure(captioner, source)
+    result["exact, old pairs"] = measure(captioner, familiar)["exact"]
     for name, names in (("colour", list(COLOURS)), ("shape", list(OUTLINES))):
         features, labels = _features(captioner, probe, name, names)
         classifier = fit_probe(features, labels, len(names))
@@ -124,13 +123,13 @@ def _features(
     """The mean projected image token (N, D) of each scene, and the number of its thing's name."""
     model = captioner.model
     images = [scenes[index].media for index in range(len(scenes))]
-    parts = [
-        model.projector(model.encode(preprocess_batch(images[first : first + 100], model.config.preprocess)))
-        for first in range(0, len(images), 100)
-    ]  # fmt: skip
+    parts = []
+    for first in range(0, len(images), 100):
+        pixels = preprocess_batch(images[first : first + 100], model.config.preprocess)
+        parts.append(model.projector(model.encode(pixels)).mean(1))
     things = [scenes.world(index).things[0] for index in range(len(scenes))]
     labels = torch.tensor([names.index(getattr(thing, attribute)) for thing in things])
-    return torch.cat(parts).mean(1), labels
+    return torch.cat(parts), labels
 
 
 @torch.enable_grad()
