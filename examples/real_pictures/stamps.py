@@ -31,6 +31,7 @@ from git_model.shapes.world import pick, pick_several, uniform
 
 PACKAGE = "tuxpaint-stamps-default"
 SIZE, CELL = 96, 48  # pixels of a picture, and of a cell of its 2 x 2 grid
+N_TEST = 500  # pictures of each split but training
 MAX_SIDE = 128  # pixels that are kept of a stamp
 SIDES = (38.0, 47.0)  # pixels of a thing's longer side
 FACTORS = (0.85, 1.15)  # of brightness and colour
@@ -140,7 +141,7 @@ def main(out: Path, packages: Path, size: int) -> None:
     """Fetch the package and write the folders."""
     try:
         path = fetch(["apt-get", "download", PACKAGE], f"{PACKAGE}_*.deb", packages)
-        counts = write_splits(out, pictures(stamps_of(path), size, 500))
+        counts = write_splits(out, pictures(stamps_of(path), size, N_TEST))
     except GITError as error:
         raise click.ClickException(str(error)) from None
     click.echo(", ".join(f"{split}: {n:,}" for split, n in counts.items()))

@@ -1,7 +1,7 @@
 """Parquet with the images in the table, as Hugging Face stores data sets: a stream of rows.
 
 Needs the package pyarrow, the extra `parquet`, which is imported when a file is opened. A table may
-come from anyone: rows are decoded a few at a time, and an image has a bounded size.
+come from anyone: rows are decoded one by one, and an image has a bounded size.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ from git_model.utils.errors import ConfigError
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-ROWS_AT_ONCE = 8  # rows decoded together
+ROWS_AT_ONCE = 1  # a row of 4 KB may unpack to 100 MB, and larger batches are hardly faster
 # The first of these columns that a table has counts.
 TEXT_COLUMNS = ("texts", "text", "captions", "caption", "sentences")
 KEY_COLUMNS = ("key", "__key__", "id", "image_id", "cocoid", "file_name", "filename")
