@@ -29,16 +29,16 @@ def module(name: str):
     return importlib.import_module(name)
 
 
-def small(name: str):
-    """A study of 8 steps with few images."""
-    study = module("studies").studies(8)[name]
+def small(name: str, steps: int = 8):
+    """A study with few steps and few images."""
+    study = module("studies").studies(steps)[name]
     recipe = study.recipe
     return dataclasses.replace(
         study,
         recipe=dataclasses.replace(
             recipe,
-            validation=dataclasses.replace(recipe.validation, size=4),
-            loader=dataclasses.replace(recipe.loader, batch_size=4),
+            validation=dataclasses.replace(recipe.validation, size=2),
+            loader=dataclasses.replace(recipe.loader, batch_size=2),
         ),
     )
 
@@ -104,17 +104,18 @@ def test_an_interval_is_students():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_study_trains_and_measures_its_first_and_last_arm(monkeypatch, name):
-    study_module, study = module("study"), small(name)
+def test_every_study_trains_and_measures_its_last_arm(monkeypatch, name):
+    study_module, study = module("study"), small(name, steps=2)
+    monkeypatch.setattr(study_module, "N_CURVE", 2)
     if name == "composition":  # whose data sets are larger than these
-        monkeypatch.setattr(module("composition"), "N_TEST", 4)
-        monkeypatch.setattr(module("composition"), "N_PROBE", 20)
-    for arm in (study.arms[0], study.arms[-1]):
-        run = study_module.train_arm(study, study_module.RunKey(arm.name, 1e-3, 0))
-        assert run.scores.keys() >= study.columns.keys()
-        assert all(math.isfinite(score) for score in run.scores.values())
-        assert [step for step, _ in run.curve] == list(range(9))
-        json.dumps(dataclasses.asdict(run))
+        monkeypatch.setattr(module("composition"), "N_TEST", 2)
+        monkeypatch.setattr(module("composition"), "N_PROBE", 10)
+    arm = study.arms[-1]
+    run = study_module.train_arm(study, study_module.RunKey(arm.name, 1e-3, 0))
+    assert run.scores.keys() >= study.columns.keys()
+    assert all(math.isfinite(score) for score in run.scores.values())
+    assert [step for step, _ in run.curve] == [0, 1, 2]
+    json.dumps(dataclasses.asdict(run))
 
 
 def test_a_mask_may_change_after_training_without_the_weights():

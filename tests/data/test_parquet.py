@@ -4,9 +4,12 @@ from itertools import chain
 
 import pytest
 from stored_examples import png
+from tiny import tiny_config
 
 from git_model.data.example import Annotation
+from git_model.data.loader import LoaderConfig, StepLoader
 from git_model.data.parquet import ParquetData
+from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import GITError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -136,3 +139,20 @@ def test_files_that_are_missing_or_no_parquet_are_refused(tmp_path):
     (tmp_path / "b.parquet").write_text("text")
     with pytest.raises(GITError, match=r"b\.parquet: not a Parquet file"):
         ParquetData(files=str(tmp_path / "b.parquet")).open()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_of_rows_is_learned_once(tmp_path, workers):
+    words = [chr(ord("a") + number) for number in range(8)]
+    rows = [{"image": image(number), "text": word} for number, word in enumerate(words)]
+    data = write(tmp_path / "a.parquet", rows)
+    tokenizer = Tokenizer.from_vocab(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *words])
+    options = LoaderConfig(batch_size=4, max_tokens=24, workers=workers)
+    loader = StepLoader(data.open(), tokenizer, tiny_config(), options)
+    captions = [
+        words[row[1] - 4]
+        for batches in loader.steps(1, 2)
+        for batch in batches
+        for row in batch.tokens.tolist()
+    ]
+    assert sorted(captions) == words
