@@ -284,7 +284,9 @@ def _progress(source: "Source | Stream") -> Iterator["OpenStored"]:
     """The examples of a source, with a bar on stderr if it is a terminal."""
     from tqdm import tqdm
 
-    total = len(source) if hasattr(source, "__len__") else None
+    from git_model.data.example import Stream
+
+    total = None if isinstance(source, Stream) else len(source)
     return iter(tqdm(_stored(source), total=total, unit="example", disable=None))
 
 

@@ -135,7 +135,8 @@ def write_metadata(folder: Path, examples: Iterable[NamedExample]) -> None:
 
 def write_coco(folder: Path, examples: Iterable[NamedExample]) -> None:
     """Images, and an annotations.json as COCO's."""
-    images, annotations = [], []
+    images: list[Record] = []
+    annotations: list[Record] = []
     for example in examples:
         _write_image(folder, example)
         key = _id(example.name)
