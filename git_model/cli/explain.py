@@ -5,19 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from git_model.checkpoints.defaults import model_help
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
     ModelOptions,
     Words,
+    chosen_model,
     decoding_options,
-    frame_sampling_option,
+    model_options,
     option,
-    uncompiled_model_options,
 )
+from git_model.cli.reading import Reading, reading_options
 
 if TYPE_CHECKING:
-    from git_model.preprocessing.video import Sampling
+    from git_model.checkpoints.defaults import Task
 
 REPORT = "report.html"
 
@@ -27,8 +29,8 @@ REPORT = "report.html"
 @option(
     "Input", "--question", "-q", type=Words(), help="Explain the answer to this, not a caption."
 )
-@frame_sampling_option
-@uncompiled_model_options
+@reading_options
+@model_options(model_help("caption"), can_compile=False)
 @decoding_options
 @option(
     "Output",
@@ -45,7 +47,7 @@ def explain(
     question: str | None,
     out: Path,
     overwrite: bool,
-    sampling: "Sampling",
+    reading: Reading,
     decoding: Decoding,
     **model: Any,
 ) -> None:
@@ -65,13 +67,18 @@ def explain(
     from git_model.utils.atomic import new_folder
 
     require_matplotlib()
+    task: Task = "caption" if question is None else "ask"
+    model["model"] = chosen_model(model["model"], task, [image])
     options = ModelOptions(**model)
     with new_folder(out, replaces=(REPORT, *FILES) if overwrite else ()) as folder:
         captioner = options.open_model()
         generation = decoding(captioner.model.config.decoding)
-        explanation = run(captioner, image, question, generation, sampling)
+        reading_of_model = reading.options_for(captioner.model)
+        explanation = run(captioner, image, question, generation, reading_of_model)
         save_figures(explanation, folder)
         html = report(explanation, Path(image).name, options.model)
         (folder / REPORT).write_text(html, encoding="utf-8")
+    if explanation.purpose_warning is not None:
+        click.echo(f"Warning: {image}: {explanation.purpose_warning}", err=True)
     click.echo(explanation.caption.text)
     click.echo(str(out / REPORT))

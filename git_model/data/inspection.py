@@ -10,10 +10,11 @@ from typing import Any
 
 from git_model.data.example import OpenStored, StoredExample
 from git_model.data.vocabulary import SPECIAL, words_of
+from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.formats import VIDEO_SUFFIXES
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.preprocessing.tokenizer_files import UNK, bert
-from git_model.preprocessing.video import Clip, decode_media
+from git_model.preprocessing.video import decode_media
 from git_model.utils.errors import GITError
 
 N_SAMPLES = 5  # examples of a fault that a report names

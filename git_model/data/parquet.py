@@ -77,8 +77,11 @@ class ParquetData:
         return ParquetStream(groups, columns, self.shuffle)
 
 
-def open_parquet(path: Path) -> "ParquetFile":
+def open_parquet(path: Path, read_dictionary: list[str] | None = None) -> "ParquetFile":
     """A Parquet file, read a part at a time.
+
+    Args:
+        read_dictionary: columns to read as dictionaries, with a text of many rows only once.
 
     Raises:
         DataError: pyarrow is missing, or this is no such file.
@@ -90,7 +93,8 @@ def open_parquet(path: Path) -> "ParquetFile":
             f"{path}: reading Parquet needs pyarrow: pip install 'git-model[parquet]'"
         ) from None
     try:
-        return ParquetFile(path, pre_buffer=False)  # a group at a time, not all of them
+        # a group at a time, not all of them
+        return ParquetFile(path, read_dictionary=read_dictionary, pre_buffer=False)
     except Exception as error:
         raise DataError(f"{path}: not a Parquet file: {reason_of(error)}") from None
 

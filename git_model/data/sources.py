@@ -20,6 +20,7 @@ from git_model.data.example import (
 )
 from git_model.data.folder import FolderData
 from git_model.data.parquet import ParquetData
+from git_model.data.python import PythonData
 from git_model.data.tsv import TsvData
 from git_model.data.webdataset import WebDatasetData
 from git_model.shapes.source import ShapesData
@@ -27,7 +28,7 @@ from git_model.utils.errors import ConfigError, GITError
 from git_model.utils.serialize import from_dict
 
 # The kinds that have a length.
-ListedData = ShapesData | CocoData | KarpathyData | VqaData | FolderData | TsvData
+ListedData = ShapesData | CocoData | KarpathyData | VqaData | FolderData | TsvData | PythonData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class MixedData:
     """Several data sets as one, in order; in a recipe a table [[data.parts]] for each."""
 
     kind: Literal["mixed"] = "mixed"
-    parts: tuple[ListedData, ...]
+    parts: tuple[ListedData, ...]  # each with a kind
     repeats: tuple[int, ...] | None = None  # of each part in an epoch; None: once
 
     def __post_init__(self) -> None:

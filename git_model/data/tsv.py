@@ -38,8 +38,8 @@ class TsvData:
     """A pair of the original's files, their rows in the same order."""
 
     kind: Literal["tsv"] = "tsv"
-    images: str
-    texts: str
+    images: str  # the file with a key and an image, in base64, on each row
+    texts: str  # the file with a key and the texts on each row
 
     def open(self) -> "TsvSource":
         """Read the texts, and the offsets of the images."""

@@ -33,7 +33,7 @@ def report(explanation: Explanation, name: str, model: str) -> str:
     is_clip, tree = len(explanation.frames) > 1, explanation.tree
     shares = _section("Frames", FRAMES_NOTE, _frame_shares(explanation)) if is_clip else ""
     beams = "" if tree is None else _section("Beam search", BEAMS_NOTE, tree_svg(tree))
-    question = explanation.question
+    question, warning = explanation.question, explanation.purpose_warning
     return template.substitute(
         style=(HERE / "report.css").read_text(encoding="utf-8"),
         script=(HERE / "report.js").read_text(encoding="utf-8"),
@@ -42,6 +42,8 @@ def report(explanation: Explanation, name: str, model: str) -> str:
         question="" if question is None else f"<p>{escape(question)}</p>",
         name=escape(name),
         model=escape(model),
+        purpose=escape(f" (made for {explanation.purpose})" if explanation.purpose else ""),
+        warning="" if warning is None else f'<p role="alert"><b>{escape(warning)}</b></p>',
         probability=_percent(math.exp(explanation.caption.logprob)),
         media="clip" if is_clip else "image",
         input=_input(explanation),
@@ -79,16 +81,18 @@ def _input(explanation: Explanation) -> str:
     patches = (
         f"{rows} x {columns} patches of {explanation.frames[0].width // columns} pixels a side"
     )
+    n_prefix = explanation.n_prefix
+    prefix = {0: "", 1: " and a class token"}.get(n_prefix, f" and {n_prefix} class tokens")
     if n_frames == 1:
         return (
-            f"The image is resized for the model and cut into {patches}. These and a class token "
-            f"make {explanation.n_image} image tokens."
+            f"The image is resized for the model and cut into {patches}. These{prefix} make "
+            f"{explanation.n_image} image tokens."
         )
     indices = explanation.frame_indices
     numbers = "" if indices is None else f" ({', '.join(map(str, indices))})"
     return (
         f"{n_frames} frames of the clip{numbers} are resized for the model and cut into {patches}. "
-        f"These and a class token for each frame make {explanation.n_image} image tokens."
+        f"These{prefix and prefix + ' for each frame'} make {explanation.n_image} image tokens."
     )
 
 
@@ -167,10 +171,12 @@ def _data(explanation: Explanation) -> dict[str, object]:
         "frames": len(explanation.frames),
         "grid": explanation.grid,
         "input_tokens": explanation.input_tokens,
-        "patch_attention": _packed(explanation.image_attention[..., 1:]),
+        "patch_attention": _packed(explanation.image_attention[..., explanation.n_prefix :]),
         "rollout": _packed(explanation.rollout),
         "text_attention": _packed(explanation.text_attention),
-        "class_attention": _packed(explanation.image_attention[..., 0].sum(-1)),
+        "class_attention": _packed(
+            explanation.image_attention[..., : explanation.n_prefix].sum((-1, -2))
+        ),
         "generated": [
             {
                 "text": token.text,

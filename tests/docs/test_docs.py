@@ -11,7 +11,8 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "docs" / "walkthrough").glob("*.md"))
-PAGES = [*CHAPTERS, ROOT / "docs" / "styles.md"]
+TESTED = ("styles", "from_transformers", "towers", "adapters", "trainer")
+PAGES = [*CHAPTERS, *(ROOT / "docs" / f"{name}.md" for name in TESTED)]
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
