@@ -55,7 +55,7 @@ def test_forms_with_questions_keep_all_of_them(tmp_path, form):
     assert back == {stored.data: stored.annotations for stored in QUESTIONS}
 
 
-@pytest.mark.parametrize("form", FORMS.keys() - set(WITH_QUESTIONS))
+@pytest.mark.parametrize("form", sorted(FORMS.keys() - set(WITH_QUESTIONS)))
 def test_other_forms_refuse_a_question(tmp_path, form):
     with pytest.raises(GITError, match=r"7: it has questions, .*expected one of metadata, tsv"):
         write_form(form, tmp_path, QUESTIONS)
