@@ -21,7 +21,7 @@ from git_model.utils.serialize import from_dict
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples" / "experiments"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "small")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 DOCUMENT = ROOT / "docs" / "experiments.md"
 
 

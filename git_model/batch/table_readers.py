@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from git_model.data.manifests import DataError, decode, parse
+from git_model.data.parquet import open_parquet
 from git_model.preprocessing.image import open_file, reason_of
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
 
 T = TypeVar("T")
 MAX_LINE_BYTES = 1 << 20  # of a line, of a row of CSV, of a cell of Parquet
@@ -191,7 +189,7 @@ class ParquetReader:
 
     def columns(self) -> list[str]:
         """Those of texts and numbers. Hugging Face's tables hold images, which are not read."""
-        with _open_parquet(self.path) as file:
+        with open_parquet(self.path) as file:
             from pyarrow import types
 
             excluded = (types.is_nested, types.is_binary, types.is_large_binary)
@@ -203,7 +201,7 @@ class ParquetReader:
         columns = [name for name in self.columns() if name in columns]
         number = count(1)
         # as dictionaries: a text that stands in many rows is held, and copied, once
-        with _open_parquet(self.path, read_dictionary=columns) as file:
+        with open_parquet(self.path, read_dictionary=columns) as file:
             try:
                 for group in range(file.num_row_groups):
                     require_bounded_group(file.metadata.row_group(group), columns)
@@ -259,20 +257,6 @@ def _bounded_text(dictionary: Any, index: int) -> Any:
     if size >= MAX_LINE_BYTES:
         return DataError(f"a cell of {size} bytes, expected fewer than {MAX_LINE_BYTES}")
     return value.as_py()
-
-
-def _open_parquet(path: Path, read_dictionary: list[str] | None = None) -> "ParquetFile":
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'git-model[parquet]'"
-        ) from None
-    try:
-        # a group at a time, not all of them
-        return ParquetFile(path, read_dictionary=read_dictionary, pre_buffer=False)
-    except Exception as error:
-        raise DataError(f"{path}: not a Parquet file: {reason_of(error)}") from None
 
 
 TABLE_READERS: dict[str, Callable[[Path], TableReader]] = {

@@ -29,8 +29,7 @@ from git_model.utils.serialize import read_mapping
 
 if TYPE_CHECKING:
     from git_model.captioner import Captioner
-    from git_model.data.example import Source
-    from git_model.data.webdataset import Stream
+    from git_model.data.example import Source, Stream
     from git_model.evaluation.predictions import Prediction
     from git_model.evaluation.run import Predictor
 

@@ -12,6 +12,7 @@ from git_model.cli.caption import caption
 from git_model.cli.classify import classify
 from git_model.cli.compare import compare
 from git_model.cli.convert import convert
+from git_model.cli.data import data
 from git_model.cli.evaluate import evaluate
 from git_model.cli.explain import explain
 from git_model.cli.page import page
@@ -59,5 +60,6 @@ def main() -> None:
 
 for command in (
     caption, ask, classify, score, batch, train, evaluate, compare, convert, verify, explain, page,
+    data,
 ):  # fmt: skip
     main.add_command(command)

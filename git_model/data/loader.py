@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from git_model.config import GITConfig
 from git_model.data.augmentation import AugmentConfig
 from git_model.data.collation import Batch, Collator
-from git_model.data.example import BrokenExamples, Source
+from git_model.data.example import BrokenExamples, OpenExample, Source, Stream
 from git_model.data.sampler import EpochIndex, epoch_indices
-from git_model.data.webdataset import OpenExample, Stream
 from git_model.preprocessing.image import reason_of
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import ConfigError, GITError

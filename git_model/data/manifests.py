@@ -8,10 +8,11 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from git_model.data.example import Annotation, Example
+from git_model.data.example import Annotation, Example, OpenStored, StoredExample
 from git_model.utils.errors import ConfigError, GITError
 from git_model.utils.serialize import require_file, short_repr
 
@@ -210,3 +211,17 @@ class FileSource:
         media = read_media(entry.path, self._frames, options)
         frames = media.frames if isinstance(media, Clip) else media
         return Example(entry.key, frames, entry.annotations)
+
+    def stored(self) -> Iterator[OpenStored]:
+        """See `StoredSource`."""
+        return (partial(_stored, entry) for entry in self._entries)
+
+
+def _stored(entry: FileEntry) -> StoredExample:
+    from git_model.preprocessing.image import open_file
+
+    try:
+        with open_file(entry.path) as file:
+            return StoredExample(entry.key, str(entry.path), file.read(), entry.annotations)
+    except OSError as error:
+        raise DataError(f"{entry.path}: {error.strerror or error}") from None

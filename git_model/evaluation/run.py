@@ -14,8 +14,14 @@ from tqdm import tqdm
 
 from git_model.captioner import BatchScene, Captioner
 from git_model.config import DecodingOptions
-from git_model.data.example import Annotation, BrokenExamples, Example, Source
-from git_model.data.webdataset import OpenExample, Stream
+from git_model.data.example import (
+    Annotation,
+    BrokenExamples,
+    Example,
+    OpenExample,
+    Source,
+    Stream,
+)
 from git_model.evaluation.predictions import Prediction
 from git_model.model.git import GIT
 from git_model.preprocessing.inputs import Frames, LoadedImage

@@ -102,7 +102,7 @@ class GIT(nn.Module):
     def initialize(self) -> None:
         """Random weights as in BERT: N(0, 0.02), biases 0, norms 1, temporal embeddings 0. An
         encoder that is not this project's keeps its own."""
-        if self.projector.linear.weight.is_meta:
+        if next(self.decoder.parameters()).is_meta:
             return  # meta tensors hold no values, and filling them imports torch's compiler (1 s)
         own_encoder = isinstance(self.config.encoder, EncoderConfig)
         norms = [m for m in self.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
@@ -167,7 +167,7 @@ class GIT(nn.Module):
     def _image_tokens(self, pixels: Tensor) -> Tensor:
         """The encoder's output, (B, I, D)."""
         tokens: Tensor = self.encoder(pixels)
-        width = self.projector.linear.in_features
+        width = self.config.encoder.width
         if tokens.ndim != 3 or tokens.shape[-1] != width:
             raise GITError(
                 f"the encoder returned a tensor of shape {tuple(tokens.shape)}, expected tokens "

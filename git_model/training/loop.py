@@ -29,9 +29,8 @@ from git_model.checkpoints.adapters import (
 )
 from git_model.checkpoints.native import TOKENIZER, require_digests, write_checkpoint
 from git_model.data.collation import Batch
-from git_model.data.example import Source
+from git_model.data.example import Source, Stream
 from git_model.data.loader import StepLoader
-from git_model.data.webdataset import Stream
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.callbacks import Callback, call_all, require_callbacks, restore, states_of

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from git_model.checkpoints.loading import open_model
 from git_model.data.collation import Batch
-from git_model.data.example import Source
-from git_model.data.webdataset import Stream
+from git_model.data.example import Source, Stream
 from git_model.model.git import GIT, Scene
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.loss import (

@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from git_model.checkpoints.adapters import AdapterConfig
 from git_model.config import Style
-from git_model.data.example import Source
+from git_model.data.example import Source, Stream
 from git_model.data.loader import LoaderConfig
 from git_model.data.sources import DataConfig
-from git_model.data.webdataset import Stream
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import from_dict, read_mapping, to_dict
 

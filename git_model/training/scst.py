@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from git_model.config import DecodingOptions
 from git_model.data.collation import Batch
-from git_model.data.example import Source
-from git_model.data.webdataset import Stream
+from git_model.data.example import Source, Stream
 from git_model.evaluation.metrics import DocumentFrequencies, cider_d_scores, split_words
 from git_model.evaluation.predictions import read_references
 from git_model.evaluation.run import evaluation_mode, open_examples

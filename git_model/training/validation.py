@@ -10,8 +10,7 @@ import torch
 
 from git_model.captioner import Captioner
 from git_model.data.collation import Batch, Collator
-from git_model.data.example import Annotation, BrokenExamples, Source
-from git_model.data.webdataset import Stream
+from git_model.data.example import Annotation, BrokenExamples, Source, Stream
 from git_model.evaluation.predictions import Prediction
 from git_model.evaluation.run import evaluation_mode, open_examples, predict, text_predictor
 from git_model.evaluation.scores import PYTHON, score
