@@ -179,6 +179,10 @@ def explain(
     weights = torch.stack([attention.weights[0] for attention in text_maps])  # (L, H, T, I + T)
     to_image = weights[:, :, predicting, : scene.n_tokens].unflatten(-1, (len(frames), -1))
     token_rollout = _token_rollout(encoder_averages, decoder_maps, weights.mean(1))[predicting]
+    blanked = None
+    if occlude:
+        pixels = _on_device(captioner, loaded.pixels)
+        blanked = occlusion(captioner.model, pixels, grid, prompt, caption.tokens)
     token_text = _token_texts(captioner.tokenizer)
     return Explanation(
         frames=frames,
@@ -191,12 +195,7 @@ def explain(
         image_attention=to_image.cpu(),
         text_attention=weights[:, :, predicting, scene.n_tokens :].cpu(),
         rollout=token_rollout[..., n_prefix:].unflatten(-1, grid).cpu(),
-        occlusion=(
-            occlusion(captioner.model, _on_device(captioner, loaded.pixels), grid, prompt,
-                      caption.tokens)
-            if occlude
-            else None
-        ),  # fmt: skip
+        occlusion=blanked,
         encoder_attention=_stacked([matrices for _, matrices in encoder_maps]),
         text_matrix=weights[..., scene.n_tokens :].cpu(),
         mask=_full_mask(captioner.model.config, scene.n_tokens, text_maps[0]).cpu(),
@@ -249,7 +248,7 @@ def _see(
         n_frames = 1 if pixels.ndim == 3 else len(pixels)
         itself = torch.eye(scene.n_tokens // n_frames, device=model.device)
         return scene, [(itself.expand(n_frames, -1, -1), None)], [w[0] for w in decoder_maps]
-    return scene, encoder_maps, [weights[0] for weights in decoder_maps]
+    return scene, list(encoder_maps), [weights[0] for weights in decoder_maps]
 
 
 def _generate(
