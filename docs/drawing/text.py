@@ -31,7 +31,7 @@ CLIP_PATH = IMAGES / "one_acts_twice.gif"
 def clip() -> Drawing:
     """A clip forwards and backwards with its captions, and the temporal embeddings."""
     captioner = demo()
-    frames = list(read_media(CLIP_PATH, captioner.model.config.frames, "uniform").frames)
+    frames = list(read_media(CLIP_PATH, captioner.model.config.frames).frames)
     orders = [frames, frames[::-1]]
     captions = [captioner.caption(Frames(order)).text for order in orders]
     temporal = captioner.model.temporal_embedding.detach()

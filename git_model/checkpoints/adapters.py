@@ -44,8 +44,8 @@ IGNORED = {
 class AdapterConfig:
     """Which adapter to train: the table [adapter] of a recipe. Everything else is frozen."""
 
-    kind: Literal["lora", "dora"] = "lora"
-    rank: int = 8
+    kind: Literal["lora", "dora"] = "lora"  # DoRA also learns the length of each weight's rows
+    rank: int = 8  # of the two matrices whose product is added to a weight
     alpha: float = 16.0  # the adapter's share is scaled by alpha / rank
     dropout: float = 0.0  # of the adapter's input
     # Patterns of linear layers' names; empty: query, key, value and output of every attention

@@ -179,10 +179,6 @@ def explain(
     weights = torch.stack([attention.weights[0] for attention in text_maps])  # (L, H, T, I + T)
     to_image = weights[:, :, predicting, : scene.n_tokens].unflatten(-1, (len(frames), -1))
     token_rollout = _token_rollout(encoder_averages, decoder_maps, weights.mean(1))[predicting]
-    blanked = None
-    if occlude:
-        pixels = _on_device(captioner, loaded.pixels)
-        blanked = occlusion(captioner.model, pixels, grid, prompt, caption.tokens)
     token_text = _token_texts(captioner.tokenizer)
     return Explanation(
         frames=frames,
@@ -195,22 +191,38 @@ def explain(
         image_attention=to_image.cpu(),
         text_attention=weights[:, :, predicting, scene.n_tokens :].cpu(),
         rollout=token_rollout[..., n_prefix:].unflatten(-1, grid).cpu(),
-        occlusion=blanked,
+        occlusion=_occlusion(captioner, loaded.pixels, grid, prompt, caption) if occlude else None,
         encoder_attention=_stacked([matrices for _, matrices in encoder_maps]),
         text_matrix=weights[..., scene.n_tokens :].cpu(),
         mask=_full_mask(captioner.model.config, scene.n_tokens, text_maps[0]).cpu(),
-        tree=(
-            beam_tree(captioner.model, scene, prompt, options, caption.tokens, token_text)
-            if options.num_beams > 1
-            else None
-        ),
+        tree=_beam_tree(captioner, scene, prompt, options, caption),
         purpose=captioner.purpose,
         purpose_warning=captioner.purpose_warning(loaded),
     )
 
 
-def _on_device(captioner: Captioner, pixels: Tensor) -> Tensor:
-    return pixels.to(captioner.device, captioner.model.dtype)
+def _occlusion(
+    captioner: Captioner,
+    pixels: Tensor,
+    grid: tuple[int, int],
+    prompt: Sequence[int],
+    caption: Caption,
+) -> Tensor:
+    pixels = pixels.to(captioner.device, captioner.model.dtype)
+    return occlusion(captioner.model, pixels, grid, prompt, caption.tokens)
+
+
+def _beam_tree(
+    captioner: Captioner,
+    scene: ImageScene,
+    prompt: list[int],
+    options: DecodingOptions,
+    caption: Caption,
+) -> list[list[Branch]] | None:
+    if options.num_beams == 1:
+        return None
+    token_text = _token_texts(captioner.tokenizer)
+    return beam_tree(captioner.model, scene, prompt, options, caption.tokens, token_text)
 
 
 def _average_and_matrices(attention: AttentionMap) -> tuple[Tensor, Tensor]:
