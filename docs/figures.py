@@ -13,13 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
-from drawing import checks, search, text, vision
+from drawing import architecture, checks, search, text, vision
 from drawing.theme import RC_PARAMS, Drawing
 
 FOLDER = Path(__file__).parent / "figures"
 FIGURES: dict[str, Callable[[], Drawing]] = {
     draw.__name__: draw
     for draw in (
+        architecture.architecture,
+        architecture.tokens,
         vision.patches,
         vision.encoder,
         text.clip,
@@ -28,9 +30,11 @@ FIGURES: dict[str, Callable[[], Drawing]] = {
         text.cache,
         text.loss,
         search.attention,
+        search.occlusion,
         search.beams,
         checks.mistakes,
         checks.training,
+        checks.metrics,
     )
 }
 

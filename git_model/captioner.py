@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from git_model.checkpoints.defaults import DEFAULT_MODEL
 from git_model.checkpoints.loading import open_model
 from git_model.config import DecodingOptions, Style, option_hint
 from git_model.generation.generate import generate, score_texts
@@ -22,8 +23,8 @@ from git_model.generation.trie import TokenTrie
 from git_model.model.git import GIT, Scene
 from git_model.preprocessing.image import group_by_shape, preprocess_batch
 from git_model.preprocessing.inputs import ImageBatch, ImageInput, LoadedImage, load
+from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
-from git_model.preprocessing.video import Sampling
 from git_model.utils.devices import DTYPES, dtype_of, usable_device
 from git_model.utils.errors import GITError
 from git_model.utils.kernels import pack_weights
@@ -145,7 +146,7 @@ class Captioner:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path = "demo",
+        name: str | Path = DEFAULT_MODEL,
         *,
         dtype: str | torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
@@ -153,6 +154,7 @@ class Captioner:
         style: Style | None = None,
         integrity: bool = False,
         compile: bool = False,
+        adapter: str | Path | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -160,8 +162,9 @@ class Captioner:
         """Open a model.
 
         Args:
-            name: "demo" (comes with this package), a folder in our format, in Hugging Face's or in
-                the original's, or a hub id such as "microsoft/git-base-coco".
+            name: a hub id such as "microsoft/git-base-vqav2"; a folder in our format, in Hugging
+                Face's or in the original's, or "demo", the model inside this package, which knows
+                drawn shapes only. Before a download one line on stderr names its size and licence.
             dtype: "float32", "bfloat16", "float16", "float64", or "auto": bfloat16 on a device that
                 computes in it, on others float32.
             device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
@@ -172,11 +175,13 @@ class Captioner:
                 `git-model convert` wrote; for folders of our format.
             compile: run the encoder through torch.compile, for many images: the first of each
                 size takes some seconds more.
+            adapter: a folder with an adapter that was trained on this model (docs/adapters.md).
             token, cache_dir, local_files_only: of a hub id, as in `huggingface_hub`: the access
                 token, the folder for downloads, and whether to use only what lies there.
 
         Raises:
-            GITError: no such model, or a damaged one; or no such device.
+            GITError: no such model, or a damaged one; no such device; or an adapter of another
+                model.
         """
         return cls(
             *open_model(
@@ -187,6 +192,7 @@ class Captioner:
                 style=style,
                 integrity=integrity,
                 compile=compile,
+                adapter=adapter,
                 token=token,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
@@ -237,6 +243,26 @@ class Captioner:
         return self._tokenizer
 
     @property
+    def purpose(self) -> str:
+        """What the model was made for, in a line; "" if its checkpoint does not say."""
+        return self.model.config.purpose
+
+    def purpose_warning(self, image: LoadedImage) -> str | None:
+        """A line that says why the model was not made for this image, if so: it is too large.
+
+        Args:
+            image: as `load` returns it.
+        """
+        side = self.model.config.purpose_side
+        if not side or image.size is None or max(image.size) <= side:
+            return None
+        width, height = image.size
+        return (
+            f"the model was made for {self.purpose or f'images of at most {side} pixels a side'}; "
+            f"this has {width} x {height} pixels, so do not trust its text"
+        )
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
@@ -245,18 +271,22 @@ class Captioner:
         """Pillow images, or the frames of a clip, as pixels (B, 3, H, W)."""
         return preprocess_batch(images, self.model.config.preprocess)
 
-    def load(self, image: ImageInput, sampling: Sampling = "uniform") -> LoadedImage:
+    def load(self, image: ImageInput, sampling: Sampling | ReadOptions = "uniform") -> LoadedImage:
         """One image or clip as pixels; arguments and errors as in `preprocessing.inputs.load`."""
         return load(image, self.model.config, sampling)
 
     @overload
-    def see(self, images: ImageInput, sampling: Sampling = "uniform") -> ImageScene: ...
+    def see(
+        self, images: ImageInput, sampling: Sampling | ReadOptions = "uniform"
+    ) -> ImageScene: ...
 
     @overload
-    def see(self, images: ImageBatch, sampling: Sampling = "uniform") -> BatchScene: ...
+    def see(
+        self, images: ImageBatch, sampling: Sampling | ReadOptions = "uniform"
+    ) -> BatchScene: ...
 
     def see(
-        self, images: ImageInput | ImageBatch, sampling: Sampling = "uniform"
+        self, images: ImageInput | ImageBatch, sampling: Sampling | ReadOptions = "uniform"
     ) -> ImageScene | BatchScene:
         """Encode an image or a clip, or a list of them as a batch, once.
 
@@ -470,7 +500,11 @@ class Captioner:
             for each image, for each of its questions, `options.num_return_sequences` texts, best
             first.
         """
-        options = options or self.model.config.decoding
+        options = self.model.config.decoding if options is None else options
+        if not isinstance(options, DecodingOptions):
+            raise TypeError(
+                f"options is of type {type(options).__name__}, expected DecodingOptions(…)"
+            )
         prompts = [[self.prompt(question) for question in row] for row in questions]
         results: list[list[list[Caption]]] = [[] for _ in prompts]
         for images, part, chunk in _chunks(scene, prompts, options):
@@ -577,8 +611,11 @@ class Captioner:
 
 def _require_list(texts: Texts, kind: str) -> Texts:
     """The texts, if they are a list and not empty; a str would be taken letter by letter."""
-    if isinstance(texts, str) or not texts:
+    if not isinstance(texts, list | tuple) or not texts:
         raise GITError(f"the {kind}s are {texts!r}, expected a list of at least one {kind}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"a {kind} is of type {type(text).__name__}, expected str")
     return texts
 
 

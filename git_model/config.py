@@ -7,21 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from git_model.utils.errors import ConfigError
-from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr
+from git_model.utils.serialize import coerce, from_dict, is_file, read_mapping, short_repr
 
 T = TypeVar("T")
 Style = Literal["huggingface", "microsoft"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 EarlyStopping = Literal[False, True, "never"]
+NormPosition = Literal["post", "pre"]
+NormKind = Literal["layer", "rms"]
+Mask = Literal["prefix", "causal", "isolated"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)  # mean and std of SigLIP, and of VideoMAE's processor
 
 # Checkpoints that the original runs without a crop, keeping the aspect ratio: image size -> longest
 # side (its parameter.yaml: test_crop_size, test_respect_ratio_max). All of them answer questions.
@@ -40,6 +44,7 @@ MAX_SIZE_OF = {
 MAX_FRAMES = 2**10
 MAX_IMAGE_SIDE = 2**12  # pixels
 MAX_EOS_IDS = 2**6
+MAX_PURPOSE = 200  # characters
 
 
 def _positive(config: Any, table: str, *names: str) -> None:
@@ -74,8 +79,10 @@ def _fraction(config: Any, table: str, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The CLIP image encoder. The defaults are ViT-B/16 at 224 pixels (paper, section 3.1)."""
+    """A vision transformer that this project writes out: CLIP's, or SigLIP's (see encoder.py). The
+    defaults are CLIP's ViT-B/16 at 224 pixels (paper, section 3.1)."""
 
+    kind: Literal["clip", "siglip"] = "clip"
     image_size: int = 224  # pixels a side that the positions were trained for; others interpolate
     patch_size: int = 16
     width: int = 768
@@ -87,6 +94,7 @@ class EncoderConfig:
     attention_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        _one_of(self, "encoder", "kind", Literal["clip", "siglip"])
         _positive(self, "encoder", "image_size", "patch_size")
         _common_checks(self, "encoder")
         _one_of(self, "encoder", "activation", Activation)
@@ -104,8 +112,33 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """Another image encoder: a model of the library timm, or one of yours (see towers.py)."""
+
+    KINDS: ClassVar[set[str]] = {"timm"}  # `register_encoder` adds to them
+    OTHER_KINDS: ClassVar[str] = "or a kind that your code has registered before (register_encoder)"
+
+    kind: str
+    name: str = ""  # which encoder of this kind, such as timm's "vit_small_patch14_dinov2"
+    image_size: int  # pixels a side
+    width: int  # of its tokens
+    norm_eps: float = 1e-5  # of the projector
+
+    def __post_init__(self) -> None:
+        if self.kind not in self.KINDS:
+            kinds = ", ".join(sorted(self.KINDS))
+            raise ConfigError(
+                f"encoder: kind is {short_repr(self.kind)}, expected one of clip, siglip, {kinds}, "
+                f"{self.OTHER_KINDS}"
+            )
+        _positive(self, "encoder", "image_size", "width")
+        _fraction(self, "encoder", "norm_eps")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """The text decoder: BERT's post-norm layers under a prefix mask (paper, section 3.1)."""
+    """The text decoder. The defaults are BERT's post-norm layers under a prefix mask (paper,
+    section 3.1)."""
 
     vocab_size: int = 30522
     positions: int = 1024  # longest text, in tokens
@@ -119,10 +152,15 @@ class DecoderConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     tied: bool = False  # the output layer uses the token embeddings as its weight
+    norm: NormPosition = "post"  # after each residual connection (BERT), or before each sublayer
+    norm_kind: NormKind = "layer"  # LayerNorm or RMSNorm, for every norm of the decoder
+    mask: Mask = "prefix"  # what image tokens attend to: all image tokens, those before, themselves
 
     def __post_init__(self) -> None:
         _positive(self, "decoder", "vocab_size", "positions")
         _common_checks(self, "decoder")
+        for name, choices in (("norm", NormPosition), ("norm_kind", NormKind), ("mask", Mask)):
+            _one_of(self, "decoder", name, choices)
         _one_of(self, "decoder", "activation", Activation)
         _fraction(self, "decoder", "dropout", "attention_dropout", "norm_eps", "embedding_norm_eps")
 
@@ -172,13 +210,18 @@ def style_preprocess(style: Style, *, image_size: int, video: bool) -> Preproces
     """
     square = PreprocessConfig(short_side=image_size, crop=(image_size, image_size))
     if style == "huggingface":
-        half = (0.5, 0.5, 0.5)
-        changes: dict[str, Any] = {"mean": half, "std": half, "resample": "bilinear"}
+        changes: dict[str, Any] = {"mean": HALF, "std": HALF, "resample": "bilinear"}
         return dataclasses.replace(square, **changes) if video else square
     microsoft = dataclasses.replace(square, transparency="drop", crop_offset="round", upright=False)
     if image_size not in KEEP_ASPECT:
         return microsoft
     return dataclasses.replace(microsoft, long_side_max=KEEP_ASPECT[image_size], crop=None)
+
+
+def siglip_preprocess(image_size: int) -> PreprocessConfig:
+    """SigLIP's preprocessing: an image is stretched to a square; mean and std 0.5."""
+    size = (image_size, image_size)
+    return PreprocessConfig(short_side=None, exact=size, crop=None, mean=HALF, std=HALF)
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -203,15 +246,27 @@ def option_hint(name: str) -> str:
 
 
 def _with_hints(cls: type[T]) -> type[T]:
-    """A dataclass whose TypeError about an unknown field names the right one."""
+    """A dataclass whose TypeError about an unknown field names the right one, and whose ConfigError
+    names a value of a wrong type."""
     initialize = cls.__init__
+    hints = functools.cache(lambda: get_type_hints(cls))
     names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
     @functools.wraps(initialize)
     def checked(self: T, *args: Any, **values: Any) -> None:
         for name in values.keys() - names:
             raise TypeError(f"{cls.__name__} has no option {name!r}, {option_hint(name)}")
-        initialize(self, *args, **values)
+        plain = {
+            name: value.item() if hasattr(value, "item") else value  # a number of NumPy or torch
+            for name, value in values.items()
+        }
+        typed = {
+            name: value  # `__post_init__` names the choices
+            if get_origin(hints()[name]) is Literal
+            else coerce(hints()[name], value, f"{cls.__name__}: {name}")
+            for name, value in plain.items()
+        }
+        initialize(self, *args, **typed)
 
     cls.__init__ = checked  # type: ignore[assignment]
     return cls
@@ -311,7 +366,7 @@ def style_decoding(style: Style) -> DecodingOptions:
 class GITConfig:
     """A whole model: both towers, what joins them, and how its checkpoint wants to be used."""
 
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig | TowerConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -320,6 +375,8 @@ class GITConfig:
     eos_ids: tuple[int, ...] = (102,)  # [SEP] first: it ends training texts; each ends generation
     pad_id: int = 0  # [PAD]
     style: Style = "huggingface"
+    purpose: str = ""  # what the model was made for, in a line, such as "captions of photos"
+    purpose_side: int = 0  # pixels a side of the largest image it was made for; 0: of any size
 
     def __post_init__(self) -> None:
         if not 0 <= self.frames <= MAX_FRAMES:
@@ -327,6 +384,16 @@ class GITConfig:
                 f"frames is {self.frames}, expected from 0 (images only) to {MAX_FRAMES}"
             )
         _one_of(self, "model", "style", Style)
+        if not (self.purpose.isprintable() and len(self.purpose) <= MAX_PURPOSE):
+            raise ConfigError(
+                f"purpose is {short_repr(self.purpose)}, expected a line of at most {MAX_PURPOSE} "
+                "characters"
+            )
+        if not 0 <= self.purpose_side <= MAX_SIZE:
+            raise ConfigError(
+                f"purpose_side is {self.purpose_side}, expected from 0 (any size) to {MAX_SIZE} "
+                "pixels"
+            )
         if not 1 <= len(set(self.eos_ids)) == len(self.eos_ids) <= MAX_EOS_IDS:
             raise ConfigError(
                 f"eos_ids is {short_repr(self.eos_ids)}, expected distinct ids, at least one"
@@ -353,13 +420,16 @@ class GITConfig:
         if style == self.style:
             return self  # with its own settings, whatever they are
         eps = 1e-8 if style == "microsoft" else 1e-12
+        preprocess = self.preprocess  # other encoders than CLIP's keep their own
+        if self.encoder.kind == "clip":
+            preprocess = style_preprocess(
+                style, image_size=self.encoder.image_size, video=self.frames > 0
+            )
         return dataclasses.replace(
             self,
             style=style,
             decoder=dataclasses.replace(self.decoder, embedding_norm_eps=eps),
-            preprocess=style_preprocess(
-                style, image_size=self.encoder.image_size, video=self.frames > 0
-            ),
+            preprocess=preprocess,
             decoding=dataclasses.replace(
                 style_decoding(style), suppress_tokens=self.decoding.suppress_tokens
             ),

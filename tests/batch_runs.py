@@ -1,6 +1,8 @@
 """Runs of `batch` with a tiny model, for tests."""
 
 import json
+import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from git_model import Captioner, DecodingOptions
 from git_model.batch.inputs import InputOptions, find_inputs
 from git_model.batch.loop import BatchOptions
 from git_model.batch.run import caption_dataset
-from git_model.batch.sinks import Sink, find_sink
+from git_model.batch.sinks import Sink, find_sink, make_sink_folder
+from git_model.utils.errors import GITError
 
 SHORT = DecodingOptions(max_new_tokens=3, min_new_tokens=2)  # so that none is empty
 MODEL = {"model": "tiny", "revision": "1"}
@@ -41,11 +44,38 @@ def run(
     search: dict[str, Any] | None = None,
     **values: Any,
 ) -> dict[str, Any]:
+    return run_sources(captioner, [source], sink, search, **values)
+
+
+def run_sources(
+    captioner: Captioner,
+    sources: Sequence[object],
+    sink: Sink,
+    search: dict[str, Any] | None = None,
+    **values: Any,
+) -> dict[str, Any]:
     control = {name: values.pop(name) for name in ("group", "stop") if name in values}
     options = BatchOptions(**{"decoding": SHORT, "batch_size": 4, "workers": 0} | values)
-    inputs = find_inputs(str(source), InputOptions(**search or {}))
-    about = {"source": str(source)}
+    inputs = find_inputs(list(map(str, sources)), InputOptions(**search or {}))
+    make_sink_folder(sink)
+    about = {"source": list(map(str, sources))}
     return caption_dataset(captioner, inputs, sink, options, model=MODEL, source=about, **control)
+
+
+def print_run(images: str, out: str, *broken: str) -> None:
+    """A run in a child: how many texts it wrote, or its error; how many processes it left."""
+    sink = find_sink(out, None, images)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("not a full disk, but a mistake")
+
+    if broken:
+        type(sink).write = type(sink).finish = refuse  # type: ignore[method-assign]
+    try:
+        print(run(tiny_captioner(), Path(images), sink, workers=2, batch_size=4)["written"])
+    except (GITError, RuntimeError) as error:
+        print(type(error).__name__, error)
+    print(len(multiprocessing.active_children()), "processes")
 
 
 def table(path: Path) -> Sink:

@@ -2,14 +2,12 @@
 child processes, which tests can kill."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from forked import Forked, git_model
 from parity_models import bite
 from safetensors.torch import load_file
 from tiny import tiny_config
@@ -74,22 +72,16 @@ def write_recipe(path: Path, table: Table) -> Path:
 
 def start_process(
     recipe: Path, out: Path, *options: str, rank: int = 0, count: int = 1, port: int = 0
-) -> subprocess.Popen[str]:
+) -> Forked:
     """`git-model train` as a child process, started as torchrun would where count > 1."""
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = {}
     if count > 1:
-        env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "git_model", "train", str(recipe), "--out", str(out), *options],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return Forked(git_model, "train", recipe, "--out", out, *options, **environment)
 
 
-def start_processes(recipes: list[Path], out: Path, *options: str) -> list[subprocess.Popen[str]]:
+def start_processes(recipes: list[Path], out: Path, *options: str) -> list[Forked]:
     """One run with a process for each recipe."""
     port = free_port()
     return [
@@ -98,10 +90,10 @@ def start_processes(recipes: list[Path], out: Path, *options: str) -> list[subpr
     ]
 
 
-def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finished(process: Forked) -> tuple[int, str]:
     """The exit code and stderr of a process; waits for its end."""
-    _, errors = process.communicate(timeout=120)
-    return process.returncode, errors
+    _, errors = process.communicate()
+    return process.wait(), errors
 
 
 def run_together(table: Table, out: Path, *options: str, count: int) -> None:

@@ -468,7 +468,7 @@ def test_another_type_is_a_type_error_that_names_what_is_taken(
     for verb in (captioner.see, captioner.caption):
         with pytest.raises(TypeError) as error:
             verb(image)
-        assert str(error.value).startswith(f"the image is {words}, expected a path, bytes, a file")
+        assert str(error.value).startswith(f"the image is {words}, expected a path, a web address,")
     with pytest.raises(TypeError, match="the image is"):
         captioner.see([picture(0), image])
 

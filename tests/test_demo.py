@@ -1,5 +1,6 @@
 """The built-in model, on scenes that its training never showed."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -8,12 +9,14 @@ from types import ModuleType
 import pytest
 
 from git_model.captioner import Captioner
+from git_model.checkpoints.defaults import DEMO_PURPOSE
 from git_model.checkpoints.native import folder_of
 from git_model.config import named_config
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.shapes.source import ShapesTask
 from git_model.shapes.texts import vocabulary
 from git_model.shapes.world import Split
+from git_model.training.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent
 TARGETS: dict[tuple[ShapesTask, Split], float] = {  # per cent exactly right
@@ -44,7 +47,12 @@ def test_it_is_under_ten_megabytes() -> None:
 
 
 def test_it_has_the_configuration_and_the_vocabulary_of_its_recipe(demo: Captioner) -> None:
-    assert demo.model.config == named_config("demo")
+    recipe = read_recipe(ROOT / "configs" / "train" / "demo.toml")
+    config = named_config("demo")
+    assert demo.model.config == dataclasses.replace(
+        config, purpose=recipe.purpose, purpose_side=recipe.purpose_side
+    )
+    assert demo.purpose == recipe.purpose == DEMO_PURPOSE
     assert demo.tokenizer.to_json() == Tokenizer.from_vocab(vocabulary()).to_json()
 
 

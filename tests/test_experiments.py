@@ -13,13 +13,15 @@ from test_demo import script
 from tiny import tiny_model
 
 from git_model.captioner import Captioner
+from git_model.config import TowerConfig
+from git_model.model import towers
 from git_model.training.recipe import Recipe, difference, read_recipe
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import from_dict
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples" / "experiments"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "small")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 DOCUMENT = ROOT / "docs" / "experiments.md"
 
 
@@ -143,9 +145,17 @@ def test_any_module_from_pixels_to_tokens_is_an_encoder():
     assert captioner.caption(scene).tokens
 
 
-def test_the_example_of_another_encoder_trains(capsys):
+def test_the_example_of_another_encoder_trains_and_loads_again(capsys, tmp_path, monkeypatch):
     pytest.importorskip("open_clip")
+    monkeypatch.setattr(TowerConfig, "KINDS", set(TowerConfig.KINDS))
+    monkeypatch.setattr(towers, "TOWERS", dict(towers.TOWERS))
     example = script("examples/your_own_encoder.py")
-    assert example.ResNetTokens("RN50")(torch.zeros(1, 3, 64, 96)).shape == (1, 2 * 3, 2048)
-    example.main(steps=1)
-    assert capsys.readouterr().out.startswith("step 1: loss ")
+    config = TowerConfig(kind="open_clip_resnet", name="RN50", image_size=64, width=2048)
+    tokens = example.ResNetTokens(config)(torch.zeros(1, 3, 64, 96))
+    assert tokens.shape == (1, 2 * 3, 2048)
+    example.main(tmp_path, steps=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("step 1: loss ")
+    assert lines[1].startswith("Captioner(")
+    captioner = Captioner.from_pretrained(tmp_path / "model")
+    assert captioner.see("examples/images/one_shape.png").n_tokens == 2 * 2

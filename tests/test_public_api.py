@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_checkpoint
@@ -105,6 +106,36 @@ def test_an_unknown_option_that_resembles_none_lists_them() -> None:
         DecodingOptions(zzzzzz=1)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("num_beams", "4", "int"),
+        ("max_length", 2.5, "int"),
+        ("length_penalty", "1", "float"),
+        ("do_sample", 1, "bool"),
+        ("suppress_tokens", 7, "a list"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named(name: str, value: object, expected: str) -> None:
+    with pytest.raises(GITError, match=f"DecodingOptions: {name} is .*, expected {expected}"):
+        DecodingOptions(**{name: value})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = DecodingOptions(num_beams=np.int64(4), length_penalty=np.float32(0.5))
+    assert options == DecodingOptions(num_beams=4, length_penalty=0.5)
+
+
+def test_arguments_of_a_wrong_type_are_named(captioner: Captioner, image: Path) -> None:
+    scene = captioner.see(image)
+    with pytest.raises(TypeError, match="options is of type dict, expected DecodingOptions"):
+        captioner.caption(scene, {"num_beams": 4})  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="a question is of type int, expected str"):
+        captioner.ask(scene, ["why?", 4])  # type: ignore[list-item]
+    with pytest.raises(GITError, match="the texts are 4, expected a list"):
+        captioner.score(scene, 4)  # type: ignore[call-overload]
+
+
 def test_to_changes_dtype_and_returns_the_captioner(image: Path) -> None:
     captioner = Captioner.from_pretrained("demo")
     text = captioner.caption(image).text
@@ -156,7 +187,9 @@ def test_a_device_that_cannot_be_used_is_one_short_line(device: str) -> None:
 
 def test_an_adapter_folder_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(GITError, match=r"an adapter .*, not a model: merge it into its base model"):
+    with pytest.raises(
+        GITError, match=r"an adapter, not a model: open it with its base .*or merge"
+    ):
         Captioner.from_pretrained(tmp_path)
 
 

@@ -17,7 +17,7 @@ LAYERS = [
 ]  # fmt: skip
 # Within these two, which are read in one sitting, the order of the files is held, too.
 ORDER = {
-    "model": ["layers", "attention", "encoder", "decoder", "git"],
+    "model": ["layers", "attention", "encoder", "towers", "decoder", "git"],
     "generation": [
         "logits_processors", "trie", "session", "sampling", "beam_search", "scoring", "generate",
     ],

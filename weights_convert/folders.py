@@ -1,10 +1,14 @@
 """Checkpoint folders of any format: read, write and convert them."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
+from git_model.checkpoints.adapters import merge_adapter, open_adapter, read_base
+from git_model.checkpoints.defaults import PURPOSES
 from git_model.checkpoints.native import (
     CONFIG,
     TOKENIZER,
@@ -20,13 +24,20 @@ from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.devices import dtype_of
 from git_model.utils.serialize import read_mapping
-from weights_convert import huggingface, microsoft, open_clip
+from weights_convert import huggingface, microsoft, open_clip, siglip, timm_models
 from weights_convert.files import Checkpoint, open_tokenizer
 from weights_convert.hub import find_folder
 from weights_convert.rules import ConversionError
 
 Format = Literal["native", "hf"]
-Origin = Literal["hf", "microsoft", "open_clip"]
+Origin = Literal["hf", "microsoft", "open_clip", "siglip", "timm"]
+
+
+ENCODERS: dict[str | None, Callable[..., Checkpoint]] = {  # of an untrained model
+    "open_clip": open_clip.read,
+    "siglip": siglip.read,
+    "timm": timm_models.read,
+}
 
 
 def read_foreign(
@@ -43,12 +54,19 @@ def read_foreign(
     """
     folder = find_folder(source, **hub)
     if (folder / CONFIG).is_file():
-        return huggingface.read_folder(folder, dtype=dtype)
+        return _with_purpose(huggingface.read_folder(folder, dtype=dtype), source)
     if microsoft.find_weights(folder) is None:
         raise ConversionError(
             f"{folder}: not a checkpoint, expected {CONFIG} or {microsoft.WEIGHT_FILES[0]}"
         )
     return microsoft.read_folder(folder, dtype=dtype)
+
+
+def _with_purpose(checkpoint: Checkpoint, source: str) -> Checkpoint:
+    """The same checkpoint; one of a released model's hub id says what the model was made for."""
+    config = checkpoint.config
+    purpose = config.purpose or PURPOSES.get(source, "")
+    return checkpoint._replace(config=dataclasses.replace(config, purpose=purpose))
 
 
 def read_native(folder: Path) -> Checkpoint:
@@ -67,6 +85,25 @@ def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
     return checkpoint._replace(tokenizer=tokenizer)
 
 
+def merged(checkpoint: Checkpoint, adapter: Path, name: str) -> Checkpoint:
+    """The same checkpoint with an adapter merged into its weights.
+
+    Args:
+        name: of the checkpoint, for errors.
+
+    Raises:
+        GITError: no adapter, or one of another model.
+    """
+    state = stored_as(checkpoint, "float32").state
+    model = GIT.from_state(checkpoint.config, state, name)
+    open_adapter(model, adapter, name)
+    merge_adapter(model)
+    tensors = {key: part.to(checkpoint.state[key].dtype) for key, part in model.tensors().items()}
+    base = read_base(adapter)
+    config = checkpoint.config if base is None else checkpoint.config.with_style(base.style)
+    return Checkpoint(config, tensors, checkpoint.tokenizer)
+
+
 def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
     """The same checkpoint with tensors of this dtype, such as "float16"; None: as they are.
 
@@ -76,7 +113,10 @@ def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
     if dtype is None:
         return checkpoint
     target = dtype_of(dtype, torch.device("cpu"))
-    state = {name: tensor.to(target) for name, tensor in checkpoint.state.items()}
+    state = {
+        name: tensor.to(target) if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint.state.items()
+    }
     for name, tensor in state.items():
         if tensor.isinf().any() and not checkpoint.state[name].isinf().any():
             raise ConversionError(f"tensor {name} has numbers too large for {dtype}")
@@ -125,6 +165,7 @@ def convert(
     to: Format = "native",
     tokenizer: Path | None = None,
     dtype: str | None = None,
+    merge: Path | None = None,
     **options: Any,
 ) -> str:
     """Convert a checkpoint of any format to our format or Hugging Face's.
@@ -136,8 +177,10 @@ def convert(
             files.
         tokenizer: a folder whose vocabulary replaces the source's.
         dtype: number format to store, such as "float16"; None: the source's.
+        merge: a folder with an adapter of the source; it is merged into the weights.
         options: of the reader: `revision` of a hub id; for "microsoft" as in
-            `microsoft.read_folder`; for "open_clip" as in `open_clip.read`.
+            `microsoft.read_folder`; for the image encoders "open_clip", "siglip" and "timm" as in
+            the function `read` of their modules.
 
     Returns:
         As `write`.
@@ -146,6 +189,8 @@ def convert(
         GITError: the source cannot be read, or the destination not written.
     """
     checkpoint = _read(source, None if origin == to == "hf" else origin, options)
+    if merge is not None:
+        checkpoint = merged(checkpoint, merge, source)
     return write(with_tokenizer(stored_as(checkpoint, dtype), tokenizer), destination, to)
 
 
@@ -154,12 +199,13 @@ def _read(source: str, origin: Origin | None, options: dict[str, Any]) -> Checkp
     folder = folder_of(source)
     if is_checkpoint(folder):
         require_format(folder, read_mapping(folder / CONFIG).get("format"))
-    if origin == "open_clip":
-        return open_clip.read(source, **options)
+    if origin in ENCODERS:
+        return ENCODERS[origin](source, **options)
     if origin == "microsoft":
         return microsoft.read_folder(Path(source), dtype=None, **options)
     if origin == "hf":
-        return huggingface.read_folder(find_folder(source, **options), dtype=None)
+        checkpoint = huggingface.read_folder(find_folder(source, **options), dtype=None)
+        return _with_purpose(checkpoint, source)
     if not options and is_checkpoint(folder):
         return read_native(folder)
     return read_foreign(source, dtype=None, **options)

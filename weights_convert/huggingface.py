@@ -7,14 +7,20 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from git_model.checkpoints.native import CONFIG, WEIGHTS, is_checkpoint
-from git_model.config import Activation, GITConfig, style_preprocess
+from git_model.config import (
+    Activation,
+    DecoderConfig,
+    EncoderConfig,
+    GITConfig,
+    style_preprocess,
+)
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.preprocessing.tokenizer_files import JSON, SETTINGS, UNK
 from git_model.utils.atomic import new_folder
@@ -36,11 +42,7 @@ from weights_convert.towers import BERT_LAYERS, decoding_of, empty_tensors
 PICKLE = "pytorch_model.bin"
 WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, PICKLE, PICKLE + INDEX)  # in order of preference
 
-VISION = (
-    Rule("embeddings.class_embedding", "class_token"),
-    Rule("embeddings.patch_embedding.weight", "patch_embedding.weight"),
-    Rule("embeddings.position_embedding.weight", "position_embedding"),
-    Rule("pre_layrnorm.*", "pre_norm.*"),
+VISION_LAYERS = (  # CLIP's and SigLIP's
     Rule("encoder.layers.*.layer_norm1.*", "blocks.*.attn_norm.*"),
     Rule(
         (
@@ -56,6 +58,13 @@ VISION = (
     Rule("encoder.layers.*.mlp.fc1.*", "blocks.*.mlp.up.*"),
     Rule("encoder.layers.*.mlp.fc2.*", "blocks.*.mlp.down.*"),
     Rule("post_layernorm.*", "post_norm.*"),
+)
+VISION = (
+    Rule("embeddings.class_embedding", "class_token"),
+    Rule("embeddings.patch_embedding.weight", "patch_embedding.weight"),
+    Rule("embeddings.position_embedding.weight", "position_embedding"),
+    Rule("pre_layrnorm.*", "pre_norm.*"),
+    *VISION_LAYERS,
     Rule("embeddings.position_ids", None),  # 0, 1, 2, …: stored by old versions
 )
 
@@ -114,6 +123,7 @@ FIXED: dict[str, Any] = {
     "quantization_config": None,
 }
 VISION_FIXED: dict[str, Any] = {"num_channels": 3}
+PURPOSE_FIELDS = ("purpose", "purpose_side")  # of ours; Transformers keeps unknown keys
 
 
 # Transformers' name of an activation -> ours.
@@ -145,17 +155,17 @@ def read_config(settings: Mapping[str, Any]) -> GITConfig:
     vision = settings.get("vision_config") or {}
     if not isinstance(vision, Mapping):
         raise ConversionError(f"{CONFIG}: vision_config is {short_repr(vision)}, expected a table")
-    _require(FIXED, settings)
-    _require(VISION_FIXED, vision)
-    encoder = _fields(VISION_FIELDS, vision)
-    encoder |= {name: _one_side(encoder[name], name) for name in ("image_size", "patch_size")}
-    ids = _fields(ID_FIELDS, settings)
+    require_fixed(FIXED, settings)
+    require_fixed(VISION_FIXED, vision)
+    encoder = fields_of(VISION_FIELDS, vision)
+    encoder |= {name: one_side(encoder[name], name) for name in ("image_size", "patch_size")}
+    ids = fields_of(ID_FIELDS, settings)
     ids["eos_ids"] = end_tokens(ids["eos_ids"], CONFIG)
     if ids["pad_id"] is None:
         ids["pad_id"] = ids["eos_ids"][0]  # as in their `generate`
-    decoder = _fields(TEXT_FIELDS, settings)
+    decoder = fields_of(TEXT_FIELDS, settings)
     for tower in (encoder, decoder):
-        tower["activation"] = _activation(tower["activation"])
+        tower["activation"] = activation_of(tower["activation"])
     decoder["embedding_norm_eps"] = decoder["norm_eps"]
     config = from_dict(
         GITConfig,
@@ -164,6 +174,7 @@ def read_config(settings: Mapping[str, Any]) -> GITConfig:
             "decoder": decoder,
             "frames": settings.get("num_image_with_embedding") or 0,
             **ids,
+            **{name: settings[name] for name in PURPOSE_FIELDS if name in settings},
         },
         CONFIG,
     )
@@ -181,7 +192,8 @@ def write_config(config: GITConfig) -> dict[str, Any]:
     Raises:
         ConversionError: Transformers' model has no such setting.
     """
-    decoder = config.decoder
+    require_clip_and_bert(config)
+    encoder, decoder = cast(EncoderConfig, config.encoder), config.decoder
     if decoder.embedding_norm_eps != decoder.norm_eps:
         raise ConversionError(
             f"decoder: embedding_norm_eps is {decoder.embedding_norm_eps}, but Hugging Face has "
@@ -194,16 +206,35 @@ def write_config(config: GITConfig) -> dict[str, Any]:
         "bos_token_id": config.bos_id,
         "eos_token_id": as_setting(config.eos_ids),
         "pad_token_id": config.pad_id,
+        **({name: getattr(config, name) for name in PURPOSE_FIELDS} if config.purpose else {}),
         **{key: getattr(decoder, name) for key, (name, _) in TEXT_FIELDS.items()},
         "hidden_act": TO_HF_ACTIVATION.get(decoder.activation, decoder.activation),
         "vision_config": {
             "model_type": "git_vision_model",
-            **{key: getattr(config.encoder, name) for key, (name, _) in VISION_FIELDS.items()},
-            "hidden_act": TO_HF_ACTIVATION.get(
-                config.encoder.activation, config.encoder.activation
-            ),
+            **{key: getattr(encoder, name) for key, (name, _) in VISION_FIELDS.items()},
+            "hidden_act": TO_HF_ACTIVATION.get(encoder.activation, encoder.activation),
         },
     }
+
+
+def require_clip_and_bert(config: GITConfig) -> None:
+    """Refuse a model of which Transformers' `GitForCausalLM` is not another form.
+
+    Raises:
+        ConversionError: it has another encoder than CLIP's, or another decoder than BERT's.
+    """
+    default = DecoderConfig()
+    fixed = {"encoder: kind": (config.encoder.kind, "clip")}
+    fixed |= {
+        f"decoder: {name}": (getattr(config.decoder, name), getattr(default, name))
+        for name in ("norm", "norm_kind", "mask")
+    }
+    for name, (value, expected) in fixed.items():
+        if value != expected:
+            raise ConversionError(
+                f"{name} is {value}, but Hugging Face's GIT has {expected} only: keep this model "
+                "in this project's format"
+            )
 
 
 def read_state(
@@ -283,11 +314,13 @@ def _as_stored(config: GITConfig, source: Tensors) -> GITConfig:
     return dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, tied=tied))
 
 
-def _fields(fields: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+def fields_of(fields: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of our fields, by a table such as `VISION_FIELDS`."""
     return {name: settings.get(key, default) for key, (name, default) in fields.items()}
 
 
-def _activation(name: Any) -> Activation:
+def activation_of(name: Any) -> Activation:
+    """Our name of Transformers' activation."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ConversionError(
             f"{CONFIG}: hidden_act is {short_repr(name)}, expected one of {', '.join(ACTIVATIONS)}"
@@ -295,7 +328,8 @@ def _activation(name: Any) -> Activation:
     return ACTIVATIONS[name]
 
 
-def _require(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def require_fixed(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse settings with another value than the only one that this project has."""
     for key, value in fixed.items():
         if settings.get(key, value) != value:
             raise ConversionError(
@@ -303,7 +337,7 @@ def _require(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
             )
 
 
-def _one_side(size: Any, name: str) -> Any:
+def one_side(size: Any, name: str) -> Any:
     """A size, which may be a list of two sides, which must be equal then."""
     if not isinstance(size, list | tuple):
         return size

@@ -1,6 +1,7 @@
-"""An open_clip vision transformer -> the image encoder of an untrained GIT.
+"""An open_clip vision transformer, CLIP's or SigLIP's -> the image encoder of an untrained GIT.
 
-Source: open_clip, transformer.py (`VisionTransformer`); OpenAI's CLIP has the same names.
+Source: open_clip, transformer.py (`VisionTransformer`); OpenAI's CLIP has the same names. SigLIP's
+towers are models of timm in that library (timm_model.py).
 """
 
 import dataclasses
@@ -10,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from git_model.config import Activation, EncoderConfig, GITConfig, named_config, style_preprocess
-from git_model.model.git import GIT
+from git_model.config import Activation, EncoderConfig, named_config, siglip_preprocess
 from git_model.utils.errors import GITError
+from weights_convert import siglip
 from weights_convert.files import Checkpoint, open_tensors
-from weights_convert.rules import ConversionError, Rule, Tensors, apply, nested
-from weights_convert.towers import CLIP, clip_config, empty_tensors
+from weights_convert.rules import ConversionError, Rule, Tensors, nested
+from weights_convert.towers import CLIP, clip_config, read_encoder, untrained
 
-TABLE = (
-    *nested("visual", "encoder", CLIP),
-    Rule("transformer.**", None),  # from here on, the text tower
+TEXT = (
+    Rule("transformer.**", None),
     Rule("text.**", None),
     Rule("text_projection", None),
     Rule("token_embedding.weight", None),
@@ -28,16 +28,22 @@ TABLE = (
     Rule(("logit_scale", "logit_bias"), None),
     Rule(("input_resolution", "context_length", "vocab_size"), None),  # in OpenAI's own files
 )
+TABLES = {
+    "clip": (*nested("visual", "encoder", CLIP), *TEXT),
+    "siglip": (*nested("visual.trunk", "encoder", siglip.TIMM), *TEXT),
+}
 
 # Parts of tensor names by which one tells other kinds of vision tower.
 OTHER_TOWERS = {
-    "visual.trunk.": "a timm model",
+    "visual.trunk.": "a model of timm (git-model convert --from timm takes those)",
     "visual.layer1.": "a ResNet",
     "visual.attn_pool.": "a transformer with attentional pooling",
     ".ls_1.gamma": "a transformer with LayerScale",
 }
 ACTIVATIONS: dict[str, Activation] = {
     "GELU(approximate='none')": "gelu",
+    "GELU(approximate='tanh')": "gelu_tanh",
+    "GELUTanh()": "gelu_tanh",
     "QuickGELU()": "quick_gelu",
 }
 
@@ -45,7 +51,7 @@ ACTIVATIONS: dict[str, Activation] = {
 def read_file(
     path: Path,
     *,
-    activation: Activation = "quick_gelu",
+    activation: Activation | None = None,
     heads: int | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> tuple[EncoderConfig, dict[str, Tensor]]:
@@ -53,17 +59,17 @@ def read_file(
 
     Args:
         activation: of the model; the file does not name it. OpenAI's models have quick_gelu, most
-            others gelu.
-        heads: of the model; the file does not name them. By default one per 64 of the width.
+            others gelu; SigLIP was trained with gelu_tanh. By default OpenAI's or SigLIP's.
+        heads: of the model; the file does not name them. By default one per 64 of the width, or
+            those of the released SigLIP of this width.
 
     Raises:
         GITError: the file cannot be read, or holds another kind of tower.
     """
     source = open_tensors(path)
     try:
-        _require_plain_tower(source)
-        config = clip_config(source, "visual", activation=activation, heads=heads)
-        return config, _read_state(source, config, dtype)
+        config = _config_of_tensors(source, activation, heads)
+        return config, read_encoder(TABLES[config.kind], source, config, dtype)
     except GITError as error:
         raise ConversionError(f"{path}: {error}") from None
 
@@ -83,9 +89,8 @@ def read_named(
     model = _build(name, tag)
     source: Tensors = model.state_dict()
     try:
-        _require_plain_tower(source)
-        config = _config_of(model.visual, source)
-        return config, _read_state(source, config, dtype)
+        config = _config_of_model(model.visual, source)
+        return config, read_encoder(TABLES[config.kind], source, config, dtype)
     except GITError as error:
         raise ConversionError(f"{name}, {tag}: {error}") from None
 
@@ -98,7 +103,7 @@ def read(
     seed: int = 0,
     **tower: Any,
 ) -> Checkpoint:
-    """An untrained GIT with an image encoder of open_clip; see `start`.
+    """An untrained GIT with an image encoder of open_clip; see `towers.untrained`.
 
     Args:
         source: a file of tensors, or with `pretrained` a model's name, such as "ViT-B-16".
@@ -116,35 +121,20 @@ def read(
         raise ConversionError(f"{min(tower)} is for files; a named model has its own")
     else:
         encoder, state = read_named(source, pretrained)
-    return start(encoder, state, base, seed=seed)
+    preprocess = None if encoder.kind == "clip" else siglip_preprocess(encoder.image_size)
+    return untrained(encoder, state, base, preprocess=preprocess, seed=seed)
 
 
-def start(
-    encoder: EncoderConfig, state: dict[str, Tensor], base: GITConfig, *, seed: int = 0
-) -> Checkpoint:
-    """An untrained GIT: this encoder, and a decoder with BERT's random initialisation.
-
-    Args:
-        base: everything but the encoder and the size of images.
-        seed: of the random weights.
-    """
-    images = style_preprocess(base.style, image_size=encoder.image_size, video=base.frames > 0)
-    config = dataclasses.replace(base, encoder=encoder, preprocess=images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        tensors = GIT(config).tensors()
-    tensors |= {f"encoder.{name}": tensor for name, tensor in state.items()}
-    return Checkpoint(config, tensors, None)
-
-
-def _read_state(
-    source: Tensors, config: EncoderConfig, dtype: torch.dtype | None
-) -> dict[str, Tensor]:
-    """The state of a GIT's `encoder`, without that prefix."""
-    model = empty_tensors(GITConfig(encoder=config)).items()
-    encoder = {name: tensor for name, tensor in model if name.startswith("encoder.")}
-    state = apply(TABLE, source, encoder, dtype)
-    return {name.removeprefix("encoder."): tensor for name, tensor in state}
+def _config_of_tensors(
+    source: Tensors, activation: Activation | None, heads: int | None
+) -> EncoderConfig:
+    """The configuration of a tower of which only the tensors are there."""
+    if siglip.is_siglip(source, "visual.trunk"):
+        return siglip.config_of(
+            source, "visual.trunk", activation=activation or "gelu_tanh", heads=heads
+        )
+    _require_plain_tower(source)
+    return clip_config(source, "visual", activation=activation or "quick_gelu", heads=heads)
 
 
 def _require_plain_tower(source: Tensors) -> None:
@@ -172,12 +162,16 @@ def _build(name: str, tag: str) -> Any:
         raise ConversionError(f"{name}, {tag}: open_clip cannot load it: {reason}") from None
 
 
-def _config_of(visual: Any, source: Tensors) -> EncoderConfig:
+def _config_of_model(visual: Any, source: Tensors) -> EncoderConfig:
     """The configuration of a tower that the library built."""
-    block = visual.transformer.resblocks[0]
-    activation = str(block.mlp.gelu)
+    is_siglip = siglip.is_siglip(source, "visual.trunk")
+    if not is_siglip:
+        _require_plain_tower(source)
+    block = visual.trunk.blocks[0] if is_siglip else visual.transformer.resblocks[0]
+    activation = str(block.mlp.act if is_siglip else block.mlp.gelu)
     if activation not in ACTIVATIONS:
         raise ConversionError(f"activation is {activation}, expected {' or '.join(ACTIVATIONS)}")
     heads = block.attn.num_heads
-    config = clip_config(source, "visual", activation=ACTIVATIONS[activation], heads=heads)
-    return dataclasses.replace(config, norm_eps=visual.ln_post.eps)
+    config = _config_of_tensors(source, ACTIVATIONS[activation], heads)
+    eps = visual.trunk.norm.eps if is_siglip else visual.ln_post.eps
+    return dataclasses.replace(config, norm_eps=eps)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from git_model.config import PreprocessConfig, Resample, style_preprocess
+from git_model.config import PreprocessConfig, Resample, siglip_preprocess, style_preprocess
 from git_model.utils.serialize import from_dict, is_file, read_mapping, short_repr, to_dict
 from weights_convert.rules import ConversionError
 
@@ -12,8 +12,12 @@ FILE = "preprocessor_config.json"
 NESTED_FILE = "processor_config.json"  # since Transformers 5, under "image_processor"
 RESAMPLES = get_args(Resample)  # in the order of Pillow's numbers 0 to 5
 
-# The beginning of a processor's class name -> whether its defaults are those for video.
-PROCESSORS = {"CLIP": False, "VideoMAE": True}
+# The beginning of a processor's class name -> its defaults.
+PROCESSORS = {
+    "CLIP": style_preprocess("huggingface", image_size=224, video=False),
+    "VideoMAE": style_preprocess("huggingface", image_size=224, video=True),
+    "Siglip": siglip_preprocess(224),
+}
 
 # What a step's flag, set to false, changes.
 TURNED_OFF: dict[str, dict[str, Any]] = {
@@ -45,24 +49,24 @@ def read_preprocess(settings: Mapping[str, Any]) -> PreprocessConfig:
     """
     settings = {key: value for key, value in settings.items() if value is not None}
     name = settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP"))
-    is_video = next((video for start, video in PROCESSORS.items() if _begins(name, start)), None)
-    if is_video is None:
+    defaults = next((value for start, value in PROCESSORS.items() if _begins(name, start)), None)
+    if defaults is None:
         names = " or ".join(PROCESSORS)
         raise ConversionError(f"image_processor_type is {short_repr(name)}, expected {names}…")
     for key in UNSUPPORTED:
         if settings.get(key):
             raise ConversionError(f"{key} is {short_repr(settings[key])}, which is not supported")
-    default = to_dict(style_preprocess("huggingface", image_size=224, video=is_video))
+    default = to_dict(defaults)
     changes = {
         "resample": _resample(settings.get("resample", RESAMPLES.index(default["resample"]))),
         "mean": settings.get("image_mean", default["mean"]),
         "std": settings.get("image_std", default["std"]),
         "rescale": settings.get("rescale_factor", default["rescale"]),
         "crop": _height_width(settings.get("crop_size", 224), "crop_size"),
-        **_resize(settings.get("size", 224)),
+        **_resize(settings.get("size", {"height": 224, "width": 224} if default["exact"] else 224)),
     }
     for flag, values in TURNED_OFF.items():
-        if not settings.get(flag, True):
+        if not settings.get(flag, flag != "do_center_crop" or default["crop"] is not None):
             changes |= values
     return from_dict(PreprocessConfig, changes, "image processor")
 
@@ -76,8 +80,8 @@ def write_preprocess(config: PreprocessConfig, *, video: bool) -> dict[str, Any]
     Raises:
         ConversionError: no processor does this; the message names the field.
     """
-    default = style_preprocess("huggingface", image_size=224, video=video)
-    processor = next(name for name, is_video in PROCESSORS.items() if is_video == video)
+    processor = "VideoMAE" if video else "CLIP"
+    default = PROCESSORS[processor]
     for name in WITHOUT_SETTING:
         value = getattr(config, name)
         if value != getattr(default, name):

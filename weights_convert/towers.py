@@ -2,20 +2,26 @@
 layer, and a transformer's sizes read from the shapes of its tensors."""
 
 import dataclasses
+from collections.abc import Sequence
 from math import isqrt
 
 import torch
+from torch import Tensor
 
 from git_model.config import (
     Activation,
     DecodingOptions,
     EncoderConfig,
     GITConfig,
+    PreprocessConfig,
     Style,
+    TowerConfig,
     style_decoding,
+    style_preprocess,
 )
 from git_model.model.git import GIT
-from weights_convert.rules import ConversionError, Rule, Tensors, cat
+from weights_convert.files import Checkpoint
+from weights_convert.rules import ConversionError, Rule, Tensors, apply, cat
 
 HEAD_WIDTH = 64  # of every released CLIP and GIT; the shapes of the tensors do not show it
 
@@ -57,11 +63,59 @@ def empty_tensors(config: GITConfig) -> Tensors:
         return GIT(config).tensors()
 
 
-def decoding_of(style: Style, encoder: EncoderConfig, vocab_size: int) -> DecodingOptions:
+def decoding_of(
+    style: Style, encoder: EncoderConfig | TowerConfig, vocab_size: int
+) -> DecodingOptions:
     """The style's decoding options. The released large models suppress [unused0], which their
     captions would contain otherwise."""
-    is_large = (encoder.width, encoder.layers, vocab_size) == (1024, 24, 30522)
+    layers = encoder.layers if isinstance(encoder, EncoderConfig) else 0
+    is_large = (encoder.width, layers, vocab_size) == (1024, 24, 30522)
     return dataclasses.replace(style_decoding(style), suppress_tokens=(UNUSED,) if is_large else ())
+
+
+def untrained(
+    encoder: EncoderConfig | TowerConfig,
+    state: Tensors,
+    base: GITConfig,
+    *,
+    preprocess: PreprocessConfig | None = None,
+    seed: int = 0,
+) -> Checkpoint:
+    """An untrained GIT: this encoder, and a decoder with BERT's random initialisation.
+
+    Args:
+        state: the encoder's tensors, by their names in it.
+        base: everything but the encoder and the preprocessing.
+        preprocess: by default that of the base's style, at the encoder's size.
+        seed: of the random weights.
+    """
+    if preprocess is None:
+        preprocess = style_preprocess(
+            base.style, image_size=encoder.image_size, video=base.frames > 0
+        )
+    config = dataclasses.replace(base, encoder=encoder, preprocess=preprocess)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tensors = GIT(config).tensors()
+    tensors |= {f"encoder.{name}": tensor for name, tensor in state.items()}
+    return Checkpoint(config, tensors, None)
+
+
+def read_encoder(
+    rules: Sequence[Rule],
+    source: Tensors,
+    config: EncoderConfig,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Tensor]:
+    """The tensors of this project's encoder, by their names in it.
+
+    Raises:
+        ConversionError: a tensor is missing, unexpected or misshapen; it is named.
+    """
+    model = empty_tensors(GITConfig(encoder=config)).items()
+    targets = {name: tensor for name, tensor in model if name.startswith("encoder.")}
+    state = apply(rules, source, targets, dtype)
+    return {name.removeprefix("encoder."): tensor for name, tensor in state}
 
 
 def shape_of(source: Tensors, name: str, dims: int) -> tuple[int, ...]:

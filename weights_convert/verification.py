@@ -157,6 +157,11 @@ def against_transformers(
         yield Check("Transformers", "every stage", None, 0, "pip install transformers")
         return
     name = f"Transformers {transformers.__version__}"
+    try:
+        huggingface.require_clip_and_bert(model.config)
+    except ConversionError as error:
+        yield Check(name, "every stage", None, 0, str(error))
+        return
     if model.config.style != "huggingface":  # Transformers runs in this style only
         config = model.config.with_style("huggingface")
         model = GIT.from_state(config, model.tensors(), source)

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from drawing.theme import IMAGE, OTHER, TEXT, Drawing, bare
+from git_model.evaluation.metrics import bleu, cider_d
+from git_model.shapes.source import ShapesData
 from git_model.shapes.texts import describe
 from git_model.shapes.world import draw, make_world
 from weights_convert.verification import distance
@@ -78,6 +80,44 @@ def _distance(tests: ModuleType, mistake: Callable[[Any], torch.Tensor], *, usua
     return distance(mistake(pair), right)
 
 
+REFERENCE = "a large blue circle to the left of a small green cross"
+CANDIDATES = {
+    "right": REFERENCE,
+    "wrong colour": REFERENCE.replace("blue", "red"),
+    "other order": "to the left of a small green cross a large blue circle",
+    "cut": "a large blue circle",
+    "frequent words": "a small to the left of a small to the left of",
+}
+
+
+def metrics() -> Drawing:
+    """What BLEU and CIDEr-D give five candidates for one caption; the words as in chapter 12."""
+    source = ShapesData(tasks=("captions",), split="held_out", size=199).open()
+    others = [source[n].annotations[0].texts[0].split() for n in range(199)]
+    references = [[REFERENCE.split()], *([text] for text in others)]
+    perfect = cider_d([REFERENCE.split(), *others], references)
+    scores: dict[str, list[float]] = {"BLEU-1": [], "BLEU-4": [], "CIDEr-D / 10": []}
+    for text in CANDIDATES.values():
+        words = text.split()
+        bleu_scores = bleu([words], [[REFERENCE.split()]])
+        cider = 1 + 20 * (cider_d([words, *others], references) - perfect)
+        for values, score in zip(
+            scores.values(), (bleu_scores[0], bleu_scores[3], cider), strict=True
+        ):
+            values.append(round(score, 3))
+    figure = Figure(figsize=(8.4, 2.8), layout="constrained")
+    axes = figure.subplots()
+    for n, (name, colour) in enumerate(zip(scores, ("#999999", TEXT, IMAGE), strict=True)):
+        bars = axes.bar(
+            [x + 0.27 * (n - 1) for x in range(5)], scores[name], 0.25, color=colour, label=name
+        )
+        axes.bar_label(bars, fmt="%.2f", fontsize=8)
+    axes.set_xticks(range(5), list(CANDIDATES))
+    axes.set_ylim(0, 1.15)
+    axes.legend(frameon=False)
+    return Drawing(figure, {"scores": scores})
+
+
 def training() -> Drawing:
     """Some of the world, and a run that learns it."""
     log = [json.loads(line) for line in LOG.read_text().splitlines()]
@@ -90,9 +130,11 @@ def training() -> Drawing:
     left.plot(*zip(*losses, strict=True), color=IMAGE)
     left.set_yscale("log")
     left.set_ylabel("training loss")
-    _exact_bars(right, exact)
+    left.set_title("training")
+    _exact_curve(right, exact)
     for axes in (left, right):
         axes.set_xlabel("step")
+        axes.set_xlim(0, 3150)
     return Drawing(figure, {"captions": captions, "losses": losses, "exact": exact})
 
 
@@ -115,9 +157,14 @@ def _wrapped(text: str) -> str:
     return text if len(text) < 30 else " ".join(words[:half]) + "\n" + " ".join(words[half:])
 
 
-def _exact_bars(axes: Axes, exact: list[tuple[int, float]]) -> None:
-    """A bar for each validation: per cent of captions that are exactly right."""
-    bars = axes.bar([str(step) for step, _ in exact], [share for _, share in exact], color=OTHER)
-    axes.bar_label(bars, fmt="%.1f %%")
-    axes.set_ylim(0, 112)
+def _exact_curve(axes: Axes, exact: list[tuple[int, float]]) -> None:
+    """The validations: per cent of captions that are exactly right."""
+    steps, shares = zip(*exact, strict=True)
+    axes.plot(steps, shares, "o-", color=OTHER)
+    for step, share in exact:
+        axes.annotate(
+            f"{share:.1f} %", (step, share), (0, -14), textcoords="offset points", ha="center"
+        )
+    axes.set_ylim(0, 108)
+    axes.set_title("validation")
     axes.set_ylabel("held-out captions\nexactly right, %")

@@ -31,7 +31,7 @@ CLIP_PATH = IMAGES / "one_acts_twice.gif"
 def clip() -> Drawing:
     """A clip forwards and backwards with its captions, and the temporal embeddings."""
     captioner = demo()
-    frames = list(read_media(CLIP_PATH, captioner.model.config.frames, "uniform").frames)
+    frames = list(read_media(CLIP_PATH, captioner.model.config.frames).frames)
     orders = [frames, frames[::-1]]
     captions = [captioner.caption(Frames(order)).text for order in orders]
     temporal = captioner.model.temporal_embedding.detach()
@@ -145,10 +145,15 @@ def loss() -> Drawing:
     right = captioner.caption(scene).text
     texts = [right, right.replace("blue", "red", 1)]
     captions = captioner.score(scene, texts)
-    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharey=True)
     upper.set_ylim(0, 8.5)
-    for axes, caption, colour in zip((upper, lower), captions, (IMAGE, TEXT), strict=True):
+    titles = ("the right caption", "the caption with a wrong colour")
+    for axes, title, caption, colour in zip(
+        (upper, lower), titles, captions, (IMAGE, TEXT), strict=True
+    ):
+        mean = -sum(caption.token_logprobs) / len(caption.token_logprobs)
+        axes.set_title(f"{title}: mean {mean:.2f}", weight="bold")
         words = ["[CLS]", *captioner.tokenizer.tokens(caption.tokens)]
         _loss_bars(axes, words, caption.token_logprobs, colour)
     losses = [rounded(-torch.tensor(caption.token_logprobs)) for caption in captions]

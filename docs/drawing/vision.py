@@ -4,6 +4,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 from torch import Tensor
@@ -37,7 +38,7 @@ def patches() -> Drawing:
     image = Image.open(IMAGE_PATH).convert("RGB")
     vectors = encoder.patch_embedding(captioner.preprocess([image])).flatten(2)[0]  # (128, 9)
     tokens = torch.cat([encoder.class_token[:, None], vectors], dim=1)
-    figure = Figure(figsize=(8.4, 3), layout="constrained")
+    figure = Figure(figsize=(8.6, 3), layout=ConstrainedLayoutEngine(w_pad=0.1))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.8))
     _image_with_grid(left.subplots(), image, side)
     _token_columns(right, image, side, tokens)

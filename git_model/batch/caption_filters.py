@@ -33,7 +33,7 @@ PHRASES_ON_WRITING = tuple(
 )
 DANGLING = re.compile(r"(?:\s+(?:with|and|that|has|which)|[\s,;])+$", re.IGNORECASE)
 
-Mode = Literal["skip", "overwrite", "append", "prepend"]
+Mode = Literal["skip", "overwrite", "overwrite-if-other", "append", "prepend"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,7 @@ class RecordEditor:
         frames: list[int] | None,
         captions: Sequence[Caption],
         old_text: str | None,
+        warning: str | None = None,
     ) -> OutputRecord:
         """The record of an input.
 
@@ -130,11 +131,12 @@ class RecordEditor:
             frames: the indices of a clip's frames in its file.
             captions: the model's texts, best first.
             old_text: the text that is there already.
+            warning: why the text is not to be trusted, if so.
 
         Returns:
             `file_name`; `text`, or `question` and `answer`; `logprob` of the caption and its
             `confidence`, the geometric mean of its tokens' probabilities; `frames` of a clip;
-            `rejected` with the reason if no text is good enough; and the stamp.
+            `rejected` with the reason if no text is good enough; the `warning`; and the stamp.
         """
         # of captions that are equal once they are cleaned the best
         cleaned = {self.filters.clean(caption.text): caption for caption in reversed(captions)}
@@ -145,14 +147,15 @@ class RecordEditor:
         texts = good or cleaned
         name = "text" if item.question is None else "answer"
         values: OutputRecord = {
-            name: [self._joined(text, None if rejected else old_text) for text in texts],
+            name: self._joined(list(texts), None if rejected else old_text),
             "logprob": [round(caption.logprob, 6) for caption in texts.values()],
             "confidence": [round(confidence(caption), 6) for caption in texts.values()],
         }
         if not self.multiple:
             values = {name: rows[0] for name, rows in values.items()}
         clip = {} if frames is None else {"frames": frames}
-        return item.fields | values | clip | rejected | self.stamp
+        notes = rejected if warning is None else rejected | {"warning": warning}
+        return item.fields | values | clip | notes | self.stamp
 
     def _fault(self, text: str, caption: Caption) -> str | None:
         """Why a text is rejected, if so."""
@@ -161,20 +164,35 @@ class RecordEditor:
             fault = f"confidence {confidence(caption):.3f} is below {self.min_confidence:g}"
         return fault
 
-    def _joined(self, text: str, old_text: str | None) -> str:
-        text = self.filters.frame(text)
+    def _joined(self, texts: list[str], old_text: str | None) -> list[str]:
+        """The texts with the words around them, each joined to the old text."""
+        texts = [self.filters.frame(text) for text in texts]
         if not old_text or self.mode not in ("append", "prepend"):
-            return text
-        if self._has_joined(old_text, text):
-            return old_text
-        return ", ".join((old_text, text) if self.mode == "append" else (text, old_text))
+            return texts
+        behind = self.mode == "append"
+        additions = [f", {text}" if behind else f"{text}, " for text in texts]
+        if old_text in ("\n".join(texts), ", ".join(texts)):
+            return texts
+        base = _base_of(old_text, additions, behind)
+        return [base + addition if behind else addition + base for addition in additions]
 
-    def _has_joined(self, old_text: str, text: str) -> bool:
-        """Whether a text was joined to the old one before: by a run that was killed when it was
-        complete, so that the same command begins anew."""
-        if self.mode == "append":
-            return old_text == text or old_text.endswith(f", {text}")
-        return old_text == text or old_text.startswith(f"{text}, ")
+
+def _base_of(old_text: str, additions: list[str], behind: bool) -> str:
+    """The text to join additions to: the old one, or if they are joined to it already, the text
+    that it was before. A run that was killed when it was complete begins anew.
+
+    Args:
+        behind: the additions end the texts; else they begin them.
+    """
+    for separator in ("\n", ", "):  # of a text file, of a record
+        n_added = sum(map(len, additions)) + len(separator) * (len(additions) - 1)
+        length, rest = divmod(len(old_text) - n_added, len(additions))
+        first = 0 if behind else len(additions[0])
+        base = old_text[first : first + max(length, 0)]
+        joined = (base + text if behind else text + base for text in additions)
+        if rest == 0 and length > 0 and old_text == separator.join(joined):
+            return base
+    return old_text
 
 
 def confidence(caption: Caption) -> float:

@@ -4,7 +4,7 @@ batches of one shape."""
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from torch.utils.data import Dataset
@@ -16,9 +16,9 @@ from git_model.batch.workers import is_worker_death, worker_stream
 from git_model.captioner import MAX_ROWS, Captioner
 from git_model.config import DecodingOptions, GITConfig
 from git_model.preprocessing.image import group_by_shape, reason_of
-from git_model.preprocessing.inputs import Frames, LoadedImage, load
-from git_model.preprocessing.video import Clip, Sampling
-from git_model.utils.errors import GITError
+from git_model.preprocessing.inputs import LoadedImage, frames_to_read, load_media
+from git_model.preprocessing.sampling import ReadOptions
+from git_model.utils.errors import GITError, bounded_line
 
 TRIES_ALONE = 2  # of an image whose worker died
 MAX_WAITING = 4  # batches of images that wait for others of their shape
@@ -42,8 +42,8 @@ class LoadedInput:
 class InputDataset(Dataset[LoadedInput]):
     """From files to pixels: the work of the worker processes."""
 
-    def __init__(self, config: GITConfig, sampling: Sampling = "uniform") -> None:
-        self._config, self._sampling = config, sampling
+    def __init__(self, config: GITConfig, reading: ReadOptions | None = None) -> None:
+        self._config, self._reading = config, reading or ReadOptions()
 
     def __getitem__(self, inputs: InputGroup) -> LoadedInput:
         """Load an image; nothing is raised, because one image must not end a run."""
@@ -54,13 +54,12 @@ class InputDataset(Dataset[LoadedInput]):
             return LoadedInput(inputs, self._load(first))
         except Exception as error:
             reason, name = reason_of(error), first.name
-            return LoadedInput(inputs, failure=reason if name in reason else f"{name}: {reason}")
+            failure = reason if name in reason else f"{name}: {reason}"
+            return LoadedInput(inputs, failure=bounded_line(failure))
 
     def _load(self, item: Input) -> LoadedImage:
-        media = item.open(self._config.frames, self._sampling)
-        if isinstance(media, Clip):
-            return replace(load(Frames(media.frames), self._config), frames=media.indices)
-        return load(media, self._config)
+        n_frames = frames_to_read(self._config, self._reading)
+        return load_media(item.open(n_frames, self._reading), self._config)
 
 
 def group_by_image(inputs: Iterable[AnyInput]) -> Iterator[InputGroup]:
@@ -180,6 +179,7 @@ class BatchCaptioner:
     editor: makes the records.
     old_text: the text that an input has already, if any.
     busy_seconds: how long the model worked.
+    n_sideways: images that are stored rotated or mirrored, and were left so.
     """
 
     captioner: Captioner
@@ -187,6 +187,7 @@ class BatchCaptioner:
     editor: RecordEditor
     old_text: Callable[[Input], str | None] = no_text
     busy_seconds: float = field(default=0.0, init=False)
+    n_sideways: int = field(default=0, init=False)
 
     def outcomes(self, batch: Sequence[LoadedInput]) -> list[InputOutcome]:
         """The outcomes of the inputs of a batch, whose images have one shape."""
@@ -221,9 +222,14 @@ class BatchCaptioner:
         questions = [[item.question for item in items] for _, items in rows]
         captions = self.captioner.generate(scene, questions, self.decoding)
         self.busy_seconds += time.monotonic() - start
+        self.n_sideways += sum(image.is_sideways for image, _ in rows)
         outcomes: list[InputOutcome] = []
         for (image, items), texts_of_items in zip(rows, captions, strict=True):
+            warning = self.captioner.purpose_warning(image)
             for item, texts in zip(items, texts_of_items, strict=True):
-                record = self.editor.record(item, image.frames, texts, self.old_text(item))
+                old_text = self.old_text(item)
+                record = self.editor.record(item, image.frames, texts, old_text, warning)
+                if image.is_truncated:
+                    record["truncated"] = True
                 outcomes.append((item, Outcome(item.identity, record)))
         return outcomes

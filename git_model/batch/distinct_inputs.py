@@ -1,11 +1,12 @@
 """Inputs that would share a key or a text file, told apart: no input gets another's text."""
 
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_model.batch.items import AnyInput, ArchiveMember, Input, RefusedInput, readable
+from git_model.batch.items import AnyInput, ArchiveMember, Input, RefusedInput, WebAddress, readable
 from git_model.batch.journal import DiskOwners, disk_owners
 from git_model.batch.sinks import Sink
 from git_model.utils.errors import GITError, one_line
@@ -56,7 +57,9 @@ def _refused_key(item: AnyInput, keys: DiskOwners) -> RefusedInput | None:
 def _location(item: Input) -> str:
     if isinstance(item.location, ArchiveMember):
         return f"at byte {item.location.offset} of {item.location.archive}"
-    return str(item.location)
+    if isinstance(item.location, WebAddress):
+        return item.location.url
+    return os.path.abspath(item.location)  # noqa: PTH100  (`Path` keeps ..)
 
 
 def _refused_output(

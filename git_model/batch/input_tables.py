@@ -1,45 +1,36 @@
-"""Sources that name files: a list with a path on each line; JSON lines, CSV or Parquet with a
-column of paths, and perhaps one of questions.
+"""Sources that name files or web addresses: a list with one on each line, or a table with a column
+of them, and perhaps one of questions.
 
-Rows are read as they are asked for. A list may come from anyone: its paths must stay in one folder,
-and its lines have a bounded length. Parquet needs the package pyarrow, the extra `parquet`, which
-is imported when such a file is read.
+A list may come from anyone: its paths must stay in one folder, and the length of its lines, rows
+and cells is bounded.
 """
 
-import csv
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
-from git_model.batch.items import AnyInput, Input, RefusedInput
-from git_model.data.manifests import (
-    DataError,
-    decode,
-    id_of,
-    parse,
-    path_within,
-    text_of,
-    value_of,
+from git_model.batch.items import MAX_NAME_BYTES, AnyInput, Input, RefusedInput, WebAddress
+from git_model.batch.table_readers import (
+    NAME_COLUMN,
+    TABLE_READERS,
+    Row,
+    TableReader,
+    numbered_lines,
+    unwrap,
 )
-from git_model.preprocessing.image import open_file, reason_of
+from git_model.data.manifests import DataError, id_of, path_within, text_of, value_of
+from git_model.preprocessing.fetch import is_url
 
 if TYPE_CHECKING:
     from tempfile import _TemporaryFileWrapper
 
-    from pyarrow.parquet import ParquetFile
-
-T = TypeVar("T")
-MAX_LINE_BYTES = 1 << 20
-PATH_COLUMNS = ("file_name", "path", "image", "file")  # the first of them in a table counts
+PATH_COLUMNS = (NAME_COLUMN, "path", "image", "file", "url")  # the first of them in a table counts
 QUESTION_ID = "question_id"
-
-Row = Mapping[str, Any]
-Position = str  # of a row in its table, for errors: line 3
+MAX_QUESTION_LENGTH, MAX_ID_LENGTH = 1 << 14, 1 << 8  # characters
 
 
 @dataclass(frozen=True)
@@ -59,8 +50,7 @@ class ListInputs:
             try:
                 file_name = os.fsdecode(unwrap(line))
                 if file_name:
-                    key = key_within(self.root, file_name)
-                    yield Input(key, self.root / key)
+                    yield input_of(self.root, file_name)
             except DataError as error:
                 yield RefusedInput.at(self.name, f"line {number}", error)
 
@@ -82,16 +72,6 @@ class StreamInputs:
 
     def __iter__(self) -> Iterator[AnyInput]:
         return iter(ListInputs(Path(self.file.name), "standard input", self.root))
-
-
-class TableReader(Protocol):
-    """A file of rows."""
-
-    def columns(self) -> list[str]:
-        """The names of its columns."""
-
-    def rows(self, columns: list[str]) -> Iterator[tuple[Position, Row | DataError]]:
-        """The values in some columns, row by row."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +101,34 @@ class TableInputs:
         file_name = value_of(row, self.path_column, str)
         if not file_name:
             raise DataError(f"{self.path_column} is empty, expected a path")
-        key = key_within(self.root, file_name)
+        item = input_of(self.root, file_name)
         if not self.question_column:
-            return Input(key, self.root / key)
+            return item
         question_key = id_of(row, QUESTION_ID) if QUESTION_ID in row else ""
-        return Input(key, self.root / key, text_of(row, self.question_column), question_key)
+        question = text_of(row, self.question_column)
+        _require_length(self.question_column, question, MAX_QUESTION_LENGTH)
+        _require_length(QUESTION_ID, question_key, MAX_ID_LENGTH)
+        return replace(item, question=question, question_key=question_key)
+
+
+def _require_length(name: str, text: str, limit: int) -> None:
+    if len(text) > limit:
+        raise DataError(f"{name} has {len(text)} characters, expected at most {limit}")
+
+
+def input_of(root: Path, name: str) -> Input:
+    """The input of a path below a folder, or of a web address.
+
+    Raises:
+        DataError: the path leaves the folder, or no file can have this name.
+    """
+    is_long = len(name) > MAX_NAME_BYTES
+    if is_long or (_is_encodable(name) and len(os.fsencode(name)) > MAX_NAME_BYTES):
+        raise DataError(f"a name of more than {MAX_NAME_BYTES} bytes, expected a shorter one")
+    if is_url(name):
+        return Input(name, WebAddress(name))
+    key = key_within(root, name)
+    return Input(key, root / key)
 
 
 def table_inputs(
@@ -155,157 +158,6 @@ def _first_column(path: Path, columns: list[str], names: tuple[str, ...], option
         f"{path}: no column of texts is named {' or '.join(names)}, its columns are: {listed}; "
         f"{option} names one"
     )
-
-
-@dataclass(frozen=True)
-class JsonLinesReader:
-    """A JSON object on each line, as in a metadata.jsonl."""
-
-    path: Path
-
-    def columns(self) -> list[str]:
-        """The names in the first line that is an object."""
-        objects = (value for _, value in self._values() if isinstance(value, Mapping))
-        return list(map(str, next(objects, {})))
-
-    def rows(self, columns: list[str]) -> Iterator[tuple[Position, Row | DataError]]:
-        """See `TableReader`."""
-        for position, value in self._values():
-            if isinstance(value, Mapping):
-                value = {name: value[name] for name in columns if name in value}
-            yield position, value
-
-    def _values(self) -> Iterator[tuple[Position, Any]]:
-        for number, line in numbered_lines(self.path, str(self.path)):
-            if line != b"":
-                yield f"line {number}", _parse_json(line)
-
-
-def _parse_json(line: bytes | DataError) -> Any:
-    try:
-        return parse(decode(unwrap(line)))
-    except DataError as error:
-        return error
-
-
-@dataclass(frozen=True)
-class CsvReader:
-    """Comma-separated values below a line of names. File names may be in any bytes."""
-
-    path: Path
-
-    def columns(self) -> list[str]:
-        """See `TableReader`."""
-        return unwrap(next(self._lines(), ("", []))[1])
-
-    def rows(self, columns: list[str]) -> Iterator[tuple[Position, Row | DataError]]:
-        """See `TableReader`."""
-        lines = self._lines()
-        names = unwrap(next(lines, ("", []))[1])
-        for position, values in lines:
-            if isinstance(values, DataError):
-                yield position, values
-            elif values:
-                row = dict(zip(names, values, strict=False))
-                yield position, {name: row[name] for name in columns if name in row}
-
-    def _lines(self) -> Iterator[tuple[Position, list[str] | DataError]]:
-        lines = numbered_lines(self.path, str(self.path))
-        # strict: a quote that is not closed would else take all rows below it for one text
-        reader = csv.reader(map(_csv_line, lines), strict=True)
-        for number in count(1):
-            try:
-                yield f"row {number}", next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield f"row {number}", DataError(f"not valid CSV: {error}")
-            except DataError as error:
-                yield f"row {number}", error
-
-
-def _csv_line(numbered_line: tuple[int, bytes | DataError]) -> str:
-    return os.fsdecode(unwrap(numbered_line[1])) + "\n"
-
-
-@dataclass(frozen=True)
-class ParquetReader:
-    """A Parquet file."""
-
-    path: Path
-
-    def columns(self) -> list[str]:
-        """Those of texts and numbers. Hugging Face's tables hold images, which are not read."""
-        with _open_parquet(self.path) as file:
-            from pyarrow import types
-
-            excluded = (types.is_nested, types.is_binary, types.is_large_binary)
-            fields = list(file.schema_arrow)
-        return [field.name for field in fields if not any(test(field.type) for test in excluded)]
-
-    def rows(self, columns: list[str]) -> Iterator[tuple[Position, Row | DataError]]:
-        """See `TableReader`."""
-        number = count(1)
-        with _open_parquet(self.path) as file:
-            try:
-                for batch in file.iter_batches(1024, columns=columns, use_threads=False):
-                    for row in batch.to_pylist():
-                        yield f"row {next(number)}", row
-            except Exception as error:  # pyarrow has many kinds
-                yield f"row {next(number)}", DataError(f"{reason_of(error)}; the rest is lost")
-
-
-def _open_parquet(path: Path) -> "ParquetFile":
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'git-model[parquet]'"
-        ) from None
-    try:
-        return ParquetFile(path, pre_buffer=False)  # a group at a time, not all of them
-    except Exception as error:
-        raise DataError(f"{path}: not a Parquet file: {reason_of(error)}") from None
-
-
-TABLE_READERS: dict[str, Callable[[Path], TableReader]] = {
-    ".jsonl": JsonLinesReader,
-    ".csv": CsvReader,
-    ".parquet": ParquetReader,
-}
-
-
-def numbered_lines(path: Path, name: str) -> Iterator[tuple[int, bytes | DataError]]:
-    """The lines of a file without their ends, with their numbers, one at a time; in place of a line
-    that is too long an error, see `unwrap`.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        with open_file(path) as file:
-            for number in count(1):
-                line = file.readline(MAX_LINE_BYTES)
-                if not line:
-                    return
-                yield number, _bounded_line(line, number, file)
-    except OSError as error:
-        raise DataError(f"{name}: {error.strerror or error}") from None
-
-
-def _bounded_line(line: bytes, number: int, file: BinaryIO) -> bytes | DataError:
-    if len(line) < MAX_LINE_BYTES:
-        return line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").rstrip(b"\r\n")
-    while line and not line.endswith(b"\n"):
-        line = file.readline(MAX_LINE_BYTES)
-    return DataError(f"it is too long, expected fewer than {MAX_LINE_BYTES} bytes")
-
-
-def unwrap(value: T | DataError) -> T:
-    """A value, if it is no error; an error is raised."""
-    if isinstance(value, DataError):
-        raise value
-    return value
 
 
 def key_within(root: Path, file_name: str) -> str:

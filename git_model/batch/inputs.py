@@ -1,40 +1,37 @@
-"""The inputs of a source as one stream: of a folder, a pattern, a list, a table, tars or a TSV.
+"""The inputs of one source or of several as one stream: of folders, patterns, files, web addresses,
+lists, tables, tars, TSVs.
 
-Of tars and TSVs only headers and keys are read here, and nothing is unpacked to a disk. A walk
-holds the names of one folder at a time, never those of all inputs.
+Nothing is held in memory for each input, and every walk gives the same inputs in the same order.
 """
 
-import errno
 import os
 import sys
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from glob import has_magic
-from itertools import chain, pairwise
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
-from git_model.batch.input_tables import (
-    TABLE_READERS,
-    ListInputs,
-    StreamInputs,
-    TableInputs,
-    table_inputs,
-)
-from git_model.batch.items import AnyInput, ArchiveMember, Input, RefusedInput
-from git_model.data.manifests import DataError, path_within
-from git_model.data.tar import tar_members
-from git_model.data.tsv import line_starts
+from git_model.batch.input_archives import TarInputs, TsvInputs
+from git_model.batch.input_folders import FolderInputs, GlobInputs
+from git_model.batch.input_tables import ListInputs, StreamInputs, TableInputs, table_inputs
+from git_model.batch.items import AnyInput, Input, RefusedInput, WebAddress
+from git_model.batch.table_readers import TABLE_READERS
 from git_model.data.webdataset import shard_paths
-from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from git_model.preprocessing.image import open_file, reason_of
-from git_model.utils.errors import GITError, one_line
+from git_model.preprocessing.fetch import is_url
+from git_model.preprocessing.formats import (
+    IMAGE_SUFFIXES,
+    MEDIA_STARTS,
+    START_BYTES,
+    VIDEO_SUFFIXES,
+)
+from git_model.preprocessing.image import open_file
+from git_model.utils.errors import GITError
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 COMPRESSED_TARS = (".tgz", *(f".tar.{end}" for end in ("gz", "bz2", "xz", "zst")))
-MAX_KEY_BYTES = 1 << 12
+MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,292 +53,192 @@ class InputOptions:
     videos: bool = False
 
 
-def find_inputs(source: str, options: InputOptions) -> Iterable[AnyInput]:
-    """The inputs of a source, which can be walked more than once and come in the same order.
+@dataclass(frozen=True)
+class SourceInputs:
+    """The inputs of all sources, in order, each with each of the questions.
+
+    parts: the inputs of each source, and what their keys begin with.
+    """
+
+    parts: tuple[tuple[str, Iterable[AnyInput]], ...]
+    questions: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[AnyInput]:
+        for prefix, inputs in self.parts:
+            for item in inputs:
+                if prefix and not isinstance(getattr(item, "location", None), WebAddress):
+                    item = replace(item, key=prefix + item.key)
+                if isinstance(item, RefusedInput) or not self.questions:
+                    yield item
+                else:
+                    yield from (replace(item, question=question) for question in self.questions)
+
+    def untaken(self) -> Iterator[str]:
+        """The names of files that look like images or videos and are no inputs, in another walk."""
+        for prefix, inputs in self.parts:
+            if isinstance(inputs, FolderInputs | GlobInputs | TarInputs):
+                yield from (prefix + name for name in inputs.untaken())
+
+
+def find_inputs(sources: str | Sequence[str], options: InputOptions) -> SourceInputs:
+    """The inputs of one or more sources, which can be walked more than once and come in the same
+    order.
 
     Args:
-        source: a folder; a pattern such as photos/**/*.jpg; an image or a video; a list of paths
-            (.txt, .lst, .list), or - for one on the standard input; a table (.jsonl, .csv,
-            .parquet); the original's file of images (.tsv); WebDataset's shards (.tar, as a
-            pattern such as {000..999}.tar or *.tar too).
+        sources: each a folder; a pattern such as photos/**/*.jpg; an image or a video; an http or
+            https address; a list of paths and addresses (.txt, .lst, .list, .json), or - for one on
+            the standard input; a table (.json, .jsonl, .csv, .parquet); the original's file of
+            images (.tsv); WebDataset's shards (.tar, as a pattern such as {000..999}.tar or *.tar
+            too). A key is a path below the source; of several sources below the folder that they
+            have in common.
 
     Raises:
-        GITError: there is no such source, it is empty, or the options do not fit it.
+        GITError: there is no such source, it is empty, no list, or the options do not fit it.
     """
     if options.questions and options.question_column is not None:
         raise GITError("questions come from a column or from a list, expected one of the two")
+    sources = [sources] if isinstance(sources, str) else list(sources)
+    opened = [_opened(source, options) for source in sources]
+    _require_used(sources, opened, options)
+    for source, inputs in zip(sources, opened, strict=True):
+        _require_inputs(source, inputs)
+    return SourceInputs(tuple(zip(_prefixes(opened), opened, strict=True)), options.questions)
+
+
+def _opened(source: str, options: InputOptions) -> Iterable[AnyInput]:
     try:
-        inputs = _open_source(source, options)
+        return _open_source(source, options)
     except OSError as error:
         raise GITError(f"{source}: {error.strerror or error}") from None
-    _require_used(source, inputs, options)
-    if next(iter(inputs), None) is None:
-        name = "standard input" if source == "-" else source
-        raise GITError(f"{name}: there are no images in it, expected at least one")
-    return InputsWithQuestions(inputs, options.questions) if options.questions else inputs
-
-
-@dataclass(frozen=True)
-class InputsWithQuestions:
-    """Every input with each of some questions."""
-
-    inputs: Iterable[AnyInput]
-    questions: tuple[str, ...]
-
-    def __iter__(self) -> Iterator[AnyInput]:
-        for item in self.inputs:
-            if isinstance(item, RefusedInput):
-                yield item
-            else:
-                yield from (replace(item, question=question) for question in self.questions)
 
 
 def _open_source(source: str, options: InputOptions) -> Iterable[AnyInput]:
     path, lower = Path(source), source.lower()
-    suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES if options.videos else IMAGE_SUFFIXES
+    suffixes = MEDIA_SUFFIXES if options.videos else IMAGE_SUFFIXES
     if source == "-":
         return StreamInputs.of(sys.stdin.buffer, options.root or Path())
+    if is_url(source):
+        return SingleInput(Input(source, WebAddress(source)))
     if path.is_dir():
         return FolderInputs(path, suffixes, options.recursive)
     if lower.endswith(COMPRESSED_TARS):
         raise GITError(f"{source}: a compressed tar, expected a plain one: unpack it first")
     if lower.endswith(".tar"):
         return TarInputs(tuple(shard_paths(source)), suffixes)
-    if lower.endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES) and os.path.lexists(path):
-        return (Input(path.name, path),)
+    if lower.endswith(MEDIA_SUFFIXES) and os.path.lexists(path):
+        return SingleInput(Input(path.name, path))
     if path.is_file():
         return _open_file_of_inputs(path, options)
     if has_magic(source):
-        return GlobInputs.of(source, IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+        return GlobInputs.of(source, MEDIA_SUFFIXES)
     raise GITError(f"{source}: there is no such file or folder")
+
+
+@dataclass(frozen=True)
+class SingleInput:
+    """An image or a video by its own name."""
+
+    item: Input
+
+    def __iter__(self) -> Iterator[AnyInput]:
+        yield self.item
 
 
 def _open_file_of_inputs(path: Path, options: InputOptions) -> Iterable[AnyInput]:
     """The inputs of a file that names or holds them."""
     suffix, root = path.suffix.lower(), options.root or path.parent
     if suffix in LIST_SUFFIXES:
+        _require_text(path)
         return ListInputs(path, str(path), root)
     if suffix in TABLE_READERS:
         return table_inputs(path, root, options.path_column, options.question_column)
     if suffix == ".tsv":
         return TsvInputs(path)
+    with open_file(path) as file:
+        if MEDIA_STARTS.match(file.read(START_BYTES)):  # an image under another name
+            return SingleInput(Input(path.name, path))
     suffixes = ", ".join([*LIST_SUFFIXES, *TABLE_READERS, ".tsv", ".tar"])
     raise GITError(f"{path}: expected a folder, an image, or a file that ends in {suffixes}")
 
 
-def _require_used(source: str, inputs: Iterable[AnyInput], options: InputOptions) -> None:
-    """Refuse options that this form of source does not use."""
-    if options.root is not None and not isinstance(inputs, ListInputs | StreamInputs | TableInputs):
-        raise GITError(f"{source}: --root is for lists and tables of paths")
-    if isinstance(inputs, TableInputs):
+def _require_text(path: Path) -> None:
+    """Refuse a file that is no list, whatever its name."""
+    with open_file(path) as file:
+        if b"\0" in file.read(1 << 12):
+            raise GITError(f"{path}: not a list: expected a text with a path on each line")
+
+
+def _require_used(
+    sources: Sequence[str], opened: Sequence[Iterable[AnyInput]], options: InputOptions
+) -> None:
+    """Refuse options that no source uses."""
+    lists = ListInputs | StreamInputs | TableInputs
+    names = sources[0] if len(sources) == 1 else "the sources"
+    if options.root is not None and not any(isinstance(inputs, lists) for inputs in opened):
+        raise GITError(f"{names}: --root is for lists and tables of paths")
+    if any(isinstance(inputs, TableInputs) for inputs in opened):
         return
     for name in ("path_column", "question_column"):
         if getattr(options, name) is not None:
             option = "--" + name.replace("_", "-")
-            raise GITError(f"{source}: {option} is for tables ({', '.join(TABLE_READERS)})")
+            raise GITError(f"{names}: {option} is for tables ({', '.join(TABLE_READERS)})")
 
 
-@dataclass(frozen=True)
-class FolderInputs:
-    """The files of a folder with certain suffixes, each folder's sorted, before those of the
-    folders in it.
-
-    Hidden files (the name begins with a dot) do not count. Links to folders are followed. A folder
-    or a broken link that is named like an image is an input, which cannot be opened.
-    """
-
-    folder: Path
-    suffixes: tuple[str, ...]
-    recursive: bool = True
-
-    def __iter__(self) -> Iterator[AnyInput]:
-        for listing in _walk(self.folder, "", self.suffixes, self.recursive):
-            if isinstance(listing, RefusedInput):
-                yield listing
-            else:
-                for name in listing.files:
-                    key = _join(listing.key, name)
-                    yield Input(key, self.folder / key)
+def _require_inputs(source: str, inputs: Iterable[AnyInput]) -> None:
+    """Refuse a source without inputs, and a list of which no line names a file that exists."""
+    name = "standard input" if source == "-" else source
+    if next(iter(inputs), None) is None:
+        raise GITError(f"{name}: there are no images in it, expected at least one{_others(inputs)}")
+    if not isinstance(inputs, ListInputs | StreamInputs | TableInputs):
+        return
+    n_lines, first = 0, ""
+    for item in inputs:
+        if isinstance(item, Input) and _may_exist(item):
+            return
+        n_lines += 1
+        first = first or (item.reason if isinstance(item, RefusedInput) else str(item.location))
+    raise GITError(
+        f"{name}: none of its {n_lines} lines names a file that exists, expected a list of paths, "
+        f"which begin at the list's own folder or at --root; the first: {first}"
+    )
 
 
-@dataclass(frozen=True)
-class GlobInputs:
-    """The files below a folder that match a pattern, of which each part stands for one name, or
-    as ** for any folders; of the matches those with certain suffixes. See `FolderInputs`."""
-
-    folder: Path
-    parts: tuple[str, ...]
-    suffixes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, pattern: str, suffixes: tuple[str, ...]) -> "GlobInputs":
-        """Split a pattern; keys will begin after its last part before the first * or ?.
-
-        Raises:
-            DataError: there is no folder to search.
-        """
-        parts = Path(pattern).parts
-        first = next(i for i, part in enumerate(parts) if has_magic(part))
-        rest = (*parts[first:], "*") if parts[-1] == "**" else parts[first:]
-        folder = Path(*parts[:first])
-        if not folder.is_dir():
-            raise DataError(f"{folder}: there is no such folder")
-        return cls(folder, rest, suffixes)
-
-    def __iter__(self) -> Iterator[AnyInput]:
-        for match in self._matches("", self.parts):
-            yield match if isinstance(match, RefusedInput) else Input(match, self.folder / match)
-
-    def _matches(self, key: str, parts: tuple[str, ...]) -> Iterator[str | RefusedInput]:
-        first, rest = parts[0], parts[1:]
-        for listing in _walk(self.folder, key, self.suffixes, recursive=first == "**"):
-            if isinstance(listing, RefusedInput):
-                yield listing
-            elif first == "**":
-                yield from self._matches(listing.key, rest)
-            else:
-                names = listing.folders if rest else listing.files
-                for key in (_join(listing.key, name) for name in names if fnmatch(name, first)):
-                    yield from self._matches(key, rest) if rest else (key,)
+def _others(inputs: Iterable[AnyInput]) -> str:
+    """What else lies in a source without inputs."""
+    names = list(islice(getattr(inputs, "untaken", lambda: iter(()))(), 3))
+    listed = ", ".join(names)
+    return f"; files that are not taken, see `git-model batch --help`: {listed}" if names else ""
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """What lies in a folder: the names of files with certain suffixes, and those of folders."""
-
-    key: str
-    files: list[str]
-    folders: list[str]
+def _may_exist(item: Input) -> bool:
+    return not isinstance(item.location, Path) or os.path.lexists(item.location)
 
 
-def _walk(
-    root: Path, key: str, suffixes: tuple[str, ...], recursive: bool
-) -> Iterator[_Listing | RefusedInput]:
-    """A folder, and those in it."""
-    # no recursion, because folders may be nested more deeply than Python allows
-    waiting, above = [(key, 0)], list[tuple[int, int]]()
-    while waiting:
-        key, depth = waiting.pop()
-        del above[depth:]
-        try:
-            status = (root / key).stat()
-            if (status.st_dev, status.st_ino) in above:
-                raise OSError(errno.ELOOP, "a link to a folder that it lies in itself")
-            listing = _list_folder(root, key, suffixes)
-        except OSError as error:
-            reason = one_line(f"{root / key}: {error.strerror or error}")
-            yield RefusedInput(key or ".", reason)
-            continue
-        above.append((status.st_dev, status.st_ino))
-        yield listing
-        if recursive:
-            waiting += [(_join(key, name), depth + 1) for name in reversed(listing.folders)]
-
-
-def _list_folder(root: Path, key: str, suffixes: tuple[str, ...]) -> _Listing:
-    files, folders = [], []
-    with os.scandir(root / key) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(suffixes):
-                files.append(entry.name)
-            elif _is_folder(entry):
-                folders.append(entry.name)
-    return _Listing(key, sorted(files), sorted(folders))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _prefixes(opened: Sequence[Iterable[AnyInput]]) -> list[str]:
+    """What the keys of each source begin with: nothing for a single source; of several its folder,
+    below the one that they have in common."""
+    if len(opened) == 1:
+        return [""]
+    folders = [os.path.abspath(_folder_of(inputs)) for inputs in opened]  # noqa: PTH100
+    local = [
+        folder for folder, inputs in zip(folders, opened, strict=True) if not _is_remote(inputs)
+    ]
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+        top = os.path.commonpath(local) if local else folders[0]
+    except ValueError:  # Windows has several roots
+        raise GITError("the sources lie on several disks, expected one: run them apart") from None
+    below = [os.path.relpath(folder, top).replace(os.sep, "/") for folder in folders]
+    return ["" if name == "." else f"{name}/" for name in below]
 
 
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
+def _is_remote(inputs: Iterable[AnyInput]) -> bool:
+    return isinstance(inputs, SingleInput) and isinstance(inputs.item.location, WebAddress)
 
 
-@dataclass(frozen=True)
-class TarInputs:
-    """Files with certain suffixes in tars. With several tars a key begins with the tar's name, for
-    each may have a 0001.jpg."""
-
-    paths: tuple[Path, ...]
-    suffixes: tuple[str, ...]
-
-    def __iter__(self) -> Iterator[AnyInput]:
-        top = os.path.commonpath([path.parent.absolute() for path in self.paths])
-        for path in self.paths:
-            name = path.absolute().relative_to(top).with_suffix("").as_posix()
-            yield from self._members(path, f"{name}/" if len(self.paths) > 1 else "")
-
-    def _members(self, path: Path, prefix: str) -> Iterator[AnyInput]:
-        try:
-            for member in tar_members(path):
-                if member.name.lower().endswith(self.suffixes):
-                    item = _member_input(path, prefix, member)
-                    if item is not None:
-                        yield item
-        except Exception as error:  # a damaged file makes tarfile raise almost anything
-            reason = reason_of(error)
-            if not isinstance(error, DataError | OSError):
-                reason = f"the tar is damaged, what follows is lost: {reason}"
-            yield RefusedInput(prefix.rstrip("/") or path.name, one_line(f"{path}: {reason}"))
-
-
-def _member_input(path: Path, prefix: str, member: tarfile.TarInfo) -> AnyInput | None:
-    """A member as an input; None if it is hidden."""
-    try:
-        key = path_within(Path(), member.name).as_posix()
-        if any(part.startswith(".") for part in key.split("/")):
-            return None
-        if not member.isreg() or member.issparse():
-            raise DataError("a link, a folder or the like, expected a file")
-    except DataError as error:
-        return RefusedInput(prefix + member.name, one_line(f"{path}: {member.name}: {error}"))
-    return Input(prefix + key, ArchiveMember(path, member.offset_data, member.size))
-
-
-@dataclass(frozen=True)
-class TsvInputs:
-    """The rows of the original's file of images, which are key TAB base64; see `data/tsv.py`."""
-
-    path: Path
-
-    def __iter__(self) -> Iterator[AnyInput]:
-        number = 0
-        try:
-            with open_file(self.path) as file:
-                size = os.fstat(file.fileno()).st_size
-                for start, end in pairwise(chain(line_starts(self.path), [size])):
-                    number += 1
-                    if start != size:  # an index may have the file's end, too
-                        yield self._row_input(file, number, start, end)
-        except (OSError, ValueError) as error:
-            reason = DataError(f"{reason_of(error)}, what follows is lost")
-            yield RefusedInput.at(str(self.path), f"row {number + 1}", reason)
-
-    def _row_input(self, file: BinaryIO, number: int, start: int, end: int) -> AnyInput:
-        try:
-            key = _row_key(file, start, end)
-        except DataError as error:
-            return RefusedInput.at(str(self.path), f"row {number}", error)
-        first = start + len(key) + 1
-        location = ArchiveMember(self.path, first, end - first, is_base64=True)
-        return Input(os.fsdecode(key), location)
-
-
-def _row_key(file: BinaryIO, start: int, end: int) -> bytes:
-    """The key of the row that lies there."""
-    if not 0 <= start < end:
-        raise DataError("the file .lineidx is of another TSV, expected rising numbers")
-    file.seek(max(start - 1, 0))
-    row = file.read(min(end - start, MAX_KEY_BYTES) + (start > 0))
-    if start > 0 and row[:1] != b"\n":
-        raise DataError("the file .lineidx is of another TSV, expected the beginnings of its rows")
-    row = row[start > 0 :]
-    key, tab, _ = row.partition(b"\t")
-    if not key or not tab or b"\n" in key:
-        raise DataError(f"begins {row[:40]!r}, expected a key, a tab and base64")
-    return key
+def _folder_of(inputs: Iterable[AnyInput]) -> Path:
+    """The folder that the keys of a source are paths in."""
+    if isinstance(inputs, SingleInput):
+        location = inputs.item.location
+        return location.parent if isinstance(location, Path) else Path()
+    folder = getattr(inputs, "folder", None)
+    return cast(Path, inputs.root if folder is None else folder)  # type: ignore[attr-defined]

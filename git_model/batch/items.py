@@ -13,10 +13,14 @@ from PIL import Image
 
 from git_model.data.manifests import DataError
 from git_model.data.tsv import decode_base64
+from git_model.preprocessing.clip import Clip
+from git_model.preprocessing.fetch import fetch
 from git_model.preprocessing.image import ImageError, open_file
-from git_model.preprocessing.video import Clip, Sampling, decode_media, read_media
-from git_model.utils.errors import one_line
+from git_model.preprocessing.sampling import ReadOptions
+from git_model.preprocessing.video import decode_media, read_media
+from git_model.utils.errors import bounded_line
 
+MAX_NAME_BYTES = 2**12  # of an input's key: a path, an address, a row's key
 MAX_ARCHIVED_BYTES = 2**30  # of a file within another, which is held in memory
 # Python keeps a byte of a file name that is not UTF-8 as half a character (`os.fsdecode`).
 NOT_UTF8 = re.compile("[\udc80-\udcff]")
@@ -61,17 +65,24 @@ class ArchiveMember:
 
 
 @dataclass(frozen=True, slots=True)
+class WebAddress:
+    """A file on the web, fetched when it is read; see `preprocessing.fetch`."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """An image or a clip to caption, not opened yet, or to answer a question about.
 
     key: names it: a file's path below the source's folder, with / between its parts; a row's key;
-        a member's name in its tar. It may hold bytes that are not UTF-8, as `os.fsdecode` keeps
-        them.
+        a member's name in its tar; a web address. It may hold bytes that are not UTF-8, as
+        `os.fsdecode` keeps them.
     question_key: names the question, such as VQA's question_id.
     """
 
     key: str
-    location: Path | ArchiveMember
+    location: Path | ArchiveMember | WebAddress
     question: str | None = None
     question_key: str = ""
 
@@ -95,15 +106,15 @@ class Input:
             fields["question_id"] = self.question_key
         return fields
 
-    def open(self, frames: int, sampling: Sampling) -> Image.Image | Clip:
+    def open(self, frames: int, options: ReadOptions | None = None) -> Image.Image | Clip:
         """The image, or a clip of at most so many frames; see `video.read_media`.
 
         Raises:
             GITError: it cannot be opened; the line begins with where it lies.
         """
         if isinstance(self.location, Path):
-            return read_media(self.location, frames, sampling)
-        return decode_media(self.read(), self._position, frames, sampling)
+            return read_media(self.location, frames, options)
+        return decode_media(self.read(), self._position, frames, options)
 
     def read(self) -> bytes:
         """The bytes of its file, whatever they are.
@@ -114,6 +125,8 @@ class Input:
         try:
             if isinstance(self.location, ArchiveMember):
                 return self.location.read()
+            if isinstance(self.location, WebAddress):
+                return fetch(self.location.url)
             with open_file(self.location) as file:
                 return file.read()
         except OSError as error:
@@ -125,6 +138,8 @@ class Input:
     def _position(self) -> str:
         if isinstance(self.location, Path):
             return str(self.location)
+        if isinstance(self.location, WebAddress):
+            return self.location.url
         return f"{self.location.archive}: {self.key}"
 
 
@@ -143,7 +158,7 @@ class RefusedInput:
     def at(cls, source: str, position: str, error: Exception) -> "RefusedInput":
         """A line or a row of a source that is no input."""
         key = f"{Path(source).name}: {position}"
-        return cls(key, one_line(f"{source}: {position}: {error}"))
+        return cls(key, bounded_line(f"{source}: {position}: {error}"))
 
     @property
     def name(self) -> str:

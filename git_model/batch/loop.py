@@ -8,10 +8,12 @@ before and after.
 
 import time
 import zlib
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
+from operator import add
 from typing import Any
 
 from tqdm import tqdm
@@ -28,10 +30,11 @@ from git_model.batch.captioning import (
 )
 from git_model.batch.items import AnyInput, Input, RefusedInput, record_text
 from git_model.batch.journal import DiskSet, Outcome, RunFolder, disk_set
-from git_model.batch.sinks import Sink
+from git_model.batch.origin import add_counts, other_origin
+from git_model.batch.sinks import Sink, file_text
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
-from git_model.preprocessing.video import Sampling
+from git_model.preprocessing.sampling import ReadOptions
 from git_model.utils.atomic import DiskFullError
 from git_model.utils.distributed import ProcessGroup, StopRequest
 from git_model.utils.errors import GITError
@@ -47,7 +50,7 @@ class BatchOptions:
     mode: Mode = "skip"  # what becomes of a text that is there already
     batch_size: int = 8  # images that are encoded together
     workers: int = 1  # processes that load images ahead
-    sampling: Sampling = "uniform"  # the frames of a clip
+    reading: ReadOptions = field(default_factory=ReadOptions)  # how files become images and clips
 
 
 @dataclass
@@ -58,15 +61,19 @@ class Tally:
     rejected: int = 0  # got a text that is not good enough
     failed: int = 0
     kept: int = 0  # had a text before the run
+    others: Counter[str] = field(default_factory=Counter)  # of these, by whom else they are
     repeated: int = 0  # came before in the same source
     done_before: int = 0  # had an outcome when the run continued
+    unsuited: int = 0  # written, but the model was not made for such an image
+    sideways: int = 0  # images that are stored rotated or mirrored, and were left so
     busy_seconds: float = 0.0  # in which the model worked
     seconds: float = 0.0  # from first to last
 
     def add(self, other: "Tally") -> None:
         """Add another's counts to these."""
         for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+            plus = add_counts if item.name == "others" else add
+            setattr(self, item.name, plus(getattr(self, item.name), getattr(other, item.name)))
 
 
 @dataclass
@@ -117,10 +124,11 @@ class BatchJob:
                     raise GITError("stopped, as it was asked; the same command continues the run")
             self.tally.add(writing.result())
         seconds = time.monotonic() - start
-        self.tally.add(Tally(busy_seconds=model.busy_seconds, seconds=seconds))
+        sideways = model.n_sideways
+        self.tally.add(Tally(busy_seconds=model.busy_seconds, seconds=seconds, sideways=sideways))
 
     def _loaded(self, pending: Iterable[AnyInput]) -> Generator[LoadedInput, None, None]:
-        dataset = InputDataset(self.captioner.model.config, self.options.sampling)
+        dataset = InputDataset(self.captioner.model.config, self.options.reading)
         workers, ahead = self.options.workers, 2 * self.options.batch_size
         return load_inputs(group_by_image(pending), dataset, workers=workers, ahead=ahead)
 
@@ -152,20 +160,35 @@ class BatchJob:
 
     def _keeps_text(self, item: AnyInput) -> bool:
         """Whether an input has a text already, which is to stay."""
-        keeps = (
-            self.options.mode == "skip"
-            and isinstance(item, Input)
-            and self._old_text(item) is not None
-        )
-        self.tally.kept += keeps
-        return keeps
+        mode = self.options.mode
+        if mode not in ("skip", "overwrite-if-other") or not isinstance(item, Input):
+            return False
+        if self._old_text(item) is None:
+            return False
+        other = self._other_origin(item)
+        if other is not None and mode == "overwrite-if-other":
+            return False
+        self.tally.kept += 1
+        if other is not None:
+            self.tally.others = add_counts(self.tally.others, Counter([other]))
+        return True
 
     def _old_text(self, item: Input) -> str | None:
         """The text that an input had before the run."""
-        old = self.run.old.find(item.identity)
-        if old is None or old.record is None:
+        if self.sink.writes_at_once:
             return self.sink.old_text(item)
-        return record_text(old.record)
+        old = self.run.old.find(item.identity)
+        return None if old is None or old.record is None else record_text(old.record)
+
+    def _other_origin(self, item: Input) -> str | None:
+        """What of the origin of an input's old text is not this run's; None: nothing, or nobody
+        knows, as of a text that was written or changed by hand."""
+        old = self.run.old.find(item.identity)
+        if old is None or old.record is None or "rejected" in old.record:
+            return None
+        if self.sink.writes_at_once and self.sink.old_text(item) != file_text(old.record).strip():
+            return None
+        return other_origin(old.record, self.editor.stamp)
 
     def _note(self, outcomes: Sequence[InputOutcome]) -> Tally:
         """Note the outcomes of a batch; write what is to be written at once."""
@@ -209,4 +232,5 @@ def _count(outcomes: Iterable[Outcome]) -> Tally:
             tally.rejected += 1
         else:
             tally.written += 1
+            tally.unsuited += "warning" in outcome.record
     return tally

@@ -34,7 +34,7 @@ class LoadStep:
     """The first step: from files to pixels."""
 
     def __init__(self, config: GITConfig, options: BatchOptions) -> None:
-        self._dataset = InputDataset(config, options.sampling)
+        self._dataset = InputDataset(config, options.reading)
 
     def __call__(self, columns: Columns) -> Columns:
         """{"group": …} -> {"loaded": …}"""

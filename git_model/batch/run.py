@@ -10,7 +10,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
@@ -29,9 +30,10 @@ from git_model.batch.journal import (
     open_run,
 )
 from git_model.batch.loop import BatchJob, BatchOptions, Tally
-from git_model.batch.sinks import InputRecord, Sink
+from git_model.batch.origin import origin_of
+from git_model.batch.sink_tables import write_jsonl_line
+from git_model.batch.sinks import RECORDS, InputRecord, Sink
 from git_model.captioner import Captioner
-from git_model.config import DecodingOptions
 from git_model.data.manifests import DataError, parse
 from git_model.utils.atomic import new_file
 from git_model.utils.distributed import ProcessGroup, StopRequest
@@ -40,7 +42,9 @@ from git_model.utils.serialize import to_dict
 
 SETTINGS = "settings.json"
 ERRORS = "errors.jsonl"
-NOTED_ERRORS = "errors.sha256"  # in a run's folder: digests of the file of errors to come
+REPORT = "batch.json"
+RUN = "batch.run"
+NOTED = "files.sha256"  # in a run's folder: digests of the files beside its sink that are to come
 ONE_PROCESS = ProcessGroup(torch.device("cpu"))
 
 
@@ -73,11 +77,12 @@ def caption_dataset(
     settings |= {"style": captioner.model.config.style} | to_dict(options)
     for name in ("batch_size", "workers"):  # the texts do not depend on them
         del settings[name]
-    folder = companion_path(sink.path, "batch.run")
+    folder = companion_path(sink.path, RUN)
     inputs = DistinctInputs(inputs, sink, folder)
     if group.is_first:
         _require_own(sink)
-        prepare(folder, settings, () if options.mode == "overwrite" else sink.old_records())
+        anew = options.mode == "overwrite" and not sink.writes_at_once
+        prepare(folder, settings, () if anew else sink.old_records())
     group.barrier()
     with open_run(folder, group.rank) as run:
         editor = record_editor(captioner, options, model)
@@ -86,9 +91,9 @@ def caption_dataset(
         summary = _summary(group.all_gather_object(job.tally))
         if group.is_first:
             summary["failed"] = finish(run, sink, inputs)
-            summary["errors_sha256"] = _errors_digest(sink)
+            summary["files_sha256"] = sorted(_companion_digests(sink).values())
             metadata = settings | summary | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            with new_file(companion_path(sink.path, "batch.json")) as path:
+            with new_file(companion_path(sink.path, REPORT)) as path:
                 path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     if group.is_first:
         close(folder)
@@ -101,25 +106,23 @@ def _require_own(sink: Sink) -> None:
     Raises:
         GITError: there is such a file.
     """
-    report, errors = (companion_path(sink.path, name) for name in ("batch.json", ERRORS))
-    run = _report_of(report)
-    files = ([report] if report.exists() and run is None else []) + (
-        [errors] if errors.exists() and not _is_own(sink, run) else []
-    )
-    for path in files:
+    path = companion_path(sink.path, REPORT)
+    report = _report_of(path)
+    own = _own_digests(sink, report or {})
+    digests = _companion_digests(sink)
+    files = [path] if path.exists() and report is None else []
+    for path in files + [path for path, digest in digests.items() if digest not in own]:
         raise GITError(
             f"{path}: no run of `git-model batch` wrote this file, or it was changed since, and "
             "this run needs its name: move it, or name another --out"
         )
 
 
-def _is_own(sink: Sink, run: OutputRecord | None) -> bool:
-    """Whether a run wrote the file of errors: the last complete one, or that which was killed."""
-    noted = companion_path(sink.path, "batch.run") / NOTED_ERRORS
-    digests = [] if run is None else [run.get("errors_sha256")]
-    if noted.is_file():
-        digests += noted.read_text(encoding="utf-8").split()
-    return _errors_digest(sink) in digests
+def _own_digests(sink: Sink, report: OutputRecord) -> set[str]:
+    """The digests of the files that a run wrote: the last complete one, or one that was killed."""
+    noted = companion_path(sink.path, RUN) / NOTED
+    lines = noted.read_text(encoding="utf-8").split() if noted.is_file() else []
+    return {*map(str, report.get("files_sha256") or ()), *lines}
 
 
 def _report_of(path: Path) -> OutputRecord | None:
@@ -131,10 +134,11 @@ def _report_of(path: Path) -> OutputRecord | None:
     return report if isinstance(report, dict) and {"written", "model_busy"} <= {*report} else None
 
 
-def _errors_digest(sink: Sink) -> str | None:
-    """The SHA-256 of the file of errors; None if there is none."""
-    path = companion_path(sink.path, ERRORS)
-    return _digest(path) if path.is_file() else None
+def _companion_digests(sink: Sink) -> dict[Path, str]:
+    """The SHA-256 of the files that a run writes beside its sink, of those that are there."""
+    names = [ERRORS, RECORDS] if sink.writes_at_once else [ERRORS]
+    paths = (companion_path(sink.path, name) for name in names)
+    return {path: _digest(path) for path in paths if path.is_file()}
 
 
 def _digest(path: Path) -> str:
@@ -148,23 +152,15 @@ def companion_path(path: Path, name: str) -> Path:
 
 
 def record_editor(captioner: Captioner, options: BatchOptions, model: OutputRecord) -> RecordEditor:
-    """What makes the records; each names the model, its style, and how it was decoded."""
-    stamp = {"style": captioner.model.config.style, "decoding": _changes(options.decoding)}
+    """What makes the records; each names its origin."""
+    style = captioner.model.config.style
     return RecordEditor(
         filters=options.filters,
         min_confidence=options.min_confidence,
         mode=options.mode,
         multiple=options.decoding.num_return_sequences > 1,
-        stamp=model | stamp,
+        stamp=origin_of(model, style, options.decoding, options.filters, options.reading),
     )
-
-
-def _changes(options: DecodingOptions) -> OutputRecord:
-    """The options that differ from a plain greedy search."""
-    plain = DecodingOptions()
-    names = (item.name for item in fields(options))
-    values = ((name, getattr(options, name)) for name in names)
-    return {name: value for name, value in values if value != getattr(plain, name)}
 
 
 def _summary(tallies: Sequence[Tally]) -> OutputRecord:
@@ -178,6 +174,9 @@ def _summary(tallies: Sequence[Tally]) -> OutputRecord:
         "rejected": total.rejected,
         "failed": total.failed,
         "kept": total.kept,
+        "kept_from_others": dict(total.others),
+        "unsuited": total.unsuited,
+        "sideways": total.sideways,
         "repeated": total.repeated,
         "done_before": total.done_before,
         "seconds": round(seconds, 1),
@@ -234,22 +233,42 @@ def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
     Raises:
         GITError: the disk refuses; the next run tries again.
     """
-    errors = companion_path(sink.path, ERRORS)
-    with (
+    names = [ERRORS, RECORDS] if sink.writes_at_once else [ERRORS]
+    with ExitStack() as stack:
         # Opened again: other processes may have begun their journals after this one looked.
-        open_journal(run.journal_path) as journal,
-        new_file(errors) as path,
-        path.open("w", encoding="utf-8", errors="backslashreplace") as lines,
-    ):
-        results = OrderedResults(replace(run, journal=journal), lines)
-        for item, reason in sink.finish(results.records(inputs)):
+        journal = stack.enter_context(open_journal(run.journal_path))
+        errors, *tables = (
+            stack.enter_context(_noted_lines(companion_path(sink.path, name), run.path))
+            for name in names
+        )
+        results = OrderedResults(replace(run, journal=journal), errors)
+        records = results.records(inputs)
+        for table in tables:
+            records = _copied(records, table)
+        for item, reason in sink.finish(records):
             results.fail(item, reason)
-        lines.flush()
-        with (run.path / NOTED_ERRORS).open("a", encoding="utf-8") as digests:
-            digests.write(_digest(path) + "\n")
-    if not results.n_failed:
-        errors.unlink()
+    for path in (companion_path(sink.path, name) for name in names):
+        if not path.stat().st_size:
+            path.unlink()
     return results.n_failed
+
+
+@contextmanager
+def _noted_lines(path: Path, run: Path) -> Iterator[TextIO]:
+    """A new file of lines. Its digest is noted in the run's folder before it gets its name, so that
+    the next run knows that this one wrote it."""
+    with new_file(path) as beside:
+        with beside.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+            yield lines
+        with (run / NOTED).open("a", encoding="utf-8") as digests:
+            digests.write(_digest(beside) + "\n")
+
+
+def _copied(records: Iterable[InputRecord], lines: TextIO) -> Iterator[InputRecord]:
+    """The same records; each is also written as a line of JSON."""
+    for item, record in records:
+        write_jsonl_line(lines, record)
+        yield item, record
 
 
 class OrderedResults:

@@ -7,19 +7,24 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby, islice
+from functools import partial
+from itertools import count, groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from git_model.batch.items import OutputRecord
+from git_model.batch.table_readers import require_bounded_group
 from git_model.data.manifests import DataError, decode, parse, parse_each, text_of
 from git_model.utils.errors import GITError
 
 # The columns of CSV and Parquet; what a record lacks is empty there.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
-           "frames", "rejected", "error", "model", "revision", "style", "decoding")  # fmt: skip
+           "frames", "truncated", "rejected", "warning", "error", "model", "revision", "style",
+           "decoding", "options")  # fmt: skip
+TABLES = ("decoding", "options")  # JSON in a column of text
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
+MAX_RECORD_BYTES = 1 << 24
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may run
 # Characters that would break a line of a TSV, or steer a terminal, and how they are written there.
 ESCAPES = {
@@ -37,39 +42,48 @@ class TableFormat(NamedTuple):
 
 def read_jsonl(path: Path) -> Iterator[OutputRecord]:
     """The records in lines of JSON."""
-    with path.open("rb") as lines:
-        yield from parse_each(lines, _json_line, f"{path}: line")
+    yield from parse_each(_bounded_lines(path), _json_line, f"{path}: line")
 
 
 def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
     """A line for each record. Half a character, which JSON can spell, is spelt so again."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(
-            json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records
-        )
+        for record in records:
+            write_jsonl_line(file, record)
 
 
-def read_csv(path: Path) -> Iterator[OutputRecord]:
+def write_jsonl_line(file: TextIO, record: OutputRecord) -> None:
+    """Write a record as a line of JSON."""
+    file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_csv(path: Path, *, safe: bool = True) -> Iterator[OutputRecord]:
     """The records in a CSV file that `write_csv` wrote."""
-    with path.open(encoding="utf-8", newline="", errors="surrogateescape") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            header = next(rows, [])
-            if "file_name" not in header:
-                raise DataError(f"{path}: the first line has no column file_name, expected one")
-            yield from parse_each(rows, lambda row: _csv_record(header, row), f"{path}: record")
-        except csv.Error as error:
-            raise DataError(f"{path}: line {rows.line_num}: {error}, expected CSV") from None
+    lines = (line.decode("utf-8", "surrogateescape") for line in _bounded_lines(path))
+    rows = csv.reader(lines, strict=True)
+    try:
+        header = next(rows, [])
+        if "file_name" not in header:
+            raise DataError(f"{path}: the first line has no column file_name, expected one")
+        read_row = partial(_csv_record, header, safe=safe)
+        yield from parse_each(rows, read_row, f"{path}: record")
+    except csv.Error as error:
+        raise DataError(f"{path}: line {rows.line_num}: {error}, expected CSV") from None
 
 
-def write_csv(path: Path, records: Iterable[OutputRecord]) -> None:
-    """A line for each record; lists, and tables within one, as JSON. A text that a spreadsheet
-    would run as a formula begins with an apostrophe, which `read_csv` removes."""
+def write_csv(path: Path, records: Iterable[OutputRecord], *, safe: bool = True) -> None:
+    """A line for each record; lists, and tables within one, as JSON.
+
+    Args:
+        safe: a text that a spreadsheet would run as a formula begins with an apostrophe, which
+            `read_csv` removes.
+    """
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for record in records:
-            rows.writerow([_csv_cell(record.get(name)) for name in COLUMNS])
+            cells = (record.get(name) for name in COLUMNS)
+            rows.writerow([_csv_cell(value) if safe else _cell(value) for value in cells])
 
 
 def read_parquet(path: Path) -> Iterator[OutputRecord]:
@@ -79,8 +93,10 @@ def read_parquet(path: Path) -> Iterator[OutputRecord]:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             if "file_name" not in file.schema_arrow.names:
                 raise DataError(f"{path}: there is no column file_name, expected one")
-            for group in file.iter_batches(GROUP_ROWS):
-                yield from map(_parquet_record, group.to_pylist())
+            for number in range(file.num_row_groups):
+                require_bounded_group(file.metadata.row_group(number))
+                for batch in file.iter_batches(GROUP_ROWS // 10, row_groups=[number]):
+                    yield from map(_parquet_record, batch.to_pylist())
     except (GITError, OSError):
         raise
     except Exception as error:  # pyarrow has errors of its own for each kind of damage
@@ -112,15 +128,17 @@ def arrow_table(records: Iterable[OutputRecord], *, multiple: bool) -> Any:
         multiple: each of them has a list of texts.
     """
     arrow = _pyarrow(Path("Arrow"))[0]
-    rows = [record | {"decoding": _cell(record.get("decoding"))} for record in records]
+    rows = [
+        record | {name: _cell(record[name]) for name in TABLES if name in record}
+        for record in records
+    ]
     return arrow.Table.from_pylist(rows, _schema(arrow, multiple))
 
 
 def read_tsv(path: Path) -> Iterator[OutputRecord]:
     """The records in the original's format, which has only their texts."""
-    with path.open("rb") as lines:
-        for records in parse_each(lines, _tsv_records, f"{path}: row"):
-            yield from records
+    for records in parse_each(_bounded_lines(path), _tsv_records, f"{path}: row"):
+        yield from records
 
 
 def write_tsv(path: Path, records: Iterable[OutputRecord]) -> None:
@@ -139,6 +157,24 @@ TABLE_FORMATS = {
     ".parquet": TableFormat(read_parquet, write_parquet),
     ".tsv": TableFormat(read_tsv, write_tsv),
 }
+
+
+# Texts as they are, formulas too.
+UNESCAPED_CSV = TableFormat(partial(read_csv, safe=False), partial(write_csv, safe=False))
+
+
+def _bounded_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, with their ends."""
+    with path.open("rb") as file:
+        for number in count(1):
+            line = file.readline(MAX_RECORD_BYTES)
+            if not line:
+                return
+            if len(line) == MAX_RECORD_BYTES:
+                raise DataError(
+                    f"{path}: line {number}: too long, expected fewer than {MAX_RECORD_BYTES} bytes"
+                )
+            yield line
 
 
 def _json_line(line: bytes) -> OutputRecord:
@@ -167,15 +203,16 @@ def _csv_value(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
-def _csv_record(header: list[str], row: list[str]) -> OutputRecord:
+def _csv_record(header: list[str], row: list[str], *, safe: bool) -> OutputRecord:
     if len(row) != len(header):
         raise DataError(f"{len(row)} columns, expected {len(header)}")
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell}
-    as_json = {"logprob", "confidence", "frames", "decoding"}
+    as_json = {"logprob", "confidence", "frames", "truncated", *TABLES}
     if cells.get("logprob", "").startswith("["):
         as_json |= {"text", "answer"}
     values = {
-        name: parse(cell) if name in as_json else _csv_value(cell) for name, cell in cells.items()
+        name: parse(cell) if name in as_json else _csv_value(cell) if safe else cell
+        for name, cell in cells.items()
     }
     return _checked(values)
 
@@ -194,14 +231,14 @@ def _schema(arrow: Any, multiple: bool) -> Any:
     types |= {"logprob": arrow.float64(), "confidence": arrow.float64()}
     if multiple:
         types |= {name: arrow.list_(types[name]) for name in MULTIPLE}
-    types["frames"] = arrow.list_(arrow.int64())
+    types |= {"frames": arrow.list_(arrow.int64()), "truncated": arrow.bool_()}
     return arrow.schema(list(types.items()))
 
 
 def _parquet_record(row: OutputRecord) -> OutputRecord:
     """A row without its empty columns."""
     record = {name: value for name, value in row.items() if value is not None}
-    return record | {"decoding": parse(record.get("decoding") or "{}")}
+    return record | {name: parse(record[name]) for name in TABLES if record.get(name)}
 
 
 def _tsv_texts(record: OutputRecord) -> list[OutputRecord]:

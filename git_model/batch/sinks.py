@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,17 +11,20 @@ from itertools import groupby
 from pathlib import Path
 from tarfile import TarFile, TarInfo
 from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
-from git_model.batch.items import Input, OutputRecord
-from git_model.batch.sink_tables import TABLE_FORMATS, TableFormat
+from git_model.batch.items import Input, OutputRecord, WebAddress
+from git_model.batch.sink_tables import TABLE_FORMATS, UNESCAPED_CSV, TableFormat, read_jsonl
 from git_model.data.manifests import path_within
+from git_model.preprocessing.fetch import is_url
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.utils.atomic import new_file
 from git_model.utils.errors import GITError
 
 MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+RECORDS = "batch.jsonl"  # the records of text files, beside them
 SAMPLES_PER_SHARD = 1000
 SHARD_NUMBERS = re.compile(r"\{(0+)\.\.(9+)\}")
 
@@ -77,37 +80,51 @@ class Sink(Protocol):
         """
 
 
-def find_sink(out: str | None, extension: str | None, source: str) -> Sink:
-    """The sink of a name.
+def find_sink(
+    out: str | None, extension: str | None, sources: str | Sequence[str], *, csv_safe: bool = True
+) -> Sink:
+    """The sink of a name. Nothing is made yet, see `make_sink_folder`.
 
     Args:
         out: a file that ends in .jsonl, .csv, .parquet, .tsv or .tar; else a folder, made if need
             be, for text files; None: beside the images.
         extension: of text files; None: .txt.
-        source: where the inputs come from.
+        sources: where the inputs come from. Beside images, the files of the run lie in the folder
+            of the first one.
+        csv_safe: in CSV, texts that a spreadsheet would run as formulas begin with an apostrophe.
 
     Raises:
-        GITError: it cannot be a sink, or the folder cannot be made.
+        GITError: it cannot be a sink.
     """
+    sources = [sources] if isinstance(sources, str) else sources
     is_folder = out is None or out.endswith("/") or Path(out).is_dir()
     suffix = "" if is_folder else Path(str(out)).suffix.lower()
     if extension is not None and suffix in (".tar", *TABLE_FORMATS):
         raise GITError(f"{out}: an extension is for text files, this is one file for all")
+    if not csv_safe and suffix != ".csv":
+        raise GITError("--no-csv-safe is for one table of CSV, expected --out NAME.csv")
     if out is None:
-        return TextFileSink(_folder_of(source), _with_dot(extension), is_mirror=False)
+        folders = [_folder_of(source) for source in sources]  # of all, for what they refuse
+        return TextFileSink(folders[0], _with_dot(extension), is_mirror=False)
     if suffix == ".tar":
         if "{" in out and SHARD_NUMBERS.search(out) is None:
             raise GITError(f"{out}: expected the shards' numbers as {{0000..9999}}, or none")
-        make_folder(Path(out).parent)
         return ShardSink(out)
     if suffix in TABLE_FORMATS:
-        make_folder(Path(out).parent)
-        return TableSink(Path(out), TABLE_FORMATS[suffix])
+        return TableSink(Path(out), TABLE_FORMATS[suffix] if csv_safe else UNESCAPED_CSV)
     if suffix:
         suffixes = ", ".join([*TABLE_FORMATS, ".tar"])
         raise GITError(f"{out}: expected a folder, or a file that ends in {suffixes}")
-    make_folder(Path(out))
     return TextFileSink(Path(out), _with_dot(extension), is_mirror=True)
+
+
+def make_sink_folder(sink: Sink) -> None:
+    """Make the folder of a sink's files, and those that it lies in, if they are not there.
+
+    Raises:
+        GITError: it cannot be made.
+    """
+    make_folder(sink.path if isinstance(sink, TextFileSink) else sink.path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -133,11 +150,18 @@ def _with_dot(extension: str | None) -> str:
 def _folder_of(source: str) -> Path:
     """The folder of a source, where a run lies that writes beside images."""
     path = Path(source)
-    if path.suffix.lower() in (".tar", ".tsv") and not path.is_dir():
+    is_archive = path.suffix.lower() in (".tar", ".tsv") and not path.is_dir()
+    if is_archive or is_url(source):
         raise GITError(f"{source}: no text files can lie beside its images, expected --out")
     if source == "-":
         return Path()
     return path if path.is_dir() else next(parent for parent in path.parents if parent.is_dir())
+
+
+def file_text(record: OutputRecord) -> str:
+    """What an input's text file holds: a line for each of its texts."""
+    text = record["text" if "text" in record else "answer"]
+    return "\n".join(text if isinstance(text, list) else [text]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -154,9 +178,14 @@ class TextFileSink:
     is_mirror: bool
     writes_at_once: bool = True
 
-    def old_records(self) -> Iterable[OutputRecord]:
-        """See `Sink`: none, because they are looked up one by one."""
-        return ()
+    def old_records(self) -> Iterator[OutputRecord]:
+        """See `Sink`: those that earlier runs noted. What the files say now is another matter."""
+        path = self.path / RECORDS
+        if path.is_file():
+            try:
+                yield from read_jsonl(path)
+            except OSError as error:
+                raise GITError(f"{path}: {error.strerror or error}") from None
 
     def old_text(self, item: Input) -> str | None:
         """See `Sink`."""
@@ -168,12 +197,10 @@ class TextFileSink:
 
     def write(self, item: Input, record: OutputRecord) -> None:
         """See `Sink`."""
-        text = record["text" if "text" in record else "answer"]
-        lines = text if isinstance(text, list) else [text]
         path = self._text_path(item)
         make_folder(path.parent)
         with new_file(path) as beside:
-            beside.write_text("\n".join(lines) + "\n", "utf-8", "surrogateescape")
+            beside.write_text(file_text(record), "utf-8", "surrogateescape")
 
     def finish(self, records: Iterable[InputRecord]) -> list[tuple[Input, str]]:
         """See `Sink`: all is written, so this only walks the records."""
@@ -201,12 +228,20 @@ class TextFileSink:
         return self.output_path(item)
 
     def _mirrored(self, item: Input) -> Path:
-        path = path_within(self.path, item.key)
+        path = path_within(self.path, _path_of(item))
         if path == self.path:
             raise GITError(f"{item.name!r} names no file, expected a key that does")
         if path.suffix.lower() not in MEDIA_SUFFIXES:  # a row's key such as v1.5
             return path.with_name(path.name + self.extension)
         return path.with_suffix(self.extension)
+
+
+def _path_of(item: Input) -> str:
+    """An input's key as a path: of a web address its host and path."""
+    if not isinstance(item.location, WebAddress):
+        return item.key
+    parts = urlsplit(item.location.url)
+    return f"{parts.netloc.replace(':', '_')}{unquote(parts.path)}"
 
 
 def _require_only(image: Path, name: str) -> None:

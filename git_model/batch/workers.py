@@ -140,6 +140,8 @@ def _end(processes: Iterable[Any]) -> None:
 def _begin_worker(parent: int, number: int) -> None:
     leave_signals_to_parent(number)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if multiprocessing.get_start_method() == "forkserver":  # Python 3.14's default on Linux
+        parent = os.getppid()  # the server, which ends with the main process
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from git_model.checkpoints.adapters import describe, is_adapter, open_adapter, read_base
 from git_model.checkpoints.native import (
     CONFIG,
     folder_of,
     is_checkpoint,
     read_checkpoint,
+    require_digests,
     sha256_of,
 )
 from git_model.config import GITConfig, Style
@@ -23,7 +25,6 @@ from git_model.utils.devices import dtype_of, usable_device
 from git_model.utils.errors import CheckpointError, GITError
 from git_model.utils.kernels import pack_weights
 
-ADAPTER = "adapter_config.json"
 WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 
 
@@ -36,6 +37,7 @@ def open_model(
     style: Style | None = None,
     integrity: bool = False,
     compile: bool = False,
+    adapter: str | Path | None = None,
     **hub: Any,
 ) -> tuple[GIT, Tokenizer | None]:
     """The model of this name, in eval mode, and its vocabulary, or None.
@@ -45,24 +47,35 @@ def open_model(
     target = usable_device(device)
     _refuse_adapter(folder_of(name))
     hub["revision"] = revision
-    config, state, tokenizer = _read(name, dtype_of(dtype, target), integrity, hub)
+    dtype = dtype_of(dtype, target)
+    # An adapter checks the base's own values, so these are not rounded before.
+    read_dtype = dtype if adapter is None else torch.float32
+    config, state, tokenizer = _read(name, read_dtype, integrity, hub)
     if tokenizer is not None:
         tokenizer.check_fit(config)
+    base = None if adapter is None else read_base(Path(adapter))
+    style = style or (None if base is None else base.style)
     if style is not None:
         config = config.with_style(style)
-    model = GIT.from_state(config, state, str(name)).to(target)
+    model = GIT.from_state(config, state, str(name))
+    if adapter is not None:
+        _open_adapter(model, Path(adapter), str(name), integrity=integrity)
+    model.to(target, dtype)
     if compile:
         model.encoder.compile()
     pack_weights(model.decoder)
     return model, tokenizer
 
 
-def exact_revision(name: str, revision: str | None) -> str:
+def exact_revision(name: str, revision: str | None, adapter: str | None = None) -> str:
     """Which weights a name stands for: of a hub id the commit, of a folder a digest of its weights.
 
     Args:
         revision: of a hub id, as in `open_model`.
+        adapter: an adapter's folder; the digest of its weights is added.
     """
+    if adapter is not None:
+        return f"{exact_revision(name, revision)} adapter {exact_revision(adapter, None)}"
     folder = folder_of(name)
     if not folder.is_dir():
         # The hub's library names snapshot folders by their commit.
@@ -114,11 +127,14 @@ def require_vocabulary(name: str | Path) -> None:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
-        raise CheckpointError(
-            f"{folder}: an adapter (it has {ADAPTER}), not a model: merge it into its base model "
-            "first (PEFT: `merge_and_unload()`, then `save_pretrained`), and open that folder"
-        )
+    if is_adapter(folder) and not (folder / CONFIG).is_file():
+        raise CheckpointError(describe(folder))
+
+
+def _open_adapter(model: GIT, folder: Path, name: str, *, integrity: bool) -> None:
+    if integrity and is_adapter(folder):
+        require_digests(folder)
+    open_adapter(model, folder, name)
 
 
 def converters() -> ModuleType:

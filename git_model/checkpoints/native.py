@@ -106,7 +106,8 @@ def read_tensors(path: Path, *, dtype: torch.dtype | None = None) -> Iterator[tu
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  (a safe_open handle is not a mapping)
-                yield name, file.get_tensor(name).to(dtype)
+                tensor = file.get_tensor(name)
+                yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
 

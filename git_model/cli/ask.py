@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand)
 @text_list("question", "A question; may come several times.")
-@image_command(decoding=True)
+@image_command("ask", decoding=True)
 def ask(run: ImageRun, questions: list[str], decoding: Decoding) -> None:
     """Answer every question about each IMAGE.
 

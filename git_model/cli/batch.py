@@ -1,7 +1,6 @@
 """The command `batch`: captions, or answers, for a whole data set."""
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from git_model.checkpoints.defaults import DEFAULT_MODELS, default_model, model_help
 from git_model.cli.batch_options import (
     filter_options,
     input_options,
@@ -16,6 +16,7 @@ from git_model.cli.batch_options import (
     output_options,
     run_options,
 )
+from git_model.cli.images import sideways_line
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
@@ -23,34 +24,40 @@ from git_model.cli.options import (
     decoding_options,
     model_options,
 )
-from git_model.utils.errors import GITError
+from git_model.cli.reading import Reading
+from git_model.utils.errors import GITError, bounded_line
 from git_model.utils.serialize import to_dict
 
 if TYPE_CHECKING:
     from git_model.batch.caption_filters import Mode
-    from git_model.batch.inputs import InputOptions
+    from git_model.batch.inputs import InputOptions, SourceInputs
     from git_model.batch.items import AnyInput, OutputRecord
     from git_model.batch.loop import BatchOptions
     from git_model.batch.sinks import Sink
     from git_model.captioner import Captioner
+    from git_model.checkpoints.defaults import Task
 
 T = TypeVar("T")
+MAX_UNTAKEN_NAMES = 5
 GROUP_TIMEOUT = timedelta(days=7)  # a process that is done waits so long for the others
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("source", metavar="SOURCE")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @input_options
 @output_options
 @filter_options
 @run_options
-@model_options
+@model_options(f"{model_help('caption')} With questions {DEFAULT_MODELS['ask'].image}.")
 @kohya_options
 @decoding_options
 def batch(
-    source: str,
+    sources: tuple[str, ...],
     out: str | None,
     caption_extension: str | None,
+    csv_safe: bool,
+    preview: Path | None,
+    preview_count: int,
     mode: "Mode | None",
     engine: str,
     decoding: Decoding,
@@ -58,9 +65,10 @@ def batch(
 ) -> None:
     """Caption every image and clip in SOURCE, or answer questions about them.
 
-    SOURCE is a folder, a pattern such as 'photos/*.jpg', a list (.txt, or - for stdin), a table
-    (.jsonl, .csv, .parquet) with a column of paths, the original's .tsv, or WebDataset's .tar
-    files such as 'train-{000..099}.tar'.
+    A SOURCE is a folder, a pattern such as 'photos/*.jpg', an image, a web address, a list (.txt,
+    .json, or - for stdin), a table (.json, .jsonl, .csv, .parquet) with a column of paths, the
+    original's .tsv, or WebDataset's .tar files such as 'train-{000..099}.tar'. There may be several
+    of any kind.
 
     The same command continues a run that was interrupted, however it was. Inputs that cannot be
     read are named in errors.jsonl, and the exit code is 1. Under torchrun each process takes a
@@ -68,24 +76,36 @@ def batch(
     """
     from git_model.batch.caption_filters import CaptionFilters
     from git_model.batch.inputs import InputOptions
-    from git_model.batch.sinks import find_sink
 
-    model, search = _pop_options(ModelOptions, values), _pop_options(InputOptions, values)
+    reading: Reading = values.pop("reading")
+    search = _pop_options(InputOptions, values)
     mode = mode or "skip"
     _refuse_joined_answers(search, mode)
     try:
         filters = _pop_options(CaptionFilters, values)
-        sink = None if engine == "ray" else find_sink(out, caption_extension, source)
+        if preview is not None:
+            _refuse_output_with_preview(out, caption_extension, engine)
+            sink = None
+        else:
+            sink = _sink_of(engine, out, caption_extension, sources, csv_safe=csv_safe)
     except GITError as error:
         raise click.UsageError(str(error)) from None
-    plan = _Plan(source, search, model, decoding, values | {"filters": filters, "mode": mode})
     if sink is not None:
         _refuse_answers_in_text_files(search, sink)
-        summary = _run_here(plan, sink)
-    elif out is None or caption_extension is not None or mode in ("append", "prepend"):
+    elif preview is None and (
+        out is None or caption_extension is not None or mode not in ("skip", "overwrite")
+    ):
         raise click.UsageError("--engine ray writes a new folder of Parquet files: name --out")
+    values["model"] = values["model"] or _fitting_model(sources, search)
+    model = _pop_options(ModelOptions, values)
+    options = values | {"filters": filters, "mode": mode}
+    plan = _Plan(sources, search, reading, model, decoding, options)
+    if preview is not None:
+        summary = _preview(plan, preview, preview_count)
+    elif sink is not None:
+        summary = _run_here(plan, sink)
     else:
-        summary = _run_on_cluster(plan, Path(out))
+        summary = _run_on_cluster(plan, Path(str(out)))
     sys.exit(1 if summary["failed"] else 0)
 
 
@@ -93,55 +113,67 @@ def batch(
 class _Plan:
     """What to run. `options` are the fields of BatchOptions but for the decoding."""
 
-    source: str
+    sources: tuple[str, ...]
     search: "InputOptions"
+    reading: Reading
     model: ModelOptions
     decoding: Decoding
     options: dict[str, Any]
 
-    def inputs(self, captioner: "Captioner") -> "Iterable[AnyInput]":
-        """The inputs; videos only for a model with temporal embeddings."""
+    def inputs(self, captioner: "Captioner") -> "SourceInputs":
+        """The inputs; videos only for a model with temporal embeddings, or by --video-as."""
         from git_model.batch.inputs import find_inputs
 
-        has_videos = captioner.model.config.frames > 0
-        return find_inputs(self.source, replace(self.search, videos=has_videos))
+        has_videos = captioner.model.config.frames > 0 or self.reading.video_as is not None
+        return find_inputs(self.sources, replace(self.search, videos=has_videos))
+
+    def open_model(self) -> "Captioner":
+        """The model, with as many frames as `reading` has."""
+        captioner = self.model.open_model()
+        self.reading.options_for(captioner.model)
+        return captioner
 
     def options_for(self, captioner: "Captioner") -> "BatchOptions":
         """The options, with the checkpoint's decoding options where the command has none."""
         from git_model.batch.loop import BatchOptions
 
         decoding = self.decoding(captioner.model.config.decoding)
-        return BatchOptions(decoding=decoding, **self.options)
+        reading = self.reading.options_for(captioner.model)
+        return BatchOptions(decoding=decoding, reading=reading, **self.options)
 
     def source_fields(self) -> "OutputRecord":
         """Where the inputs come from, as plain values."""
         search, root = to_dict(self.search), self.search.root
         search["root"] = None if root is None else str(root)
-        return {"source": self.source, "dtype": self.model.dtype} | search
+        source = self.sources[0] if len(self.sources) == 1 else list(self.sources)
+        return {"source": source, "dtype": self.model.dtype} | search
 
     def model_fields(self) -> "OutputRecord":
         """The model's name, and which weights it means."""
         from git_model.checkpoints.loading import exact_revision
 
         name, revision = self.model.model, self.model.revision
-        return {"model": name, "revision": exact_revision(name, revision)}
+        return {"model": name, "revision": exact_revision(name, revision, self.model.adapter)}
 
 
 def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
     """A run of this process, or of those that torchrun started."""
     from git_model.batch.run import caption_dataset
+    from git_model.batch.sinks import make_sink_folder
     from git_model.cli.batch_signals import stop_signals
     from git_model.utils.distributed import init
 
     with stop_signals() as stop, init(plan.model.device, GROUP_TIMEOUT) as group:
         captioner = replace(plan.model, device=str(group.device)).open_model()
+        options = plan.options_for(captioner)
         inputs = plan.inputs(captioner)
+        make_sink_folder(sink)
         stop.begun = True
         summary = caption_dataset(
             captioner,
             inputs,
             sink,
-            plan.options_for(captioner),
+            options,
             model=group.broadcast(plan.model_fields()),
             source=plan.source_fields(),
             group=group,
@@ -150,7 +182,42 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
         )
     if group.is_first:
         click.echo(_summary_line(summary, sink))
+        _report_untaken(inputs)
+        _warn(summary, captioner.purpose)
     return summary
+
+
+def _preview(plan: _Plan, path: Path, count: int) -> "OutputRecord":
+    """Draw what the model sees of the first inputs."""
+    from git_model.batch.preview import draw_preview
+
+    captioner = plan.model.open_model()
+    options, inputs = plan.options_for(captioner), plan.inputs(captioner)
+    preview = draw_preview(inputs, captioner.model.config, options.reading, path, count)
+    for reason in preview.refusals:
+        click.echo(f"Error: {reason}", err=True)
+    click.echo(f"{path}: {preview.n_images} inputs drawn, {len(preview.refusals)} refused")
+    _report_untaken(inputs)
+    return {"failed": len(preview.refusals)}
+
+
+def _report_untaken(inputs: "SourceInputs") -> None:
+    """Name files that look like images or videos and were passed over."""
+    count, names = 0, list[str]()
+    for name in inputs.untaken():
+        count += 1
+        if count <= MAX_UNTAKEN_NAMES:
+            names.append(bounded_line(name))
+    if count:
+        listed = ", ".join(names) + (
+            f" and {count - len(names)} more" if count > len(names) else ""
+        )
+        click.echo(
+            f"{count} not taken that look like images or videos: {listed} (formats that are not "
+            "read, hidden files, or videos: these need a model with temporal embeddings, or "
+            "--video-as)",
+            err=True,
+        )
 
 
 def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
@@ -159,13 +226,13 @@ def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
     from git_model.batch.run import record_editor
     from git_model.utils.devices import usable_device
 
-    captioner = plan.model.open_model()
-    options = plan.options_for(captioner)
-    n_written = n_failed = 0
+    captioner = plan.open_model()
+    options, inputs = plan.options_for(captioner), plan.inputs(captioner)
+    n_written = n_failed = n_unsuited = 0
     for record in caption_with_ray(
         captioner.model.config,
-        plan.model.open_model,
-        plan.inputs(captioner),
+        plan.open_model,
+        inputs,
         out,
         options,
         record_editor(captioner, options, plan.model_fields()),
@@ -176,14 +243,81 @@ def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
             click.echo(f"Error: {record['error']}", err=True)
         else:
             n_written += 1
+            n_unsuited += "warning" in record
     click.echo(f"{out}: {n_written} written, {n_failed} failed")
+    _report_untaken(inputs)
+    _warn({"unsuited": n_unsuited}, captioner.purpose)
     return {"failed": n_failed}
+
+
+def _warn(summary: "OutputRecord", purpose: str) -> None:
+    """Say on stderr what a person should know about the texts."""
+    origins = summary.get("kept_from_others") or {}
+    lines = []
+    if origins:
+        names = "; ".join(f"{count} by {origin}" for origin, count in origins.items())
+        lines.append(
+            f"{sum(origins.values())} of the texts that were there already have another origin "
+            f"than this run's would ({names}): --overwrite-if-other writes just these anew"
+        )
+    if summary["unsuited"]:
+        lines.append(
+            f"{summary['unsuited']} texts are not to be trusted: the model was made for {purpose}, "
+            "and these images are larger"
+        )
+    if summary.get("sideways"):
+        lines.append(sideways_line(summary["sideways"]))
+    for line in lines:
+        click.echo(f"Warning: {line}", err=True)
+
+
+def _fitting_model(sources: tuple[str, ...], search: "InputOptions") -> str:
+    """The released model for these inputs, where none is named."""
+    from git_model.batch.inputs import find_inputs
+    from git_model.batch.items import Input
+    from git_model.preprocessing.formats import VIDEO_SUFFIXES
+    from git_model.preprocessing.video import is_clip
+
+    def is_video(item: "AnyInput") -> bool:
+        if isinstance(item, Input) and isinstance(item.location, Path):
+            return is_clip(item.location)
+        return isinstance(item, Input) and item.key.lower().endswith(VIDEO_SUFFIXES)
+
+    task: Task = "ask" if search.questions or search.question_column else "caption"
+    if "-" in sources:  # it can be read once, by the run itself
+        return default_model(task)
+    return default_model(
+        task, videos=all(map(is_video, find_inputs(sources, replace(search, videos=True))))
+    )
 
 
 def _pop_options(kind: type[T], values: dict[str, Any]) -> T:
     """A group of options, taken out of the values of all."""
     names = [item.name for item in fields(kind) if item.name in values]  # type: ignore[arg-type]
     return kind(**{name: values.pop(name) for name in names})
+
+
+def _sink_of(
+    engine: str,
+    out: str | None,
+    extension: str | None,
+    sources: tuple[str, ...],
+    *,
+    csv_safe: bool,
+) -> "Sink | None":
+    """The sink; None for Ray, which writes a folder of its own."""
+    from git_model.batch.sinks import find_sink
+
+    if engine != "ray":
+        return find_sink(out, extension, sources, csv_safe=csv_safe)
+    if not csv_safe:
+        raise GITError("--no-csv-safe is for one table of CSV, expected --out NAME.csv")
+    return None
+
+
+def _refuse_output_with_preview(out: str | None, extension: str | None, engine: str) -> None:
+    if out is not None or extension is not None or engine == "ray":
+        raise GITError("--preview writes no captions: leave --out and its options away")
 
 
 def _refuse_joined_answers(search: "InputOptions", mode: "Mode") -> None:

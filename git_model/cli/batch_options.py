@@ -7,11 +7,14 @@ from typing import Any
 
 import click
 
-from git_model.cli.options import Command, frame_sampling_option, option, text_list
+from git_model.cli.options import Command, option, text_list
+from git_model.cli.reading import reading_options
 
 MODES = {
     "skip": "Leave inputs alone that have a text already.  [default]",
     "overwrite": "Write all texts anew.",
+    "overwrite-if-other": "Write texts anew that another model, revision, style or other options "
+    "wrote; not those that were written or changed by hand.",
     "append": "Put the new text behind the old one.",
     "prepend": "Put the new text before the old one.",
 }
@@ -52,7 +55,7 @@ input_options = in_order(
         help="Column of a table that has a question about each image.",
     ),
     text_list("question", "Ask this about every image; may come several times.", required=False),
-    frame_sampling_option,
+    reading_options,
 )
 output_options = in_order(
     option(
@@ -69,6 +72,29 @@ output_options = in_order(
         "--caption_extension",
         metavar="EXTENSION",
         help="Suffix of the text files beside images.  [default: .txt]",
+    ),
+    option(
+        "Output",
+        "--csv-safe/--no-csv-safe",
+        default=True,
+        show_default=True,
+        help="In CSV, put an apostrophe before texts that a spreadsheet would run as formulas.",
+    ),
+    option(
+        "Output",
+        "--preview",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="SHEET",
+        help="Caption nothing: draw what the model sees of the first inputs on one image, such as "
+        "sheet.png.",
+    ),
+    option(
+        "Output",
+        "--preview-count",
+        type=click.IntRange(1, 1000),
+        default=100,
+        show_default=True,
+        help="Inputs on the sheet of --preview.",
     ),
     *(
         option("Output", f"--{mode}", "mode", flag_value=mode, help=meaning)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand)
-@image_command(decoding=True)
+@image_command("caption", decoding=True)
 def caption(run: ImageRun, decoding: Decoding) -> None:
     """Caption each IMAGE.
 

@@ -35,7 +35,7 @@ TOP = 5  # labels that are printed
     is_flag=True,
     help="Generate one of the labels token by token, as the paper does, instead of scoring all.",
 )
-@image_command()
+@image_command("classify")
 def classify(
     run: ImageRun,
     labels: list[str],

@@ -1,7 +1,6 @@
 """The command `evaluate`: scores of a model on a data set, or of predictions in a file."""
 
 import dataclasses
-import json
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from git_model.checkpoints.defaults import DEMO, DEMO_PURPOSE
+from git_model.cli.evaluate_report import report, report_versus, with_scores
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
@@ -22,30 +23,23 @@ from git_model.cli.options import (
     option,
 )
 from git_model.config import DecodingOptions
-from git_model.evaluation.scores import METRICS, best_tokenizer, check_metrics, score
+from git_model.evaluation.scores import METRICS, check_metrics
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import read_mapping
 
 if TYPE_CHECKING:
     from git_model.captioner import Captioner
-    from git_model.data.example import Source
-    from git_model.data.webdataset import Stream
+    from git_model.data.example import Source, Stream
     from git_model.evaluation.predictions import Prediction
     from git_model.evaluation.run import Predictor
 
-NAMES = {
-    "exact": "exact match",
-    "rouge_l": "ROUGE-L",
-    "cider_d": "CIDEr-D",
-    "cider_plain": "CIDEr, plain",
-    "meteor": "METEOR",
-    "spice": "SPICE",
-    "vqa": "VQA accuracy",
-    "top_1": "top-1",
-    "top_5": "top-5",
-} | {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}
-FILE_OPTIONS = ("predictions", "references", "subset")  # for scoring a file, without a model
-COMMON_OPTIONS = ("metrics", "as_json")
+FILE_OPTIONS = (
+    "predictions",
+    "versus",
+    "references",
+    "subset",
+)  # for scoring a file, without a model
+COMMON_OPTIONS = ("metrics", "intervals", "as_json")
 
 
 @click.command(cls=GroupedCommand)
@@ -65,6 +59,14 @@ COMMON_OPTIONS = ("metrics", "as_json")
     metavar="FILE",
     help="References for the predictions: annotations of COCO or VQAv2, or lines of JSON.  "
     "[default: the answers in the predictions' own file]",
+)
+@option(
+    "Input",
+    "--versus",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with the predictions in this file, text by text: the difference of each score, "
+    "and its 95 % interval.",
 )
 @option("Input", "--subset", is_flag=True, help="Leave out references without a prediction.")
 @option(
@@ -93,6 +95,12 @@ COMMON_OPTIONS = ("metrics", "as_json")
     "download]",
 )
 @option(
+    "Scores",
+    "--intervals",
+    is_flag=True,
+    help="Print the 95 % interval of each score, by a bootstrap over the texts.",
+)
+@option(
     "Classification",
     "--labels",
     type=click.Path(path_type=Path),
@@ -115,7 +123,7 @@ COMMON_OPTIONS = ("metrics", "as_json")
     "(captions) or EvalAI (answers).",
 )
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
-@model_options
+@model_options(f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.")
 @option(
     "Model",
     "--batch-size",
@@ -128,8 +136,10 @@ COMMON_OPTIONS = ("metrics", "as_json")
 def evaluate(
     data: Path | None,
     predictions: Path | None,
+    versus: Path | None,
     references: Path | None,
     subset: bool,
+    intervals: bool,
     metrics: tuple[str, ...],
     as_json: bool,
     **model_run_options: Any,
@@ -141,23 +151,29 @@ def evaluate(
     """
     if data is not None and predictions is None:
         _refuse(FILE_OPTIONS, "--predictions")
+        if model_run_options["model"] is None:
+            raise click.UsageError("no model was named, expected --model")
         run = ModelRun(data=data, **model_run_options)
         check_metrics(metrics)
-        header, items = run.predict()
+        header, items = run.predict(metrics)
         if run.out is not None and not any(item.answers for item in items):
             click.echo(f"{len(items)} predictions, with no references to compare with", err=True)
             return
     elif predictions is not None and data is None:
-        others = click.get_current_context().params.keys() - {*FILE_OPTIONS, *COMMON_OPTIONS}
-        _refuse(others, "DATA.toml")
+        options = click.get_current_context().params.keys() - {*FILE_OPTIONS, *COMMON_OPTIONS}
+        _refuse(options, "DATA.toml")
         if subset and references is None:
             raise click.UsageError("--subset goes with --references")
         check_metrics(metrics)
         header = {"predictions": str(predictions)}
         items = _from_files(predictions, references, subset)
+        if versus is not None:
+            others = _from_files(versus, references, subset)
+            report_versus(header | {"versus": str(versus)}, items, others, metrics, as_json)
+            return
     else:
         raise click.UsageError("expected either DATA.toml or --predictions FILE")
-    _report(header, items, metrics, as_json)
+    report(header, items, metrics, intervals=intervals, as_json=as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +198,11 @@ class ModelRun(ModelOptions):
         if self.out is not None and self.out.suffix not in (".json", ".jsonl"):
             raise click.UsageError(f"--out is {self.out}, expected a name in .jsonl or .json")
 
-    def predict(self) -> tuple[dict[str, Any], list["Prediction"]]:
+    def predict(self, metrics: Sequence[str]) -> tuple[dict[str, Any], list["Prediction"]]:
         """Run the model, and write its predictions to `out`.
+
+        Args:
+            metrics: those whose values for each text are written.
 
         Returns:
             the first fields of the JSON output, and the predictions.
@@ -208,6 +227,8 @@ class ModelRun(ModelOptions):
                 progress=True,
             )
             if beside is not None:
+                if not self._as_results:
+                    predictions = with_scores(predictions, metrics)
                 write_predictions(beside, predictions, results=self._as_results)
         for reason in broken.reasons:
             click.echo(f"Left out: {reason}", err=True)
@@ -271,28 +292,3 @@ def _from_files(path: Path, references: Path | None, subset: bool) -> list["Pred
         return with_answers(predictions, answers, subset=subset)
     except GITError as error:
         raise GITError(f"{path}: {error}") from None
-
-
-def _report(
-    header: dict[str, Any],
-    predictions: Sequence["Prediction"],
-    metrics: Sequence[str],
-    as_json: bool,
-) -> None:
-    """Score predictions and print the scores.
-
-    Args:
-        header: the first fields of the JSON output.
-    """
-    tokenizer = best_tokenizer()
-    scores = score(predictions, metrics, tokenizer)
-    if scores.get("captions", {}).keys() - {"count", "exact"}:  # these two need no words
-        header["tokenizer"] = tokenizer.name
-    if as_json:
-        click.echo(json.dumps(header | scores, ensure_ascii=False, allow_nan=False))
-        return
-    for task, values in scores.items():
-        name = header.get("tokenizer") if task == "captions" else None
-        click.echo(f"{values.pop('count')} {task}" + (f", tokenizer: {name}" if name else ""))
-        for name, value in values.items():
-            click.echo(f"  {NAMES[name]:13} {value:6.2f}")

@@ -5,19 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from git_model.checkpoints.defaults import model_help
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
     ModelOptions,
     Words,
+    chosen_model,
     decoding_options,
-    frame_sampling_option,
+    model_options,
     option,
-    uncompiled_model_options,
 )
+from git_model.cli.reading import Reading, reading_options
 
 if TYPE_CHECKING:
-    from git_model.preprocessing.video import Sampling
+    from git_model.checkpoints.defaults import Task
 
 REPORT = "report.html"
 
@@ -27,9 +29,16 @@ REPORT = "report.html"
 @option(
     "Input", "--question", "-q", type=Words(), help="Explain the answer to this, not a caption."
 )
-@frame_sampling_option
-@uncompiled_model_options
+@reading_options
+@model_options(model_help("caption"), can_compile=False)
 @decoding_options
+@option(
+    "Measurement",
+    "--occlusion/--no-occlusion",
+    default=True,
+    show_default=True,
+    help="Blank each patch in turn and measure the effect; the encoder runs once for each patch.",
+)
 @option(
     "Output",
     "--out",
@@ -45,16 +54,18 @@ def explain(
     question: str | None,
     out: Path,
     overwrite: bool,
-    sampling: "Sampling",
+    occlusion: bool,
+    reading: Reading,
     decoding: Decoding,
     **model: Any,
 ) -> None:
     """Explain a text about IMAGE: attention, alternatives, beams.
 
     Writes DIR/report.html, one page that needs no network: the model's input, the attention of each
-    generated token to the image and to the text (by layer and head, averaged, and as rollout), the
-    alternatives, the logit lens, the attention mask, and with --num-beams the beam tree. The same
-    figures are written beside it as PNG files.
+    generated token to the image and to the text (by layer and head, averaged, and as rollout), what
+    it costs a token when a patch is blank (occlusion), the alternatives, the logit lens, the
+    attention of text to text and in the encoder, the attention mask, and with --num-beams the beam
+    tree. The same figures are written beside it as PNG files.
 
     IMAGE may be a clip if the model has temporal embeddings. Needs matplotlib: pip install
     'git-model[plot]'.
@@ -65,13 +76,18 @@ def explain(
     from git_model.utils.atomic import new_folder
 
     require_matplotlib()
+    task: Task = "caption" if question is None else "ask"
+    model["model"] = chosen_model(model["model"], task, [image])
     options = ModelOptions(**model)
     with new_folder(out, replaces=(REPORT, *FILES) if overwrite else ()) as folder:
         captioner = options.open_model()
         generation = decoding(captioner.model.config.decoding)
-        explanation = run(captioner, image, question, generation, sampling)
+        ways = reading.options_for(captioner.model)
+        explanation = run(captioner, image, question, generation, ways, occlude=occlusion)
         save_figures(explanation, folder)
         html = report(explanation, Path(image).name, options.model)
         (folder / REPORT).write_text(html, encoding="utf-8")
+    if explanation.purpose_warning is not None:
+        click.echo(f"Warning: {image}: {explanation.purpose_warning}", err=True)
     click.echo(explanation.caption.text)
     click.echo(str(out / REPORT))

@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from git_model.checkpoints.defaults import Task, model_help
 from git_model.cli.options import (
     Command,
     ModelOptions,
     add_decoding_options,
-    frame_sampling_option,
+    chosen_model,
     model_options,
     option,
     take_decoding,
 )
+from git_model.cli.reading import Reading, reading_options
 from git_model.utils.errors import GITError
 
 if TYPE_CHECKING:
     from git_model.captioner import BatchScene, Caption, Captioner
     from git_model.preprocessing.inputs import LoadedImage
-    from git_model.preprocessing.video import Sampling
+    from git_model.preprocessing.sampling import ReadOptions
 
 Record = dict[str, Any]  # a text about an image, as in the JSON output
 Records = Callable[["BatchScene"], Sequence[Sequence[Record]]]  # for each image its records
@@ -41,7 +43,7 @@ class ImageRun(ModelOptions):
 
     images: Sequence[str]
     batch_size: int
-    sampling: "Sampling"
+    reading: Reading
     as_json: bool
     upright: bool | None
 
@@ -62,48 +64,78 @@ class ImageRun(ModelOptions):
         """
         from tqdm import tqdm
 
-        n_failed, total = 0, len(self.images)
+        n_failed, n_sideways, total = 0, 0, len(self.images)
+        warning: str | None = None  # the first one
+        reading = self.reading.options_for(captioner.model)
         quiet = total <= self.batch_size or None  # None: if there is no terminal
         with tqdm(total=total, unit="image", disable=quiet) as progress:
             for start in range(0, total, self.batch_size):
                 names = self.images[start : start + self.batch_size]
-                loaded = [_load(captioner, name, self.sampling) for name in names]
+                loaded = [_load(captioner, name, reading) for name in names]
                 images = [image for image in loaded if not isinstance(image, GITError)]
                 rows = iter(records(captioner.see_batch(images)) if images else ())
                 progress.clear()  # the bar is drawn below the lines, not into them
+                if warning is None:
+                    warning = _first_warning(captioner, names, loaded)
                 for name, image in zip(names, loaded, strict=True):
                     if isinstance(image, GITError):
                         click.echo(f"Error: {image}", err=True)
                     else:
                         self._print(name, image, next(rows), line)
                 n_failed += len(loaded) - len(images)
+                n_sideways += sum(image.is_sideways for image in images)
                 progress.update(len(names))
+        if n_sideways:
+            click.echo(f"Warning: {sideways_line(n_sideways)}; --upright rotates them", err=True)
         sys.exit(1 if n_failed else 0)
 
     def _print(self, name: str, image: "LoadedImage", records: Sequence[Record], line: str) -> None:
         """The records of an image, each on a line."""
         width = max(map(len, self.images))
-        frames = {} if image.frames is None else {"frames": image.frames}
+        about: Record = {} if image.frames is None else {"frames": image.frames}
+        about |= {"truncated": True} if image.is_truncated else {}
         for record in records:
             if self.as_json:
-                whole = {"image": name, "model": self.model, **record, **frames}
+                whole = {"image": name, "model": self.model, **record, **about}
                 click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False))
             else:
-                click.echo(f"{name:{width}}  {line.format_map(record)}")
+                note = "  (the file is cut short)" if image.is_truncated else ""
+                click.echo(f"{name:{width}}  {line.format_map(record)}{note}")
 
 
-def _load(captioner: "Captioner", name: str, sampling: "Sampling") -> "LoadedImage | GITError":
+def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedImage | GITError":
     """An image that can be read, or what is wrong with it."""
     try:
-        return captioner.load(name, sampling)
+        return captioner.load(name, reading)
     except GITError as error:
         return error
 
 
-def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
+def _first_warning(
+    captioner: "Captioner", names: Sequence[str], loaded: "Sequence[LoadedImage | GITError]"
+) -> str | None:
+    """The first warning that the model was not made for one of these images; it is printed."""
+    for name, image in zip(names, loaded, strict=True):
+        warning = None if isinstance(image, GITError) else captioner.purpose_warning(image)
+        if warning is not None:
+            click.echo(f"Warning: {name}: {warning}", err=True)
+            return warning
+    return None
+
+
+def sideways_line(n_images: int) -> str:
+    """What to say of images that were left as they are stored."""
+    return (
+        f"{n_images} {'image is' if n_images == 1 else 'images are'} stored rotated or mirrored, "
+        "and left so, as in the original's code"
+    )
+
+
+def image_command(task: Task, *, decoding: bool = False) -> Callable[[Command], Command]:
     """Make a function of an `ImageRun` a command of IMAGE…, with the options that belong to it.
 
     Args:
+        task: decides which model is used where none is named; a `question` makes it "ask".
         decoding: whether the function also takes the decoding options, see `decoding_options`.
     """
     names = [item.name for item in dataclasses.fields(ImageRun)]
@@ -113,13 +145,15 @@ def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
         def run_command(**options: Any) -> Any:
             if decoding:
                 options["decoding"] = take_decoding(options)
+            true_task = "ask" if options.get("question") else task
+            options["model"] = chosen_model(options["model"], true_task, options["images"])
             run = ImageRun(**{name: options.pop(name) for name in names})
             return command(run=run, **options)
 
         decorated = add_decoding_options(run_command) if decoding else run_command
         for add in (
             option("Output", "--json", "as_json", is_flag=True, help="One JSON object per line."),
-            model_options,
+            model_options(model_help(task)),
             option(
                 "Input",
                 "--upright/--no-upright",
@@ -127,7 +161,7 @@ def image_command(*, decoding: bool = False) -> Callable[[Command], Command]:
                 help="Rotate a photo as its EXIF orientation says, or leave it as it is stored.  "
                 "[default: as the model's style]",
             ),
-            frame_sampling_option,
+            reading_options,
             option(
                 "Input",
                 "--batch-size",

@@ -10,7 +10,9 @@ from git_model.cli.ask import ask
 from git_model.cli.batch import batch
 from git_model.cli.caption import caption
 from git_model.cli.classify import classify
+from git_model.cli.compare import compare
 from git_model.cli.convert import convert
+from git_model.cli.data import data
 from git_model.cli.evaluate import evaluate
 from git_model.cli.explain import explain
 from git_model.cli.page import page
@@ -57,6 +59,7 @@ def main() -> None:
 
 
 for command in (
-    caption, ask, classify, score, batch, train, evaluate, convert, verify, explain, page,
+    caption, ask, classify, score, batch, train, evaluate, compare, convert, verify, explain, page,
+    data,
 ):  # fmt: skip
     main.add_command(command)

@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import click
 
+from git_model.checkpoints.defaults import Task, default_model
 from git_model.config import (
     MAX_SIZE,
     MAX_SIZE_OF,
@@ -41,6 +42,7 @@ class ModelOptions:
     style: Style | None
     integrity: bool = False
     compile: bool = False
+    adapter: str | None = None
 
     def open_model(self) -> "Captioner":
         """The model, which must have a vocabulary."""
@@ -56,6 +58,7 @@ class ModelOptions:
             dtype=self.dtype,
             style=self.style,
             integrity=self.integrity,
+            adapter=self.adapter,
             compile=self.compile,
         )
 
@@ -85,66 +88,89 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(records)
 
 
+def chosen_model(model: str | None, task: Task, images: Iterable[str]) -> str:
+    """The model that the command line names, or else the released one that fits.
+
+    Args:
+        images: the inputs: if all of them are videos or animations, a video model fits.
+    """
+    if model is not None:
+        return model
+    from git_model.preprocessing.video import is_clip
+
+    return default_model(task, videos=all(map(is_clip, images)))
+
+
 def option(heading: str, *names: str, **settings: Any) -> Callable[[Command], Command]:
     """`click.option` under a heading."""
     return click.option(*names, cls=GroupedOption, heading=heading, **settings)
 
 
-def model_options(command: Command) -> Command:
-    """The options that say which model, and how it runs."""
-    compiling = option(
+def model_options(
+    model_help: str, *, default: str | None = None, can_compile: bool = True
+) -> Callable[[Command], Command]:
+    """The options that say which model, and how it runs.
+
+    Args:
+        model_help: the help text of `--model`.
+        default: of `--model`; None: the command chooses by its task.
+        can_compile: False for commands that record what happens inside the model.
+    """
+
+    def decorate(command: Command) -> Command:
+        if can_compile:
+            command = _compile_option(command)
+        for add_option in _how_options:
+            command = add_option(command)
+        names = ("--model", "-m")
+        return option("Model", *names, default=default, metavar="MODEL", help=model_help)(command)
+
+    return decorate
+
+
+_compile_option = option(
+    "Model",
+    "--compile",
+    is_flag=True,
+    help="Run the encoder through torch.compile, for many images: the first of each size "
+    "takes some seconds more.",
+)
+_how_options = (  # the last one comes first in `--help`
+    option(
         "Model",
-        "--compile",
+        "--adapter",
+        metavar="FOLDER",
+        help="An adapter that was trained on MODEL (see docs/adapters.md).",
+    ),
+    option(
+        "Model",
+        "--integrity",
         is_flag=True,
-        help="Run the encoder through torch.compile, for many images: the first of each size "
-        "takes some seconds more.",
-    )
-    return uncompiled_model_options(compiling(command))
-
-
-def uncompiled_model_options(command: Command) -> Command:
-    """As `model_options`, for commands that record what happens inside the model."""
-    for decorate in (
-        option(
-            "Model",
-            "--integrity",
-            is_flag=True,
-            help="Compare every file of the model's folder with its digest in SHA256SUMS first.",
-        ),
-        option(
-            "Model",
-            "--style",
-            type=click.Choice(["huggingface", "microsoft"]),
-            help="Run the checkpoint as this reference does.  [default: as it says]",
-        ),
-        option(
-            "Model",
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
-            default="float32",
-            show_default=True,
-            help="Number format of the weights; auto: bfloat16 where the device computes in it.",
-        ),
-        option(
-            "Model",
-            "--device",
-            default="cpu",
-            show_default=True,
-            help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.",
-        ),
-        option("Model", "--revision", help="Branch, tag or commit of a hub id."),
-        option(
-            "Model",
-            "--model",
-            "-m",
-            default="demo",
-            show_default=True,
-            metavar="MODEL",
-            help="demo, a folder, or a hub id such as microsoft/git-base-coco.",
-        ),
-    ):
-        command = decorate(command)
-    return command
+        help="Compare every file of the model's folder with its digest in SHA256SUMS first.",
+    ),
+    option(
+        "Model",
+        "--style",
+        type=click.Choice(["huggingface", "microsoft"]),
+        help="Run the checkpoint as this reference does.  [default: as it says]",
+    ),
+    option(
+        "Model",
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+        default="float32",
+        show_default=True,
+        help="Number format of the weights; auto: bfloat16 where the device computes in it.",
+    ),
+    option(
+        "Model",
+        "--device",
+        default="auto",
+        show_default=True,
+        help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.",
+    ),
+    option("Model", "--revision", help="Branch, tag or commit of a hub id."),
+)
 
 
 def decoding_options(command: Command) -> Command:
@@ -245,15 +271,6 @@ class Template(click.types.StringParamType):
             self.fail(f"{value!r} has no place for the label, expected {{}}", param, ctx)
         return str(value)
 
-
-frame_sampling_option = option(
-    "Input",
-    "--sampling",
-    type=click.Choice(["uniform", "ends"]),
-    default="uniform",
-    show_default=True,
-    help="Frames of a clip for a video model: the middle of equal parts, or from end to end.",
-)
 
 question_option = option(
     "Input", "--question", "-q", type=Words(), help="Score answers to this question, not captions."

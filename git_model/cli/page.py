@@ -1,16 +1,18 @@
 """The command `page`."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+from git_model.checkpoints.defaults import DEMO, DEMO_PURPOSE
 from git_model.cli.options import GroupedCommand, ModelOptions, model_options, option
 from git_model.utils.errors import GITError
 
 
 @click.command(cls=GroupedCommand)
-@model_options
+@model_options(f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.  [default: {DEMO}]", default=DEMO)
 @option(
     "Server",
     "--port",
@@ -27,16 +29,24 @@ from git_model.utils.errors import GITError
     help="Network address of the page: 127.0.0.1 is this machine only, 0.0.0.0 everyone who can "
     "reach this machine.",
 )
-def page(host: str, port: int, **model: Any) -> None:
+@option(
+    "Input",
+    "--samples",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Offer the pictures in FOLDER as examples. The built-in model has drawn ones.",
+)
+def page(host: str, port: int, samples: Path | None, **model: Any) -> None:
     """Open a web page for the model in the browser.
 
-    Drop an image or a clip there: it is encoded once, captioned, and answers questions. Click a
-    word to show its attention.
+    Choose an example or drop a picture there: it is encoded once, captioned, classified, and
+    answers questions. Click a word to show its attention.
 
     Needs gradio: pip install 'git-model[page]'. Ctrl-C ends it.
     """
     try:
         from git_model.page.layout import Page, open_port, server_of, web_app
+        from git_model.page.samples import folder_samples
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("git_model"):
             raise
@@ -48,7 +58,9 @@ def page(host: str, port: int, **model: Any) -> None:
     with open_port(host, port) as listener:
         captioner = options.open_model()
         captioner.tokenizer  # noqa: B018 (a checkpoint without one is refused here)
-        app = web_app(Page(captioner, options.model, shapes=options.model == "demo"), host)
+        examples = folder_samples(samples, captioner.model.config) if samples else None
+        shapes = options.model == DEMO
+        app = web_app(Page(captioner, options.model, shapes=shapes, samples=examples), host)
         address = f"[{host}]" if ":" in host else host
         click.echo(f"http://{address}:{listener.getsockname()[1]}  (Ctrl-C ends it)")
         try:

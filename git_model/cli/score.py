@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.command(cls=GroupedCommand)
 @text_list("text", "A text to score; may come several times.")
 @question_option
-@image_command()
+@image_command("score")
 def score(run: ImageRun, texts: list[str], question: str | None) -> None:
     """Compute the exact log p(text | image) of each text for each IMAGE.
 

@@ -17,9 +17,18 @@ from git_model.cli.options import GroupedCommand, option
     metavar="FOLDER",
     help="A new folder for the log, the checkpoint and the state.",
 )
+@option(
+    "Input",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the recipe, such as learning.rate=3e-4 or seed=2; may come several "
+    "times. VALUE is TOML. learning.rate stands for encoder_lr and decoder_lr.",
+)
 @option("Output", "--resume", is_flag=True, help="Continue the run in FOLDER from its last state.")
-def train(recipe: Path, out: Path, resume: bool) -> None:
-    """Train a model by RECIPE (see configs/train): AdamW, linear warm-up, then cosine decay.
+def train(recipe: Path, out: Path, resume: bool, settings: tuple[str, ...]) -> None:
+    """Train a model by RECIPE (see configs/train; docs/recipe.md lists all keys).
 
     Under torchrun every process computes a part of every step. SIGTERM saves the state and ends the
     run with exit code 0.
@@ -27,4 +36,4 @@ def train(recipe: Path, out: Path, resume: bool) -> None:
     from git_model.training.loop import train as run_recipe
     from git_model.training.recipe import read_recipe
 
-    run_recipe(read_recipe(recipe), out, resume=resume)
+    run_recipe(read_recipe(recipe, settings), out, resume=resume)

@@ -72,7 +72,7 @@ class KarpathyData:
     """Karpathy's dataset_coco.json, dataset_flickr8k.json or dataset_flickr30k.json."""
 
     kind: Literal["karpathy"] = "karpathy"
-    annotations: str
+    annotations: str  # the file
     images: str  # the folder of val2014 and train2014; for Flickr the folder of the images
     split: str = "train+restval"  # a split, or several joined by +
 
@@ -108,7 +108,7 @@ class VqaData:
     questions: str  # such as v2_OpenEnded_mscoco_train2014_questions.json
     annotations: str | None = None  # such as v2_mscoco_train2014_annotations.json; None: a test
     images: str  # the folder of the images, such as train2014
-    image_name: str = "COCO_{split}_{id:012d}.jpg"
+    image_name: str = "COCO_{split}_{id:012d}.jpg"  # of an image by its id
     split: str | None = None  # in the images' names; None: the questions' data_subtype
 
     def open(self) -> FileSource:

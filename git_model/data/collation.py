@@ -29,10 +29,12 @@ class TextTarget:
 
 @dataclass(frozen=True)
 class Sample:
-    """An example as tensors: pixels (3, H, W), or (F, 3, H, W) of a clip, and its texts."""
+    """An example as tensors: pixels (3, H, W), or (F, 3, H, W) of a clip, its texts, and its index
+    in the source; None: of a stream."""
 
     pixels: Tensor
     texts: list[TextTarget]
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Batch:
     pixels: Tensor  # (B, 3, H, W), or (B, F, 3, H, W)
     tokens: Tensor  # (R, T): start, question, answer, end, padding
     mask: Tensor  # (R, T): True for the tokens that have a loss: the answer and the end
+    indices: tuple[int, ...] = ()  # of the examples in their source; empty for a stream
+    features: Tensor | None = None  # (B, I, D): the encoder's tokens, where they are cached
 
     @property
     def n_predicted(self) -> int:
@@ -52,10 +56,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device; the copy runs while the CPU continues."""
-        pixels, tokens, mask = (
-            part.to(device, non_blocking=True) for part in (self.pixels, self.tokens, self.mask)
-        )
-        return Batch(pixels, tokens, mask)
+        parts = {
+            name: part.to(device, non_blocking=True)
+            for name, part in vars(self).items()
+            if isinstance(part, Tensor)
+        }
+        return replace(self, **parts)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +184,7 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
     length = max(len(text.tokens) for text in texts)
     tokens = [text.tokens + [pad_id] * (length - len(text.tokens)) for text in texts]
     column = torch.arange(length)
+    indices = tuple(sample.index for sample in samples if sample.index is not None)
     first, end = (
         torch.tensor(numbers)[:, None]
         for numbers in ([t.n_prompt for t in texts], [len(t.tokens) for t in texts])
@@ -186,4 +193,5 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
         pixels=torch.stack([sample.pixels for sample in samples]),
         tokens=torch.tensor(tokens),
         mask=(column >= first) & (column < end),
+        indices=indices,
     )

@@ -1,7 +1,8 @@
 """An example of a data set: an image or a clip, and its annotations."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -35,6 +36,23 @@ class Example:
     annotations: tuple[Annotation, ...]
 
 
+@dataclass(frozen=True)
+class StoredExample:
+    """An example whose image is still the bytes of its file.
+
+    where: what errors call it.
+    """
+
+    key: str
+    where: str
+    data: bytes
+    annotations: tuple[Annotation, ...]
+
+
+OpenExample = Callable[[], Example]  # opens an example; raises a GITError if it is broken
+OpenStored = Callable[[], StoredExample]  # likewise
+
+
 class Source(Protocol):
     """Examples by index."""
 
@@ -43,6 +61,22 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Example:
         """Open one; a GITError says what is wrong with it."""
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Examples in sequence, without an index."""
+
+    def stream(self, epoch: int, seed: int, reader: int, n_readers: int) -> Iterator[OpenExample]:
+        """A reader's part of an epoch: all readers together get each example once."""
+
+
+@runtime_checkable
+class StoredSource(Protocol):
+    """A source or a stream that has its images as files."""
+
+    def stored(self) -> Iterator[OpenStored]:
+        """All examples in order, with the bytes of their images."""
 
 
 @dataclass

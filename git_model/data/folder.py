@@ -21,7 +21,7 @@ from git_model.data.manifests import (
     text_of,
 )
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from git_model.preprocessing.video import Sampling
+from git_model.preprocessing.sampling import Sampling
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import is_folder
 
@@ -38,9 +38,9 @@ class FolderData:
     """
 
     kind: Literal["folder"] = "folder"
-    path: str
+    path: str  # the folder
     frames: int = 0  # of a clip, for a model with temporal embeddings; 0: no videos
-    sampling: Sampling = "uniform"  # the rule that picks the frames, see `video.sample_indices`
+    sampling: Sampling = "uniform"  # the rule that picks the frames, see `sampling.ReadOptions`
 
     def __post_init__(self) -> None:
         if self.frames < 0:

@@ -6,7 +6,7 @@ processes, and gets the same examples, the same crops and the same answers.
 
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from random import Random
@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from git_model.config import GITConfig
 from git_model.data.augmentation import AugmentConfig
 from git_model.data.collation import Batch, Collator
-from git_model.data.example import BrokenExamples, Source
+from git_model.data.example import BrokenExamples, OpenExample, Source, Stream
 from git_model.data.sampler import EpochIndex, epoch_indices
-from git_model.data.webdataset import OpenExample, Stream
 from git_model.preprocessing.image import reason_of
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import ConfigError, GITError
@@ -214,7 +213,7 @@ class _SourceSteps(Dataset[StepData]):
         examples = [
             (position, partial(self._source.__getitem__, position[1])) for position in positions
         ]
-        return _step_data(self._collator, share.seed, examples)
+        return _step_data(self._collator, share.seed, examples, indexed=True)
 
 
 class _StreamSteps(IterableDataset[StepData]):
@@ -263,13 +262,20 @@ def _step_data(
     collator: Collator,
     seed: int,
     examples: Sequence[tuple[EpochIndex, OpenExample]],
+    *,
+    indexed: bool = False,
 ) -> StepData:
-    """The batches of a step; each example's random numbers follow from the seed and its index."""
+    """The batches of a step; each example's random numbers follow from the seed and its index.
+
+    Args:
+        indexed: give each sample its index in the source.
+    """
     samples, broken = [], []
     for position, open_example in examples:
         try:
             rng = Random(f"{seed} {position}")  # noqa: S311  (crops, not secrets)
-            samples.append(collator.sample(open_example(), rng))
+            sample = collator.sample(open_example(), rng)
+            samples.append(replace(sample, index=position[1]) if indexed else sample)
         except GITError as error:
             broken.append(reason_of(error))
     return StepData(collator.batches(samples), broken)

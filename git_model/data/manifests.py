@@ -8,15 +8,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from git_model.data.example import Annotation, Example
+from git_model.data.example import Annotation, Example, OpenStored, StoredExample
 from git_model.utils.errors import ConfigError, GITError
 from git_model.utils.serialize import require_file, short_repr
 
 if TYPE_CHECKING:
-    from git_model.preprocessing.video import Sampling
+    from git_model.preprocessing.sampling import Sampling
 
 T = TypeVar("T")
 TYPE_NAMES: dict[type, str] = {str: "a text", list: "a list", int: "a whole number"}
@@ -173,7 +174,7 @@ class FileSource:
     Args:
         where: its name in errors, such as the manifest's path.
         frames: at most so many frames of a clip; 0: only the first of an animation, no videos.
-        sampling: the rule that picks the frames, see `video.sample_indices`.
+        sampling: the rule that picks the frames, see `sampling.ReadOptions`.
 
     Raises:
         DataError: there are no entries, or none of their files exists.
@@ -202,8 +203,25 @@ class FileSource:
     def __getitem__(self, index: int) -> Example:
         entry = self._entries[index]
         # Imported here, because it loads torch, and the command line uses this file's other parts.
-        from git_model.preprocessing.video import Clip, read_media
+        from git_model.preprocessing.clip import Clip
+        from git_model.preprocessing.sampling import ReadOptions
+        from git_model.preprocessing.video import read_media
 
-        media = read_media(entry.path, self._frames, self._sampling)
+        options = ReadOptions(sampling=self._sampling)
+        media = read_media(entry.path, self._frames, options)
         frames = media.frames if isinstance(media, Clip) else media
         return Example(entry.key, frames, entry.annotations)
+
+    def stored(self) -> Iterator[OpenStored]:
+        """See `StoredSource`."""
+        return (partial(_stored, entry) for entry in self._entries)
+
+
+def _stored(entry: FileEntry) -> StoredExample:
+    from git_model.preprocessing.image import open_file
+
+    try:
+        with open_file(entry.path) as file:
+            return StoredExample(entry.key, str(entry.path), file.read(), entry.annotations)
+    except OSError as error:
+        raise DataError(f"{entry.path}: {error.strerror or error}") from None

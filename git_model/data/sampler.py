@@ -1,9 +1,13 @@
 """The order of examples over epochs and steps: a function of the seed and the step alone."""
 
 import functools
+from collections.abc import Iterable, Iterator
+from random import Random
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 EpochIndex = tuple[int, int]  # the epoch, from 0, and the example's index
 
 
@@ -25,3 +29,21 @@ def epoch_indices(
     """
     positions = range((step - 1) * batch_size, step * batch_size)[rank::n_ranks]
     return [(i // n, int(epoch_order(n, seed, i // n)[i % n])) for i in positions]
+
+
+def shuffled(items: Iterable[T], size: int, rng: Random) -> Iterator[T]:
+    """The items of a stream in a random order, of which at most `size` are held; 0: as they are."""
+    buffer: list[T] = []
+    for item in items:
+        buffer.append(item)
+        if len(buffer) >= size:
+            yield _pop(buffer, rng) if size else buffer.pop()
+    while buffer:
+        yield _pop(buffer, rng)
+
+
+def _pop(buffer: list[T], rng: Random) -> T:
+    """Take a random item; the last one gets its place."""
+    index = int(rng.random() * len(buffer))
+    buffer[index], buffer[-1] = buffer[-1], buffer[index]
+    return buffer.pop()

@@ -1,22 +1,34 @@
 """All kinds of data sets that a recipe can name, and mixtures of them."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from io import BytesIO
+from itertools import accumulate, chain
 from typing import Any, Literal
 
 from git_model.data.coco import CocoData, KarpathyData, VqaData
-from git_model.data.example import Example, Source
+from git_model.data.example import (
+    Example,
+    OpenExample,
+    OpenStored,
+    Source,
+    StoredExample,
+    StoredSource,
+    Stream,
+)
 from git_model.data.folder import FolderData
+from git_model.data.parquet import ParquetData
+from git_model.data.python import PythonData
 from git_model.data.tsv import TsvData
 from git_model.data.webdataset import WebDatasetData
 from git_model.shapes.source import ShapesData
-from git_model.utils.errors import ConfigError
+from git_model.utils.errors import ConfigError, GITError
 from git_model.utils.serialize import from_dict
 
 # The kinds that have a length.
-ListedData = ShapesData | CocoData | KarpathyData | VqaData | FolderData | TsvData
+ListedData = ShapesData | CocoData | KarpathyData | VqaData | FolderData | TsvData | PythonData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +36,7 @@ class MixedData:
     """Several data sets as one, in order; in a recipe a table [[data.parts]] for each."""
 
     kind: Literal["mixed"] = "mixed"
-    parts: tuple[ListedData, ...]
+    parts: tuple[ListedData, ...]  # each with a kind
     repeats: tuple[int, ...] | None = None  # of each part in an epoch; None: once
 
     def __post_init__(self) -> None:
@@ -61,8 +73,31 @@ class Mixed:
         source = self._sources[part]
         return source[index - self._ends[part] + len(source)]
 
+    def stored(self) -> Iterator[OpenStored]:
+        """See `StoredSource`."""
+        return chain.from_iterable(map(stored_examples, self._sources))
 
-DataConfig = ListedData | MixedData | WebDatasetData
+
+def stored_examples(source: Source | Stream) -> Iterator[OpenStored]:
+    """All examples of a source in order, with the bytes of their images: of their files, or of a
+    PNG if the source draws them."""
+    if isinstance(source, StoredSource):
+        return source.stored()
+    if isinstance(source, Stream):
+        return (partial(_as_png, example) for example in source.stream(0, 0, 0, 1))
+    return (partial(_as_png, partial(source.__getitem__, i)) for i in range(len(source)))
+
+
+def _as_png(open_example: OpenExample) -> StoredExample:
+    example = open_example()
+    if isinstance(example.media, list):
+        raise GITError(f"{example.key}: a clip, expected an image: clips stay where they are")
+    buffer = BytesIO()
+    example.media.save(buffer, "PNG")
+    return StoredExample(example.key, example.key, buffer.getvalue(), example.annotations)
+
+
+DataConfig = ListedData | MixedData | WebDatasetData | ParquetData
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from git_model.data.example import Annotation, Example
+from git_model.data.example import Annotation, Example, OpenStored, StoredExample
 from git_model.data.manifests import (
     DataError,
     annotation_of,
@@ -37,8 +38,8 @@ class TsvData:
     """A pair of the original's files, their rows in the same order."""
 
     kind: Literal["tsv"] = "tsv"
-    images: str
-    texts: str
+    images: str  # the file with a key and an image, in base64, on each row
+    texts: str  # the file with a key and the texts on each row
 
     def open(self) -> "TsvSource":
         """Read the texts, and the offsets of the images."""
@@ -65,9 +66,17 @@ class TsvSource:
         return len(self._texts)
 
     def __getitem__(self, index: int) -> Example:
+        stored = self._stored(index)
+        return Example(stored.key, decode_image(stored.data, stored.where), stored.annotations)
+
+    def stored(self) -> Iterator[OpenStored]:
+        """See `StoredSource`."""
+        return (partial(self._stored, index) for index in range(len(self)))
+
+    def _stored(self, index: int) -> StoredExample:
         key, annotations = self._texts[index]
-        name = f"{self._images.path}: row {index + 1}, {key}"
-        return Example(key, decode_image(self.data_of(index), name), annotations)
+        where = f"{self._images.path}: row {index + 1}, {key}"
+        return StoredExample(key, where, self.data_of(index), annotations)
 
     def data_of(self, index: int) -> bytes:
         """The bytes of an image's file.

@@ -5,15 +5,22 @@ Needs the package webdataset, the extra `webdataset`, which is imported when sha
 
 import glob
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
-from git_model.data.example import Annotation, Example
+from git_model.data.example import (
+    Annotation,
+    Example,
+    OpenExample,
+    OpenStored,
+    StoredExample,
+    Stream,
+)
 from git_model.data.manifests import (
     DataError,
     annotation_of,
@@ -23,7 +30,7 @@ from git_model.data.manifests import (
     parse,
     parse_each,
 )
-from git_model.data.sampler import epoch_order
+from git_model.data.sampler import epoch_order, shuffled
 from git_model.data.tar import tar_members
 from git_model.preprocessing.formats import IMAGE_SUFFIXES
 from git_model.preprocessing.image import decode_image, reason_of
@@ -34,16 +41,6 @@ IMAGE_KEYS = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]  # as webda
 RESERVED = re.compile(r"__[^/]*__($|/)")  # webdataset's own files, of no example
 MAX_MEMBER_BYTES = 2**28  # bytes of a file in a tar
 MAX_NAME_LENGTH = 4096  # letters of its name, as of any path
-
-OpenExample = Callable[[], Example]  # opens an example; raises a GITError if it is broken
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """Examples in sequence, without an index."""
-
-    def stream(self, epoch: int, seed: int, reader: int, n_readers: int) -> Iterator[OpenExample]:
-        """A reader's part of an epoch: all readers together get each example once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +63,11 @@ class WebDatasetData:
         return ShardStream(list(shard_paths(self.shards)), self.shuffle)
 
 
-def shard_paths(pattern: str) -> Iterator[Path]:
+def shard_paths(pattern: str, kind: str = "a tar file") -> Iterator[Path]:
     """The files that a pattern such as train-{0000..0099}.tar or train-*.tar names.
+
+    Args:
+        kind: what errors say was expected.
 
     Raises:
         DataError: a shard does not exist, or the pattern is not valid.
@@ -75,7 +75,7 @@ def shard_paths(pattern: str) -> Iterator[Path]:
     for name in _expand_braces(pattern):
         for path in _glob(name):
             if not is_file(path):
-                raise DataError(f"{path}: no such shard, expected a tar file")
+                raise DataError(f"{path}: no such shard, expected {kind}")
             yield path
 
 
@@ -100,7 +100,7 @@ def _glob(pattern: str) -> list[Path]:
     return list(map(Path, paths))
 
 
-class ShardStream:
+class ShardStream(Stream):
     """Examples from tar files: a `Stream`. With at least as many files as readers, each reader has
     its own files; otherwise each reads all files, and takes every n-th example."""
 
@@ -115,12 +115,18 @@ class ShardStream:
             examples = _examples(paths[reader::n_readers])
         else:
             examples = islice(_examples(paths), reader, None, n_readers)
-        if self._shuffle == 0:
-            return examples
-        from webdataset import shuffle
-
         rng = Random(f"{seed} {epoch} {reader}")  # noqa: S311  (an order, not a secret)
-        return shuffle(self._shuffle, initial=self._shuffle, rng=rng)(examples)
+        return (partial(decoded, example) for example in shuffled(examples, self._shuffle, rng))
+
+    def stored(self) -> Iterator[OpenStored]:
+        """See `StoredSource`."""
+        return _examples(self._paths)
+
+
+def decoded(open_stored: OpenStored) -> Example:
+    """An example with its image, of the bytes of one."""
+    stored = open_stored()
+    return Example(stored.key, decode_image(stored.data, stored.where), stored.annotations)
 
 
 def _require_webdataset(where: str) -> None:
@@ -132,7 +138,7 @@ def _require_webdataset(where: str) -> None:
         ) from None
 
 
-def _examples(paths: Iterable[Path]) -> Iterator[OpenExample]:
+def _examples(paths: Iterable[Path]) -> Iterator[OpenStored]:
     """The examples of some shards, one shard after the other."""
     from webdataset.tariterators import group_by_keys
 
@@ -164,7 +170,7 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
             yield {"fname": member.name[:MAX_NAME_LENGTH], "data": data, "__url__": str(path)}
 
 
-def _open(where: str, sample: Mapping[str, Any]) -> Example:
+def _open(where: str, sample: Mapping[str, Any]) -> StoredExample:
     suffix = next((suffix for suffix in IMAGE_KEYS if suffix in sample), None)
     if suffix is None:
         raise DataError(f"{where}: there is no image, expected .jpg, .png or the like")
@@ -172,7 +178,7 @@ def _open(where: str, sample: Mapping[str, Any]) -> Example:
         annotations = _annotations(sample)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    return Example(sample["__key__"], decode_image(sample[suffix], where), annotations)
+    return StoredExample(sample["__key__"], where, sample[suffix], annotations)
 
 
 def _annotations(sample: Mapping[str, Any]) -> tuple[Annotation, ...]:
@@ -186,7 +192,7 @@ def _annotations(sample: Mapping[str, Any]) -> tuple[Annotation, ...]:
     raise DataError("there is no text, expected .txt or .json")
 
 
-def _raise(message: str) -> Example:
+def _raise(message: str) -> StoredExample:
     raise DataError(message)
 
 

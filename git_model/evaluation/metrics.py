@@ -8,7 +8,8 @@ that scores can stand beside published ones. A text is a list of words: `split_w
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import NamedTuple
@@ -76,16 +77,33 @@ def bleu(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]
         candidates: generated texts, at least one.
         references: for each candidate its reference texts, at least one.
     """
-    n_words = n_expected = 0
-    matches, totals = [0] * MAX_N, [0] * MAX_N
-    for candidate, texts in zip(candidates, references, strict=True):
-        n_words += len(candidate)
-        n_expected += min((abs(len(text) - len(candidate)), len(text)) for text in texts)[1]
-        for index in range(MAX_N):
-            ngrams = _ngrams(candidate, index + 1)
-            limits = reduce(or_, (_ngrams(text, index + 1) for text in texts))  # largest counts
-            matches[index] += (ngrams & limits).total()
-            totals[index] += ngrams.total()
+    columns = zip(*bleu_counts(candidates, references), strict=True)
+    return bleu_of([sum(column) for column in columns])
+
+
+def bleu_counts(
+    candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]
+) -> list[list[int]]:
+    """What BLEU counts in each candidate, ten numbers: its words, those of the reference of closest
+    length, the n-grams that a reference has, too, for n = 1 to 4, and all its n-grams."""
+    return [_bleu_counts(*pair) for pair in zip(candidates, references, strict=True)]
+
+
+def _bleu_counts(candidate: WordList, texts: Sequence[WordList]) -> list[int]:
+    n_expected = min((abs(len(text) - len(candidate)), len(text)) for text in texts)[1]
+    matches, totals = [], []
+    for n in range(1, MAX_N + 1):
+        ngrams = _ngrams(candidate, n)
+        limits = reduce(or_, (_ngrams(text, n) for text in texts))  # largest counts
+        matches.append((ngrams & limits).total())
+        totals.append(ngrams.total())
+    return [len(candidate), n_expected, *matches, *totals]
+
+
+def bleu_of(counts: Sequence[int]) -> list[float]:
+    """BLEU-1 to BLEU-4 of summed counts."""
+    n_words, n_expected, *rest = counts
+    matches, totals = rest[:MAX_N], rest[MAX_N:]
     ratio = (n_words + TINY) / (n_expected + SMALL)
     brevity_penalty = min(1.0, math.exp(1 - 1 / ratio))
     scores, product = [], 1.0
@@ -98,15 +116,28 @@ def bleu(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]
 def rouge_l(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> float:
     """ROUGE-L (Lin 2004): the mean F-score of the longest common subsequence, where the best
     precision and the best recall may come from different references. Arguments as in `bleu`."""
-    total = 0.0
-    for candidate, texts in zip(candidates, references, strict=True):
-        words = candidate or [""]  # for the COCO tools an empty text is one empty word
-        pairs = [(_lcs_length(words, text or [""]), len(text or [""])) for text in texts]
-        precision = max(common for common, _ in pairs) / len(words)
-        recall = max(common / length for common, length in pairs)
-        if precision and recall:
-            total += (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
-    return total / len(candidates)
+    return _mean(rouge_l_scores(candidates, references))
+
+
+def rouge_l_scores(
+    candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]
+) -> list[float]:
+    """ROUGE-L of each candidate."""
+    return [_rouge_l(*pair) for pair in zip(candidates, references, strict=True)]
+
+
+def _rouge_l(candidate: WordList, texts: Sequence[WordList]) -> float:
+    words = candidate or [""]  # for the COCO tools an empty text is one empty word
+    pairs = [(_lcs_length(words, text or [""]), len(text or [""])) for text in texts]
+    precision = max(common for common, _ in pairs) / len(words)
+    recall = max(common / length for common, length in pairs)
+    if not precision or not recall:
+        return 0.0
+    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return sum(scores) / len(scores)
 
 
 def _lcs_length(left: WordList, right: WordList) -> int:
@@ -124,7 +155,20 @@ def _lcs_length(left: WordList, right: WordList) -> int:
 def cider_d(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> float:
     """CIDEr-D: CIDEr with clipped counts and a penalty on the difference in length, so that
     repeating a word gains nothing. What the COCO tools call CIDEr, and papers report."""
-    return _cider(candidates, references, _clipped_cosine)
+    return _mean(cider_d_scores(candidates, references))
+
+
+def cider_d_scores(
+    candidates: Sequence[WordList],
+    references: Sequence[Sequence[WordList]],
+    frequencies: "DocumentFrequencies | None" = None,
+) -> list[float]:
+    """CIDEr-D of each candidate.
+
+    Args:
+        frequencies: how many images have an n-gram; by default counted in these references.
+    """
+    return _cider(candidates, references, _clipped_cosine, frequencies)
 
 
 def cider_plain(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> float:
@@ -134,7 +178,33 @@ def cider_plain(candidates: Sequence[WordList], references: Sequence[Sequence[Wo
     An n-gram that every image has in its references has weight 0; so the score of a single image
     is 0.
     """
+    return _mean(cider_plain_scores(candidates, references))
+
+
+def cider_plain_scores(
+    candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]
+) -> list[float]:
+    """CIDEr of each candidate, with n-grams counted in all these references."""
     return _cider(candidates, references, _cosine)
+
+
+@dataclass(frozen=True)
+class DocumentFrequencies:
+    """For each n-gram the number of images that have it in their references, and the number of all
+    images: the IDF of CIDEr."""
+
+    images: Counter[Ngram]
+    n_images: int
+
+    @classmethod
+    def of(cls, references: Iterable[Sequence[WordList]]) -> "DocumentFrequencies":
+        """Counted in the references of each image."""
+        images: Counter[Ngram] = Counter()
+        n_images = 0
+        for texts in references:
+            images.update(_distinct_ngrams(texts))
+            n_images += 1
+        return cls(images, n_images)
 
 
 class _Vector(NamedTuple):
@@ -149,15 +219,16 @@ def _cider(
     candidates: Sequence[WordList],
     references: Sequence[Sequence[WordList]],
     similarity: Callable[[_Vector, _Vector], float],
-) -> float:
-    images = Counter(ngram for texts in references for ngram in _distinct_ngrams(texts))
-    log_images = math.log(len(references))
-    total = 0.0
+    frequencies: DocumentFrequencies | None = None,
+) -> list[float]:
+    frequencies = frequencies or DocumentFrequencies.of(references)
+    images, log_images = frequencies.images, math.log(frequencies.n_images)
+    scores = []
     for candidate, texts in zip(candidates, references, strict=True):
         vector = _tf_idf(candidate, images, log_images)
         similarities = [similarity(vector, _tf_idf(text, images, log_images)) for text in texts]
-        total += 10 * sum(similarities) / len(texts)
-    return total / len(candidates)
+        scores.append(10 * sum(similarities) / len(texts))
+    return scores
 
 
 def _tf_idf(words: WordList, images: Counter[Ngram], log_images: float) -> _Vector:

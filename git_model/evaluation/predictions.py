@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Prediction:
     logprob: log p(text | image).
     top: of a classification the most probable labels, best first.
     answers: the references, if there are any: captions, answers to the question, or labels.
+    scores: times 100, by metric; see `text_scores.score_each`.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Prediction:
     logprob: float | None = None
     top: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:

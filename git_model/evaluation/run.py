@@ -14,8 +14,14 @@ from tqdm import tqdm
 
 from git_model.captioner import BatchScene, Captioner
 from git_model.config import DecodingOptions
-from git_model.data.example import Annotation, BrokenExamples, Example, Source
-from git_model.data.webdataset import OpenExample, Stream
+from git_model.data.example import (
+    Annotation,
+    BrokenExamples,
+    Example,
+    OpenExample,
+    Source,
+    Stream,
+)
 from git_model.evaluation.predictions import Prediction
 from git_model.model.git import GIT
 from git_model.preprocessing.inputs import Frames, LoadedImage
@@ -63,8 +69,8 @@ def predict(
     predictions: dict[int, list[Prediction]] = {}
     total = None if isinstance(source, Stream) else min(len(source), limit or len(source))
     bar = tqdm(total=total, unit="image", disable=None if progress else True)
-    with bar, _evaluation_mode(captioner.model):
-        examples = islice(_closed_examples(source), limit)
+    with bar, evaluation_mode(captioner.model):
+        examples = islice(open_examples(source), limit)
         for group in _groups(captioner, examples, batch_size, broken):
             scene = captioner.see_batch([item.image for item in group])
             rows = predictor(scene, [item.example for item in group])
@@ -120,7 +126,7 @@ def label_predictor(captioner: Captioner, labels: Sequence[str], template: str =
     return predict_labels
 
 
-def _closed_examples(source: Source | Stream) -> Iterator[OpenExample]:
+def open_examples(source: Source | Stream) -> Iterator[OpenExample]:
     """All examples in order, each opened when it is called."""
     if isinstance(source, Stream):
         return source.stream(epoch=0, seed=0, reader=0, n_readers=1)
@@ -179,7 +185,7 @@ def _prediction(
 
 
 @contextmanager
-def _evaluation_mode(model: GIT) -> Iterator[None]:
+def evaluation_mode(model: GIT) -> Iterator[None]:
     """Set evaluation mode, without dropout; restore the mode afterwards."""
     training = model.training
     model.eval()

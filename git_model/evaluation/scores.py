@@ -89,18 +89,47 @@ def score(
         GITError: there is no prediction, one has no reference, a metric does not fit, or as in
             `check_metrics`.
     """
-    if not predictions:
-        raise GITError("there is no prediction to score, expected at least one")
-    check_metrics(metrics)
-    groups = {task: [item for item in predictions if item.task == task] for task in METRICS}
-    groups = {task: items for task, items in groups.items() if items}
-    for name in metrics:
-        if not any(name in METRICS[task] for task in groups):
-            raise GITError(f"{name} is no metric for {' and '.join(groups)}")
+    groups = {
+        task: [item for item in predictions if item.task == task]
+        for task in tasks_of(predictions, metrics)
+    }
     return {
         task: {"count": len(items)} | _task_scores(task, items, metrics, tokenizer)
         for task, items in groups.items()
     }
+
+
+def tasks_of(predictions: Sequence[Prediction], metrics: Sequence[str]) -> list[Task]:
+    """The tasks of the predictions.
+
+    Raises:
+        GITError: as in `score`.
+    """
+    if not predictions:
+        raise GITError("there is no prediction to score, expected at least one")
+    check_metrics(metrics)
+    tasks = [task for task in METRICS if any(item.task == task for item in predictions)]
+    for name in metrics:
+        if not any(name in METRICS[task] for task in tasks):
+            raise GITError(f"{name} is no metric for {' and '.join(tasks)}")
+    return tasks
+
+
+def metric_names(
+    task: Task, predictions: Sequence[Prediction], metrics: Sequence[str]
+) -> list[str]:
+    """The metrics to compute, in the order of `METRICS`.
+
+    Raises:
+        GITError: a prediction has no reference, or too few.
+    """
+    for item in predictions:
+        if not item.answers:
+            raise GITError(f"{item.name!r} has no reference to be compared with")
+    names = [name for name in METRICS[task] if name in (metrics or _default(task, predictions))]
+    if "vqa" in names:
+        _require_several_answers(predictions)
+    return names
 
 
 def _task_scores(
@@ -110,12 +139,7 @@ def _task_scores(
     tokenizer: WordTokenizer | None,
 ) -> dict[str, float]:
     """The scores of one task, in the order of `METRICS`."""
-    for item in predictions:
-        if not item.answers:
-            raise GITError(f"{item.name!r} has no reference to be compared with")
-    names = [name for name in METRICS[task] if name in (metrics or _default(task, predictions))]
-    if "vqa" in names:
-        _require_several_answers(predictions)
+    names = metric_names(task, predictions, metrics)
     scores = {
         name: sum(map(PREDICTION_METRICS[name], predictions)) / len(predictions)
         for name in names
@@ -123,7 +147,7 @@ def _task_scores(
     }
     corpus_metrics = [name for name in names if name not in PREDICTION_METRICS]
     if corpus_metrics:
-        candidates, references = _words(predictions, tokenizer or best_tokenizer())
+        candidates, references = words_of(predictions, tokenizer or best_tokenizer())
         for name in corpus_metrics:
             if name == "bleu":
                 values = enumerate(bleu(candidates, references), start=1)
@@ -152,7 +176,7 @@ def _require_several_answers(predictions: Sequence[Prediction]) -> None:
             )
 
 
-def _words(
+def words_of(
     predictions: Sequence[Prediction], tokenizer: WordTokenizer
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     """The words of each text, and of its references."""

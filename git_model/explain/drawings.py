@@ -70,6 +70,17 @@ def contact_sheet(frames: Sequence[Image.Image], maps: Tensor, size: int) -> Ima
     return sheet
 
 
+def matrix_image(weights: Tensor, size: int) -> Image.Image:
+    """An attention matrix (queries, keys) as an image, the largest weight white, 0 black.
+
+    Args:
+        size: pixels of a side, at least; each weight is a square of whole pixels.
+    """
+    relative = weights / weights.max().clamp(min=1e-12)
+    image = Image.fromarray((255 * relative.numpy()).round().astype(np.uint8))
+    return upscaled(image, size)
+
+
 def data_url(image: Image.Image) -> str:
     """An image as a data: URL, so that an HTML file can contain it."""
     file = io.BytesIO()

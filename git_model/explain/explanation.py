@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from git_model.captioner import Caption, Captioner, ImageScene
-from git_model.config import DecodingOptions, GITConfig
+from git_model.config import DecodingOptions, EncoderConfig, GITConfig
 from git_model.explain.attention_maps import (
     AttentionMap,
     head_average,
@@ -24,12 +24,16 @@ from git_model.explain.attention_maps import (
     rollout,
 )
 from git_model.explain.beam_tree import Branch, beam_tree
+from git_model.explain.occlusion import occlusion
+from git_model.model.attention import Attention, prefix_mask
+from git_model.preprocessing.image import denormalize
 from git_model.preprocessing.inputs import ImageInput
+from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer
-from git_model.preprocessing.video import Sampling
 from git_model.utils.errors import GITError
 
 TOP_K = 5  # tokens that are kept of each distribution
+MAX_MATRIX = 100  # rows of an attention matrix that is kept
 
 
 class TopToken(NamedTuple):
@@ -47,8 +51,8 @@ class GeneratedToken:
     probability: p(token | image, all tokens before it).
     alternatives: the most probable other tokens, best first.
     logit_lens: for each decoder layer the most probable tokens, were its output the last layer's:
-        its hidden state passed through `lm_head` (nostalgebraist 2020). The last layer's are the
-        model's own.
+        its hidden state passed through `lm_head` (nostalgebraist 2020), in a pre-norm decoder
+        through the last norm before. The last layer's are the model's own.
     """
 
     text: str
@@ -63,9 +67,10 @@ class Explanation:
     """A text about an image or a clip, and the attention and distributions behind it.
 
     Letters: L decoder layers, H heads, G generated tokens (the end token counts), F frames, N
-    patches of a frame, T input tokens of the decoder's pass (the last generated token is none),
-    I = F (1 + N) image tokens. A token is predicted at the position before it; the attention of a
-    generated token is that of this position.
+    patches of a frame (or positions of an encoder's feature map), P tokens of a frame before its
+    patches (1 with CLIP's class token, 0 with SigLIP), T input tokens of the decoder's pass (the
+    last generated token is none), I = F (P + N) image tokens. A token is predicted at the position
+    before it; the attention of a generated token is that of this position.
 
     frames: the model's input, converted back from pixels and cut to whole patches.
     frame_indices: the indices of the frames in their file; None for an image or for `Frames`.
@@ -74,12 +79,20 @@ class Explanation:
     question: which the text answers, if any.
     input_tokens: T tokens as the vocabulary spells them: start, question, generated tokens but the
         last.
-    image_attention: (L, H, G, F, 1 + N), the class token before a frame's patches.
+    image_attention: (L, H, G, F, P + N).
     text_attention: (L, H, G, T); together with `image_attention` it sums to 1.
     rollout: (G, F, rows, columns), attention rollout from each patch through all layers of encoder
-        and decoder.
+        and decoder; where the encoder is another library's, through the decoder only.
+    occlusion: (G, F, rows, columns), by how many nats log p of a generated token falls when a patch
+        is blank; None if it was not measured.
+    encoder_attention: (encoder layers, encoder heads, P + N, P + N), what the tokens of the first
+        frame attend to in the encoder; more than `MAX_MATRIX` tokens are averaged to as many. No
+        layers where the encoder is another library's.
+    text_matrix: (L, H, T, T), the attention of each text token to each text token.
     mask: (I + T, I + T), True where a token (row) may attend to another (column).
     tree: the branches of each step of a beam search; None for greedy search and sampling.
+    purpose: what the model was made for, in a line; "" if its checkpoint does not say.
+    purpose_warning: why the model was not made for this image, if so.
     """
 
     frames: list[Image.Image]
@@ -92,13 +105,23 @@ class Explanation:
     image_attention: Tensor
     text_attention: Tensor
     rollout: Tensor
+    occlusion: Tensor | None
+    encoder_attention: Tensor
+    text_matrix: Tensor
     mask: Tensor
     tree: list[list[Branch]] | None
+    purpose: str = ""
+    purpose_warning: str | None = None
 
     @property
     def n_image(self) -> int:
         """Image tokens I."""
         return len(self.mask) - len(self.input_tokens)
+
+    @property
+    def n_prefix(self) -> int:
+        """Tokens of a frame before its patches, P."""
+        return self.image_attention.shape[-1] - self.grid[0] * self.grid[1]
 
     def patch_attention(self, layer: int | None = None, head: int | None = None) -> Tensor:
         """(G, F, rows, columns): the attention of each generated token to each patch.
@@ -107,7 +130,7 @@ class Explanation:
             layer, head: counted from 0; None averages over all. Attention to class tokens and to
                 text is left out, so the sum over patches is below 1.
         """
-        weights = self.image_attention[..., 1:]
+        weights = self.image_attention[..., self.n_prefix :]
         weights = weights.mean(0, keepdim=True) if layer is None else weights[layer : layer + 1]
         weights = weights.mean(1) if head is None else weights[:, head]
         return weights[0].unflatten(-1, self.grid)
@@ -125,34 +148,41 @@ def explain(
     image: ImageInput,
     question: str | None = None,
     options: DecodingOptions | None = None,
-    sampling: Sampling = "uniform",
+    sampling: Sampling | ReadOptions = "uniform",
+    *,
+    occlude: bool = False,
 ) -> Explanation:
     """Generate a caption, or the answer to a question, and record how it came about.
 
     Args:
         image: a path, a Pillow image, or `Frames` of a clip.
         options: by default those of the checkpoint. Of several texts the best is explained.
-        sampling: which frames of a file to take, see `video.sample_indices`.
+        sampling: which frames of a file to take, see `sampling.ReadOptions`.
+        occlude: measure occlusion, too; the encoder runs once more for each patch.
 
     Raises:
-        GITError: the file cannot be read, no token was generated, the model has no vocabulary, or
-            its encoder was compiled.
+        GITError: the file cannot be read, no token was generated, the model has no vocabulary, its
+            encoder was compiled, or its tokens are no grid of positions.
     """
     options = options or captioner.model.config.decoding
     loaded = captioner.load(image, sampling)
     scene, encoder_maps, decoder_maps = _see(captioner, loaded.pixels)
+    encoder_averages = [average for average, _ in encoder_maps]
     caption, prompt = _generate(captioner, scene, question, options)
     input_ids = [*prompt, *caption.tokens[:-1]]
     text_maps, hidden = _one_pass(captioner, scene, input_ids)
     predicting = slice(len(prompt) - 1, None)  # the positions that predict the generated tokens
-    frames, grid = _frames(loaded.pixels, captioner.model.config)
+    n_prefix = getattr(captioner.model.encoder, "n_prefix", 0)
+    n_patches = encoder_averages[0].shape[-1] - n_prefix
+    grid = _grid(captioner.model.config, n_patches, loaded.pixels)
+    frames = _frames(loaded.pixels, captioner.model.config, grid)
     weights = torch.stack([attention.weights[0] for attention in text_maps])  # (L, H, T, I + T)
     to_image = weights[:, :, predicting, : scene.n_tokens].unflatten(-1, (len(frames), -1))
-    patch_rollout = _patch_rollout(encoder_maps, decoder_maps, weights.mean(1))[predicting]
+    token_rollout = _token_rollout(encoder_averages, decoder_maps, weights.mean(1))[predicting]
     token_text = _token_texts(captioner.tokenizer)
     return Explanation(
         frames=frames,
-        frame_indices=loaded.frames,
+        frame_indices=loaded.frames if loaded.pixels.ndim == 4 else None,
         grid=grid,
         caption=caption,
         question=question,
@@ -160,31 +190,77 @@ def explain(
         generated=_generated_tokens(captioner, caption.tokens, hidden[:, predicting], token_text),
         image_attention=to_image.cpu(),
         text_attention=weights[:, :, predicting, scene.n_tokens :].cpu(),
-        rollout=patch_rollout.unflatten(-1, grid).cpu(),
-        mask=_full_mask(scene.n_tokens, text_maps[0]).cpu(),
-        tree=(
-            beam_tree(captioner.model, scene, prompt, options, caption.tokens, token_text)
-            if options.num_beams > 1
-            else None
-        ),
+        rollout=token_rollout[..., n_prefix:].unflatten(-1, grid).cpu(),
+        occlusion=_occlusion(captioner, loaded.pixels, grid, prompt, caption) if occlude else None,
+        encoder_attention=_stacked([matrices for _, matrices in encoder_maps]),
+        text_matrix=weights[..., scene.n_tokens :].cpu(),
+        mask=_full_mask(captioner.model.config, scene.n_tokens, text_maps[0]).cpu(),
+        tree=_beam_tree(captioner, scene, prompt, options, caption),
+        purpose=captioner.purpose,
+        purpose_warning=captioner.purpose_warning(loaded),
     )
 
 
-def _see(captioner: Captioner, pixels: Tensor) -> tuple[ImageScene, list[Tensor], list[Tensor]]:
-    """Encode the image; also, averaged over heads, the attention of each encoder layer
-    (F, 1 + N, 1 + N) and of each decoder layer but the last (I, I): in the last the image tokens
-    have keys and values, but no output."""
+def _occlusion(
+    captioner: Captioner,
+    pixels: Tensor,
+    grid: tuple[int, int],
+    prompt: Sequence[int],
+    caption: Caption,
+) -> Tensor:
+    pixels = pixels.to(captioner.device, captioner.model.dtype)
+    return occlusion(captioner.model, pixels, grid, prompt, caption.tokens)
+
+
+def _beam_tree(
+    captioner: Captioner,
+    scene: ImageScene,
+    prompt: list[int],
+    options: DecodingOptions,
+    caption: Caption,
+) -> list[list[Branch]] | None:
+    if options.num_beams == 1:
+        return None
+    token_text = _token_texts(captioner.tokenizer)
+    return beam_tree(captioner.model, scene, prompt, options, caption.tokens, token_text)
+
+
+def _average_and_matrices(attention: AttentionMap) -> tuple[Tensor, Tensor]:
+    """A layer's attention averaged over heads, and each head's matrix for the first frame."""
+    matrices = attention.weights[0].cpu()  # (H, P + N, P + N)
+    if matrices.shape[-1] > MAX_MATRIX:
+        matrices = F.adaptive_avg_pool2d(matrices, MAX_MATRIX)
+    return head_average(attention), matrices
+
+
+def _stacked(matrices: Sequence[Tensor | None]) -> Tensor:
+    own = [matrix for matrix in matrices if matrix is not None]
+    return torch.stack(own) if own else torch.empty(0, 0, 0, 0)
+
+
+def _see(
+    captioner: Captioner, pixels: Tensor
+) -> tuple[ImageScene, list[tuple[Tensor, Tensor | None]], list[Tensor]]:
+    """Encode the image; also the attention of each encoder layer, averaged over heads
+    (F, P + N, P + N) and head by head, and of each decoder layer but the last (I, I), averaged:
+    in the last the image tokens have keys and values, but no output. An encoder of another library
+    counts as a layer in which each token attends to itself."""
     model = captioner.model
+    n_layers = sum(isinstance(module, Attention) for module in model.encoder.modules())
     with (
-        record_attention(model.encoder, head_average) as encoder_maps,
+        record_attention(model.encoder, _average_and_matrices) as encoder_maps,
         record_attention(model.decoder, head_average) as decoder_maps,
     ):
         scene = ImageScene(captioner.see_pixels(pixels[None]).layers)
-    if len(encoder_maps) != len(model.encoder.blocks):
+    if len(encoder_maps) != n_layers:
         raise GITError(
             "the encoder was compiled, and hooks do not run in it: open the model without compile"
         )
-    return scene, encoder_maps, [weights[0] for weights in decoder_maps]
+    if n_layers == 0:
+        n_frames = 1 if pixels.ndim == 3 else len(pixels)
+        itself = torch.eye(scene.n_tokens // n_frames, device=model.device)
+        return scene, [(itself.expand(n_frames, -1, -1), None)], [w[0] for w in decoder_maps]
+    return scene, list(encoder_maps), [weights[0] for weights in decoder_maps]
 
 
 def _generate(
@@ -215,22 +291,35 @@ def _one_pass(
     return maps, torch.cat(hidden)
 
 
-def _frames(pixels: Tensor, config: GITConfig) -> tuple[list[Image.Image], tuple[int, int]]:
-    """The images behind pixels (…, 3, height, width), cut to whole patches as the encoder does, and
-    the grid of these patches."""
-    preprocess, patch = config.preprocess, config.encoder.patch_size
-    rows, columns = (side // patch for side in pixels.shape[-2:])
-    mean, std = (
-        torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
-    )
-    values = (pixels.float().cpu() * std + mean) / preprocess.rescale
-    values = values.round().clamp(0, 255).byte()[..., : rows * patch, : columns * patch]
-    clip = values[None] if pixels.ndim == 3 else values
-    return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in clip], (rows, columns)
+def _grid(config: GITConfig, n_patches: int, pixels: Tensor) -> tuple[int, int]:
+    """The rows and columns of a frame's patches; those of another library's encoder follow from
+    their number and the image's aspect ratio.
+
+    Raises:
+        GITError: there is no such grid.
+    """
+    height, width = pixels.shape[-2:]
+    if isinstance(config.encoder, EncoderConfig):
+        return height // config.encoder.patch_size, width // config.encoder.patch_size
+    rows = max(1, round((n_patches * height / width) ** 0.5))
+    if n_patches < 1 or n_patches % rows:
+        raise GITError(
+            f"the encoder's {n_patches} tokens of an image of {height} x {width} pixels are no "
+            "grid of positions, so attention to them cannot be drawn on the image"
+        )
+    return rows, n_patches // rows
 
 
-def _patch_rollout(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: Tensor) -> Tensor:
-    """(T, F, N): attention rollout from each patch to each text token.
+def _frames(pixels: Tensor, config: GITConfig, grid: tuple[int, int]) -> list[Image.Image]:
+    """The images behind pixels (…, 3, height, width), cut to whole patches as the encoder does."""
+    height, width = pixels.shape[-2:]
+    if isinstance(config.encoder, EncoderConfig):
+        height, width = (side * config.encoder.patch_size for side in grid)
+    return denormalize(pixels[..., :height, :width], config.preprocess)
+
+
+def _token_rollout(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: Tensor) -> Tensor:
+    """(T, F, P + N): attention rollout from each of the encoder's first tokens to each text token.
 
     Args:
         encoder, decoder: as from `_see`.
@@ -242,15 +331,15 @@ def _patch_rollout(encoder: Sequence[Tensor], decoder: Sequence[Tensor], text: T
     ]
     to_image = rollout([*lower, text[-1]])[:, : -text.shape[1]]
     per_frame = to_image.unflatten(-1, (len(encoder[0]), -1))
-    return torch.einsum("tfi,fip->tfp", per_frame, rollout(encoder))[..., 1:]
+    return torch.einsum("tfi,fip->tfp", per_frame, rollout(encoder))
 
 
-def _full_mask(n_image: int, text_map: AttentionMap) -> Tensor:
+def _full_mask(config: GITConfig, n_image: int, text_map: AttentionMap) -> Tensor:
     """(I + T, I + T): the text rows as the recorded pass had them; the image rows without text,
-    since the image is encoded before it, and without a mask."""
+    since the image is encoded before it."""
     n_text, n_tokens = text_map.weights.shape[-2:]
     mask = torch.zeros(n_tokens, n_tokens, dtype=torch.bool)
-    mask[:n_image, :n_image] = True
+    mask[:n_image, :n_image] = prefix_mask(n_image, 0, config.decoder.mask)
     mask[n_image:] = torch.ones(n_text, n_tokens) if text_map.mask is None else text_map.mask
     return mask
 
@@ -263,7 +352,8 @@ def _generated_tokens(
     Args:
         hidden: (L, G, D), each decoder layer's output at the positions that predict the tokens.
     """
-    probs = captioner.model.decoder.lm_head(hidden).float().softmax(-1)  # (L, G, V)
+    decoder = captioner.model.decoder
+    probs = decoder.lm_head(decoder.final_norm(hidden)).float().softmax(-1)  # (L, G, V)
     generated = []
     for token, layers in zip(tokens, probs.unbind(1), strict=True):
         top = _top_tokens(layers[-1], TOP_K + 1, token_text)

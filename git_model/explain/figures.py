@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-NAMES = ("patches", "mask", "tokens", "frames", "logit-lens", "beams", "token-*")
+NAMES = (
+    "patches", "mask", "tokens", "frames", "logit-lens", "text-heads", "encoder-heads", "beams",
+    "token-*",
+)  # fmt: skip
 FILES = tuple(f"{name}.png" for name in NAMES)  # patterns of all files that `save_figures` writes
 MAX_COLUMNS = 8  # tokens in a row of the figure of all tokens
 FRAME_SIZE, THUMBNAIL_SIZE, GAP = 240, 96, 6  # pixels: a large frame, a small one, between two
@@ -59,6 +62,9 @@ def _all_figures(explanation: Explanation) -> "Iterator[tuple[str, Figure]]":
     if len(explanation.frames) > 1:
         yield "frames", frames(explanation)
     yield "logit-lens", logit_lens(explanation)
+    yield "text-heads", matrices(explanation.text_matrix, "attention of text to text")
+    if len(explanation.encoder_attention):
+        yield "encoder-heads", matrices(explanation.encoder_attention, "attention in the encoder")
     if explanation.tree is not None:
         yield "beams", beams(explanation)
     for index in range(len(explanation.generated)):
@@ -137,7 +143,9 @@ def mask(explanation: Explanation) -> "Figure":
         label.set_rotation(90)
     axes.get_yticklabels()[0].set(rotation=90, va="center")
     _hide_spines(axes)
-    axes.set_ylabel("the token of this row attends to …", weight="bold")
+    axes.set_xlabel("key", weight="bold")
+    axes.xaxis.set_label_position("top")
+    axes.set_ylabel("query: the token of this row attends to …", weight="bold")
     legend = (("the image", IMAGE), ("text", TEXT), ("masked", LIGHT_GREY))
     handles = [Patch(color=colour, label=label) for label, colour in legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -181,7 +189,8 @@ def _draw_overlays(explanation: Explanation, maps: "Tensor", cells: "list[Axes]"
 
 @with_rc_params
 def heads(explanation: Explanation, index: int) -> "Figure":
-    """The attention of one generated token: each layer and head, the average, and the rollout.
+    """The attention of one generated token: each layer and head, the average, the rollout, and the
+    occlusion if it was measured.
 
     Args:
         index: of the generated token, the first being 0.
@@ -190,18 +199,21 @@ def heads(explanation: Explanation, index: int) -> "Figure":
     average = explanation.patch_attention()
     thumbnail = contact_sheet(explanation.frames, average[index], THUMBNAIL_SIZE)
     width, height = (side / THUMBNAIL_SIZE * 0.8 for side in thumbnail.size)
-    figure = _new_figure(width * (n_heads + 3) + 1.2, max(height * n_layers, 1.3) + 0.9)
+    panels = [("average", average), ("rollout", explanation.rollout)]
+    if explanation.occlusion is not None:
+        panels.append(("occlusion", explanation.occlusion.clamp(min=0)))
+    n_wide = 1.5 * len(panels)
+    figure = _new_figure(width * (n_heads + n_wide) + 1.2, max(height * n_layers, 1.3) + 0.9)
     figure.suptitle(f"attention of “{explanation.generated[index].text}”", fontsize=10)
-    left, *right = figure.subplots(1, 3, width_ratios=(n_heads, 1.5, 1.5))
+    ratios = (n_heads, *[1.5] * len(panels))
+    left, *right = figure.subplots(1, 1 + len(panels), width_ratios=ratios)
     step = thumbnail.width + GAP, thumbnail.height + GAP
     left.imshow(np.asarray(_head_grid(explanation, index, step)))
     left.set_xticks([(n + 0.5) * step[0] for n in range(n_heads)], _numbers(n_heads))
     left.set_yticks([(n + 0.5) * step[1] for n in range(n_layers)], _numbers(n_layers))
     left.set(xlabel="head", ylabel="layer")
     _hide_spines(left)
-    for axes, maps, title in zip(
-        right, (average, explanation.rollout), ("average", "rollout"), strict=True
-    ):
+    for axes, (title, maps) in zip(right, panels, strict=True):
         axes.imshow(np.asarray(contact_sheet(explanation.frames, maps[index], FRAME_SIZE)))
         axes.set_title(title)
         axes.set_axis_off()
@@ -218,6 +230,25 @@ def _head_grid(explanation: Explanation, index: int, step: tuple[int, int]) -> I
             thumbnail = contact_sheet(explanation.frames, maps, THUMBNAIL_SIZE)
             grid.paste(thumbnail, (head * step[0], layer * step[1]))
     return grid
+
+
+@with_rc_params
+def matrices(weights: "Tensor", title: str) -> "Figure":
+    """Attention matrices (layers, heads, queries, keys), a row of figures for each layer."""
+    n_layers, n_heads = weights.shape[:2]
+    figure = _new_figure(0.9 * n_heads + 0.8, 0.9 * n_layers + 0.9)
+    cells = _blank_axes(figure, n_layers, n_heads)
+    for axes, matrix in zip(cells, weights.flatten(0, 1).numpy(), strict=True):
+        axes.imshow(matrix, cmap="gray", vmin=0, vmax=max(float(matrix.max()), 1e-12))
+    for head, axes in enumerate(cells[:n_heads], start=1):
+        axes.set_title(f"head {head}", fontsize=8)
+    for layer, axes in enumerate(cells[::n_heads], start=1):
+        axes.text(
+            -0.1, 0.5, f"layer {layer}", transform=axes.transAxes, rotation=90, fontsize=8,
+            ha="right", va="center",
+        )  # fmt: skip
+    figure.suptitle(f"{title}: rows are queries, columns keys; bright: much attention", fontsize=8)
+    return figure
 
 
 @with_rc_params
@@ -286,7 +317,8 @@ def _draw_table(
 
 @with_rc_params
 def beams(explanation: Explanation) -> "Figure":
-    """The beam search step by step, best branch on top, with the branches that it pruned.
+    """The beam search step by step, best branch on top, with scores and the branches that it
+    pruned.
 
     Raises:
         GITError: the text does not come from beam search.
@@ -295,7 +327,7 @@ def beams(explanation: Explanation) -> "Figure":
     if tree is None:
         raise GITError("there is no beam tree to draw, expected beam search")
     n_steps, n_ranks = len(tree), max(map(len, tree))
-    figure = _new_figure(0.8 + 0.95 * n_steps, 0.9 + 0.3 * n_ranks)
+    figure = _new_figure(0.8 + 0.95 * n_steps, 0.9 + 0.42 * n_ranks)
     axes = figure.subplots()
     for step, branches in enumerate(tree):
         for rank, branch in enumerate(branches):
@@ -304,7 +336,9 @@ def beams(explanation: Explanation) -> "Figure":
     axes.set_xticks(range(n_steps), _numbers(n_steps))
     axes.set_yticks(range(n_ranks), _numbers(n_ranks))
     axes.set(xlabel="step", ylabel="rank")
-    axes.set_title("bold blue: best text   black: kept   green: finished   grey, dashed: pruned")
+    axes.set_title(
+        "bold blue: best text   black: kept   green: finished\ngrey, dashed: pruned   small: score"
+    )
     _hide_spines(axes)
     return figure
 
@@ -323,6 +357,11 @@ def _draw_branch(axes: "Axes", step: int, rank: int, branch: Branch) -> None:
         step, rank, branch.text, ha="center", va="center", color=colour, fontsize=8,
         weight="bold" if branch.on_best_path else "normal",
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
+    )  # fmt: skip
+    axes.annotate(
+        f"{branch.score:.2f}", (step, rank), (0, -6), textcoords="offset points", ha="center",
+        va="top", color=colour, fontsize=6,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ const unpacked = (base64) => {
   return Float32Array.from({ length: view.byteLength / 2 }, (_, i) => view.getUint16(2 * i, true) / 65535);
 };
 const patchAttention = unpacked(data.patch_attention), rollout = unpacked(data.rollout);
+const occlusion = data.occlusion && unpacked(data.occlusion);
 const textAttention = unpacked(data.text_attention), classAttention = unpacked(data.class_attention);
 const ALL = null; // in place of a layer or head: the average over all
 let token = 0, layer = ALL, head = ALL;
@@ -65,7 +66,7 @@ function showDistributions() {
   alternatives.replaceChildren();
   for (const [text, probability] of data.generated[token].alternatives) {
     const row = append("tr", "", alternatives);
-    append("td", text, row);
+    append("bdi", text, append("td", "", row));
     const bar = append("td", percent(probability), row);
     bar.className = "bar";
     bar.style.setProperty("--share", probability);
@@ -75,7 +76,12 @@ function showDistributions() {
   data.generated[token].logit_lens.forEach((top, index) => {
     const row = append("tr", "", lens);
     append("th", layerName(index), row).scope = "row";
-    append("td", top.map(([text, probability]) => `${text}\u00a0${percent(probability)}`).join(", "), row);
+    const cell = append("td", "", row);
+    top.forEach(([text, probability], n) => {
+      if (n) cell.append(", ");
+      append("bdi", text, cell);
+      cell.append(`\u00a0${percent(probability)}`);
+    });
   });
 }
 
@@ -85,7 +91,8 @@ function showTextAttention() {
   list.replaceChildren();
   data.input_tokens.forEach((text, index) => {
     if (index > data.input_tokens.length - nGenerated + token) return; // a later token
-    const item = append("span", text, list);
+    const item = append("span", "", list);
+    append("bdi", text, item);
     item.style.setProperty("--share", shares[index] / max);
     append("small", percent(shares[index]), item);
   });
@@ -134,11 +141,40 @@ function drawHeads() {
 function select(index) {
   token = index;
   buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(n === token)));
-  byId("heading").textContent = `“${data.generated[token].text}”: probability ${percent(data.generated[token].probability)}`;
+  byId("heading").textContent = `“\u2068${data.generated[token].text}\u2069”: probability ${percent(data.generated[token].probability)}`;
   draw(byId("rollout-map"), rollout.subarray(token * mapSize, (token + 1) * mapSize), data.frames > 1 ? 160 : 420);
+  showOcclusion();
   showDistributions();
   showSelected();
   drawHeads();
+  showCuts();
+}
+
+// The patches without which the token is less probable.
+function showOcclusion() {
+  if (!occlusion) return;
+  const drops = occlusion.subarray(token * mapSize, (token + 1) * mapSize);
+  byId("occlusion").hidden = false;
+  draw(byId("occlusion-map"), drops, data.frames > 1 ? 160 : 420);
+  const most = Math.max(...drops) * data.max_drop;
+  byId("occlusion-note").textContent = `The brightest patch costs ${most.toFixed(1)} nats: ` +
+    `the token becomes ${Math.exp(most).toPrecision(2)} times less probable.`;
+}
+
+// Fade an edge behind which there is more, and say so.
+function showCuts() {
+  for (const element of document.querySelectorAll(".wide")) {
+    const rest = element.scrollWidth - element.clientWidth - element.scrollLeft;
+    const cuts = [element.scrollLeft > 1 ? "left" : "", rest > 1 ? "right" : ""].filter(Boolean);
+    element.dataset.cut = cuts.join(" ");
+    let note = element.previousElementSibling;
+    if (!note?.classList.contains("cut-note")) {
+      note = document.createElement("p");
+      note.className = "cut-note";
+      element.before(note);
+    }
+    note.textContent = rest > 1 ? "more to the right →" : "";
+  }
 }
 
 buttons.forEach((button, index) => {
@@ -152,5 +188,7 @@ buttons.forEach((button, index) => {
   });
 });
 const headButtons = buildHeads();
+document.querySelectorAll(".wide").forEach((element) => element.addEventListener("scroll", showCuts));
+addEventListener("resize", showCuts);
 byId("details").hidden = false;
 Promise.all(frameImages.map((frame) => frame.decode())).then(() => select(0));

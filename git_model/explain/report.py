@@ -14,10 +14,11 @@ from string import Template
 
 from torch import Tensor
 
-from git_model.explain.drawings import contact_sheet, data_url, mask_svg, tree_svg
+from git_model.explain.drawings import contact_sheet, data_url, mask_svg, matrix_image, tree_svg
 from git_model.explain.explanation import Explanation, TopToken
 
 IMAGE_THUMBNAIL, FRAME_THUMBNAIL = 72, 48  # px: longer side of an image, and of a clip's frame
+MATRIX_SIZE = 64  # px: side of an attention matrix, at least
 N_LENS_TOKENS = 3  # shown of each layer in the details of a token
 HERE = Path(__file__).parent
 
@@ -33,7 +34,7 @@ def report(explanation: Explanation, name: str, model: str) -> str:
     is_clip, tree = len(explanation.frames) > 1, explanation.tree
     shares = _section("Frames", FRAMES_NOTE, _frame_shares(explanation)) if is_clip else ""
     beams = "" if tree is None else _section("Beam search", BEAMS_NOTE, tree_svg(tree))
-    question = explanation.question
+    question, warning = explanation.question, explanation.purpose_warning
     return template.substitute(
         style=(HERE / "report.css").read_text(encoding="utf-8"),
         script=(HERE / "report.js").read_text(encoding="utf-8"),
@@ -42,7 +43,13 @@ def report(explanation: Explanation, name: str, model: str) -> str:
         question="" if question is None else f"<p>{escape(question)}</p>",
         name=escape(name),
         model=escape(model),
+        purpose=escape(f" (made for {explanation.purpose})" if explanation.purpose else ""),
+        warning="" if warning is None else f'<p role="alert"><b>{escape(warning)}</b></p>',
         probability=_percent(math.exp(explanation.caption.logprob)),
+        per_token=_percent(math.exp(explanation.caption.logprob / len(explanation.generated))),
+        n_generated=len(explanation.generated),
+        text_matrices=_matrices(explanation.text_matrix, "Text to text"),
+        encoder_matrices=_matrices(explanation.encoder_attention, "Encoder"),
         media="clip" if is_clip else "image",
         input=_input(explanation),
         frames=_frames(explanation),
@@ -79,16 +86,18 @@ def _input(explanation: Explanation) -> str:
     patches = (
         f"{rows} x {columns} patches of {explanation.frames[0].width // columns} pixels a side"
     )
+    n_prefix = explanation.n_prefix
+    prefix = {0: "", 1: " and a class token"}.get(n_prefix, f" and {n_prefix} class tokens")
     if n_frames == 1:
         return (
-            f"The image is resized for the model and cut into {patches}. These and a class token "
-            f"make {explanation.n_image} image tokens."
+            f"The image is resized for the model and cut into {patches}. These{prefix} make "
+            f"{explanation.n_image} image tokens."
         )
     indices = explanation.frame_indices
     numbers = "" if indices is None else f" ({', '.join(map(str, indices))})"
     return (
         f"{n_frames} frames of the clip{numbers} are resized for the model and cut into {patches}. "
-        f"These and a class token for each frame make {explanation.n_image} image tokens."
+        f"These{prefix and prefix + ' for each frame'} make {explanation.n_image} image tokens."
     )
 
 
@@ -115,7 +124,7 @@ def _tokens(explanation: Explanation) -> str:
     return "".join(
         f'<button type="button" data-token="{index}" aria-pressed="false">'
         f'<img src="{data_url(contact_sheet(explanation.frames, maps, size))}" alt="">'
-        f"<b>{escape(token.text)}</b><span>{_percent(token.probability)}</span></button>"
+        f"<b>{_token(token.text)}</b><span>{_percent(token.probability)}</span></button>"
         for index, (token, maps) in enumerate(pairs)
     )
 
@@ -139,17 +148,38 @@ def _logit_lens(explanation: Explanation) -> str:
         cells = []
         for token in generated:
             top = token.logit_lens[layer][0]
-            text = f"<b>{escape(top.text)}</b>" if top.token == token.token else escape(top.text)
+            text = f"<b>{_token(top.text)}</b>" if top.token == token.token else _token(top.text)
             cells.append(_bar(f"{text}<br>{_percent(top.probability)}", top.probability))
         rows.append((f"layer {layer + 1}", cells))
     return _table([token.text for token in generated], rows)
 
 
+def _token(text: str) -> str:
+    """A token as HTML; a word that is read from right to left stays apart from its neighbours."""
+    return f"<bdi>{escape(text)}</bdi>"
+
+
+def _matrices(weights: Tensor, name: str) -> str:
+    """A table of attention matrices (layers, heads, queries, keys)."""
+    n_layers, n_heads = weights.shape[:2]
+    if n_layers == 0:
+        return "<p>Not recorded: this image encoder is another library's.</p>"
+    rows = []
+    for layer in range(n_layers):
+        cells = []
+        for head in range(n_heads):
+            picture = data_url(matrix_image(weights[layer, head], MATRIX_SIZE))
+            label = f"{name}, layer {layer + 1}, head {head + 1}"
+            cells.append(f'<td><img class="matrix" src="{picture}" alt="{label}"></td>')
+        rows.append((f"layer {layer + 1}", cells))
+    return _table([f"head {head + 1}" for head in range(n_heads)], rows)
+
+
 def _table(headers: Iterable[str], rows: Sequence[tuple[str, list[str]]]) -> str:
     """A table; the cells are HTML, the headers and the rows' names are text."""
-    top = "".join(f'<th scope="col">{escape(header)}</th>' for header in headers)
+    top = "".join(f'<th scope="col">{_token(header)}</th>' for header in headers)
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
+        f'<tr><th scope="row">{_token(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
     )
     return f"<table><thead><tr><td></td>{top}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -161,16 +191,22 @@ def _bar(html: str, share: float) -> str:
 def _data(explanation: Explanation) -> dict[str, object]:
     """The data that report.js draws; weights are packed by `_packed`."""
     n_layers, n_heads = explanation.image_attention.shape[:2]
+    drops = explanation.occlusion
+    most = 0.0 if drops is None else max(drops.max().item(), 0.0)
     return {
         "layers": n_layers,
         "heads": n_heads,
         "frames": len(explanation.frames),
         "grid": explanation.grid,
         "input_tokens": explanation.input_tokens,
-        "patch_attention": _packed(explanation.image_attention[..., 1:]),
+        "patch_attention": _packed(explanation.image_attention[..., explanation.n_prefix :]),
         "rollout": _packed(explanation.rollout),
+        "occlusion": None if drops is None else _packed(drops.clamp(min=0) / max(most, 1e-12)),
+        "max_drop": most,
         "text_attention": _packed(explanation.text_attention),
-        "class_attention": _packed(explanation.image_attention[..., 0].sum(-1)),
+        "class_attention": _packed(
+            explanation.image_attention[..., : explanation.n_prefix].sum((-1, -2))
+        ),
         "generated": [
             {
                 "text": token.text,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from git_model.config import Mask
 from git_model.model.layers import Linear
 
 
@@ -41,7 +42,12 @@ class KeyValue(NamedTuple):
 
 
 def prefix_mask(
-    n_image: int, n_text: int, *, first_query: int = 0, device: torch.device | None = None
+    n_image: int,
+    n_text: int,
+    kind: Mask = "prefix",
+    *,
+    first_query: int = 0,
+    device: torch.device | None = None,
 ) -> Tensor:
     """(queries, keys): True where a token may attend. Text attends to the image and its own past,
     image tokens attend to the image.
@@ -50,6 +56,8 @@ def prefix_mask(
     [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 
     Args:
+        kind: what image tokens attend to. `prefix`: to all of the image (GIT); for experiments
+            `causal`: to those before and themselves; `isolated`: to themselves only.
         first_query: leave out the queries before this one (their outputs are already known).
 
     Source: paper, section 3.1 and figure 2 ("seq2seq mask"); `BertEncoderAsDecoder` in the
@@ -57,7 +65,10 @@ def prefix_mask(
     """
     key = torch.arange(n_image + n_text, device=device)
     query = key[first_query:, None]
-    return (key < n_image) | (key <= query)
+    past = key <= query
+    if kind == "prefix":
+        return (key < n_image) | past
+    return past if kind == "causal" else past & ((query >= n_image) | (key == query))
 
 
 def attend(

@@ -1,4 +1,5 @@
-"""The text decoder: BERT's layers, used as a prefix language model.
+"""The text decoder: BERT's layers, used as a prefix language model. Settings give its usual
+variants: pre-norm blocks, RMSNorm, another mask among image tokens.
 
 Image tokens never attend to text, so their keys and values do not depend on it. `prefill` runs the
 image tokens through the layers once and keeps each layer's keys and values (the image prefix);
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from git_model.config import DecoderConfig
+from git_model.config import DecoderConfig, NormPosition
 from git_model.model.attention import Attention, KeyValue, KVCache, LayerCache, prefix_mask
-from git_model.model.layers import MLP, Linear
+from git_model.model.layers import MLP, NORMS, Linear
 from git_model.utils.errors import GITError
 from git_model.utils.kernels import drop_stale_copies
 
@@ -22,16 +23,17 @@ from git_model.utils.kernels import drop_stale_copies
 class DecoderBlock(nn.Module):
     """A post-norm transformer block, as in BERT: sublayer, residual connection, norm.
 
-    A block of another kind (pre-norm, RMSNorm) may take its place in `TextDecoder.blocks`: the
-    decoder only calls it. It needs this signature, and returns keys and values (R, H, T, d).
+    A block of another kind may take its place in `TextDecoder.blocks`: the decoder only calls it.
+    It needs this signature, and returns keys and values (R, H, T, d).
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        norm = NORMS[config.norm_kind]
         self.attn = Attention(config.width, config.heads, config.attention_dropout)
-        self.attn_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.attn_norm = norm(config.width, eps=config.norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation)
-        self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp_norm = norm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -56,6 +58,30 @@ class DecoderBlock(nn.Module):
         return self.mlp_norm(x + self.dropout(self.mlp(x))), key_value
 
 
+class PreNormBlock(DecoderBlock):
+    """A pre-norm block, as in GPT-2: norm, sublayer, residual connection."""
+
+    def forward(
+        self,
+        x: Tensor,
+        past: Sequence[KeyValue] = (),
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        *,
+        need_output: bool = True,
+    ) -> tuple[Tensor | None, KeyValue]:
+        """As `DecoderBlock.forward`."""
+        normed = self.attn_norm(x)
+        mixed, key_value = self.attn(normed, past, mask, cache, need_output=need_output)
+        if mixed is None:
+            return None, key_value
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.mlp(self.mlp_norm(x))), key_value
+
+
+BLOCKS: dict[NormPosition, type[DecoderBlock]] = {"post": DecoderBlock, "pre": PreNormBlock}
+
+
 class TextDecoder(nn.Module):
     """Token and position embeddings, the blocks, and the output layer `lm_head`."""
 
@@ -64,9 +90,14 @@ class TextDecoder(nn.Module):
         self.config = config
         self.token_embedding = _embedding(config.vocab_size, config.width)
         self.position_embedding = _embedding(config.positions, config.width)
-        self.embedding_norm = nn.LayerNorm(config.width, eps=config.embedding_norm_eps)
+        norm, block = NORMS[config.norm_kind], BLOCKS[config.norm]
+        self.embedding_norm = norm(config.width, eps=config.embedding_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
+        # Post-norm blocks end with a norm; after pre-norm blocks comes one for all of them.
+        self.final_norm = (
+            norm(config.width, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
+        )
         self.lm_head = Linear(config.width, config.vocab_size)  # hidden states -> logits
         self.tie_weights()
 
@@ -81,9 +112,9 @@ class TextDecoder(nn.Module):
         The last block computes only keys and values, because its output for image tokens is unused.
         """
         drop_stale_copies(self)
-        layers = []
+        layers, mask = [], self._image_mask(visual.shape[1], visual.device)
         for number, block in enumerate(self.blocks, 1):
-            visual, key_value = block(visual, need_output=number < len(self.blocks))
+            visual, key_value = block(visual, mask=mask, need_output=number < len(self.blocks))
             layers.append(key_value)
         # Keys and values are views of the fused projection: copied here once, not at every step.
         return tuple(KeyValue(kv.key.contiguous(), kv.value.contiguous()) for kv in layers)
@@ -116,7 +147,7 @@ class TextDecoder(nn.Module):
                 mask=mask,
                 cache=None if cache is None else cache.layers[layer],
             )
-        return x
+        return self.final_norm(x)
 
     def one_pass(self, visual: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """The hidden states of `forward`, by the definition: image and text together in one pass.
@@ -124,15 +155,16 @@ class TextDecoder(nn.Module):
         Args:
             visual: projected image tokens (B, I, D).
             tokens: (B, T).
-            mask: (I + T, I + T), True where a token may attend; by default `prefix_mask`.
+            mask: (I + T, I + T), True where a token may attend; by default `prefix_mask` of the
+                configuration's kind.
         """
         n_image, n_text = visual.shape[1], tokens.shape[1]
         if mask is None:
-            mask = prefix_mask(n_image, n_text, device=visual.device)
+            mask = prefix_mask(n_image, n_text, self.config.mask, device=visual.device)
         x = torch.cat([visual, self.embed(tokens)], dim=1)  # (B, I + T, D)
         for block in self.blocks:
             x, _ = block(x, mask=mask)
-        return x[:, n_image:]
+        return self.final_norm(x[:, n_image:])
 
     def embed(
         self, tokens: Tensor, past_length: int = 0, token_mask: Tensor | None = None
@@ -160,6 +192,11 @@ class TextDecoder(nn.Module):
                 f"text of {n_tokens} tokens is longer than the {self.config.positions} positions "
                 "of this model: shorten the prompt or ask for fewer new tokens"
             )
+
+    def _image_mask(self, n_image: int, device: torch.device) -> Tensor | None:
+        """(I, I), which image tokens attend to each other; None: all to all."""
+        kind = self.config.mask
+        return None if kind == "prefix" else prefix_mask(n_image, 0, kind, device=device)
 
     def _mask(
         self, n_image: int, past_length: int, tokens: Tensor, token_mask: Tensor | None

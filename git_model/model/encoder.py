@@ -1,7 +1,10 @@
-"""The image encoder: a CLIP vision transformer that returns every token.
+"""The image encoder: a vision transformer of CLIP or SigLIP that returns every token.
 
 CLIP itself keeps only the class token of the last layer. GIT keeps all tokens, after the last norm
 (paper, section 3.1; `VisualTransformer` with output_grid and grid_after_ln in the original).
+
+SigLIP's (Zhai et al. 2023; Tschannen et al. 2025) has no class token and no norm before the blocks,
+but a bias in its patch embedding. Its pooling head, which GIT does not use, is left out.
 """
 
 import torch
@@ -27,29 +30,30 @@ class EncoderBlock(nn.Module):
         self.mlp = MLP(config.width, config.mlp_width, config.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1 + N, D) -> (B, 1 + N, D)"""
+        """(B, I, D) -> (B, I, D)"""
         mixed, _ = self.attn(self.attn_norm(x))
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x))
 
 
 class Encoder(nn.Module):
-    """Pixels to image tokens: a class token, then one token per patch, row by row."""
+    """Pixels to image tokens: CLIP's class token, then one token per patch, row by row."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_embedding = nn.Conv2d(
-            3, config.width, config.patch_size, config.patch_size, bias=False
-        )
-        self.class_token = nn.Parameter(torch.empty(config.width))
-        self.position_embedding = nn.Parameter(torch.empty(1 + config.grid**2, config.width))
-        self.pre_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        is_clip, width, patch = config.kind == "clip", config.width, config.patch_size
+        self.n_prefix = int(is_clip)  # tokens before those of the patches
+        self.patch_embedding = nn.Conv2d(3, width, patch, patch, bias=not is_clip)
+        self.class_token = nn.Parameter(torch.empty(width)) if is_clip else None
+        self.position_embedding = nn.Parameter(torch.empty(self.n_prefix + config.grid**2, width))
+        self.pre_norm = nn.LayerNorm(width, eps=config.norm_eps) if is_clip else nn.Identity()
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.layers))
         self.post_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, height, width) -> (B, 1 + N, D), N = patches in a row x patches in a column.
+        """(B, 3, height, width) -> (B, I, D), I = patches in a row x patches in a column, and 1
+        with a class token.
 
         Any size of at least one patch works. As in both references, pixels to the right of and
         below the last whole patch are cut off.
@@ -60,21 +64,23 @@ class Encoder(nn.Module):
         self._check_size(*pixels.shape[-2:])
         patches = self.patch_embedding(pixels)  # (B, D, rows, columns)
         rows, columns = patches.shape[-2:]
-        class_token = self.class_token.expand(pixels.shape[0], 1, -1)
-        x = torch.cat([class_token, patches.flatten(2).mT], dim=1)  # (B, 1 + N, D)
+        x = patches.flatten(2).mT
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.expand(pixels.shape[0], 1, -1), x], dim=1)
         x = self.pre_norm(x + self.positions(rows, columns))
         for block in self.blocks:
             x = block(x)
         return self.post_norm(x)
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """(1 + rows * columns, D): the position embeddings, resized bicubically to another grid."""
+        """(I, D): the position embeddings, those of patches resized bicubically to another grid."""
         grid = self.config.grid
         if rows == columns == grid:
             return self.position_embedding
-        plane = self.position_embedding[1:].mT.unflatten(1, (grid, grid))[None]
+        prefix = self.position_embedding[: self.n_prefix]
+        plane = self.position_embedding[self.n_prefix :].mT.unflatten(1, (grid, grid))[None]
         plane = F.interpolate(plane, size=(rows, columns), mode="bicubic", align_corners=False)
-        return torch.cat([self.position_embedding[:1], plane[0].flatten(1).mT])
+        return torch.cat([prefix, plane[0].flatten(1).mT])
 
     def _check_size(self, height: int, width: int) -> None:
         patch = self.config.patch_size

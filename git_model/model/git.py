@@ -11,11 +11,12 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-from git_model.config import GITConfig
+from git_model.config import EncoderConfig, GITConfig
 from git_model.model.attention import KeyValue
 from git_model.model.decoder import TextDecoder
-from git_model.model.encoder import Encoder
+from git_model.model.towers import build_encoder
 from git_model.utils.errors import CheckpointError, GITError
 
 
@@ -78,13 +79,18 @@ class Projector(nn.Module):
 
 
 class GIT(nn.Module):
-    """The Generative Image-to-text Transformer (Wang et al. 2022)."""
+    """The Generative Image-to-text Transformer (Wang et al. 2022).
+
+    Attributes:
+        interpolate_frames: whether a clip may have more frames than there are temporal embeddings.
+    """
 
     def __init__(self, config: GITConfig) -> None:
         super().__init__()
         self.config = config
+        self.interpolate_frames = False
         encoder, decoder = config.encoder, config.decoder
-        self.encoder = Encoder(encoder)
+        self.encoder = build_encoder(encoder)
         self.temporal_embedding = (
             nn.Parameter(torch.empty(config.frames, encoder.width)) if config.frames else None
         )
@@ -94,12 +100,16 @@ class GIT(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Random weights as in BERT: N(0, 0.02), biases 0, norms 1, temporal embeddings 0."""
-        if self.device.type == "meta":
+        """Random weights as in BERT: N(0, 0.02), biases 0, norms 1, temporal embeddings 0. An
+        encoder that is not this project's keeps its own."""
+        if next(self.decoder.parameters()).is_meta:
             return  # meta tensors hold no values, and filling them imports torch's compiler (1 s)
+        own_encoder = isinstance(self.config.encoder, EncoderConfig)
         norms = [m for m in self.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
         of_norms = {id(parameter) for norm in norms for parameter in norm.parameters()}
         for name, parameter in self.named_parameters():
+            if name.startswith("encoder.") and not own_encoder:
+                continue
             if id(parameter) in of_norms:
                 parameter.fill_(float(name.endswith("weight")))
             elif name.endswith("bias") or name == "temporal_embedding":
@@ -129,20 +139,41 @@ class GIT(nn.Module):
             GITError: pixels of another shape, or more frames than temporal embeddings.
         """
         if pixels.ndim == 4:
-            return self._still(self.encoder(pixels))
+            return self._still(self._image_tokens(pixels))
         if pixels.ndim != 5:
             raise GITError(
                 f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
                 "images or (B, frames, 3, height, width) for clips"
             )
-        frames = pixels.shape[1]
-        if self.temporal_embedding is None or not 1 <= frames <= self.config.frames:
+        temporal = self._temporal(pixels.shape[1])  # (F, D)
+        tokens = self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, len(temporal)))
+        return (tokens + temporal[:, None]).flatten(1, 2)  # (B, F, 1 + N, D) -> (B, F (1 + N), D)
+
+    def _temporal(self, frames: int) -> Tensor:
+        """The temporal embeddings of a clip's frames; with `interpolate_frames` those of a longer
+        clip lie on the lines between them, the first and the last at its ends."""
+        n = self.config.frames
+        is_longer = self.interpolate_frames and frames > n
+        if self.temporal_embedding is None or frames < 1 or (frames > n and not is_longer):
             raise GITError(
-                f"a clip of {frames} frames, but this model has {self.config.frames} temporal "
-                "embeddings: sample fewer frames, or use a video checkpoint"
+                f"a clip of {frames} frames, but this model has {n} temporal embeddings: sample "
+                "fewer frames, interpolate the embeddings, or use a video checkpoint"
             )
-        tokens = self.encoder(pixels.flatten(0, 1)).unflatten(0, (-1, frames))  # (B, F, 1 + N, D)
-        return (tokens + self.temporal_embedding[:frames, None]).flatten(1, 2)
+        if not is_longer:
+            return self.temporal_embedding[:frames]
+        by_time = self.temporal_embedding.T[None]  # (1, D, n)
+        return interpolate(by_time, size=frames, mode="linear", align_corners=True)[0].T
+
+    def _image_tokens(self, pixels: Tensor) -> Tensor:
+        """The encoder's output, (B, I, D)."""
+        tokens: Tensor = self.encoder(pixels)
+        width = self.config.encoder.width
+        if tokens.ndim != 3 or tokens.shape[-1] != width:
+            raise GITError(
+                f"the encoder returned a tensor of shape {tuple(tokens.shape)}, expected tokens "
+                f"(images, tokens, {width})"
+            )
+        return tokens
 
     def _still(self, tokens: Tensor) -> Tensor:
         """A still image in a video model. The original runs it as a clip of one frame, with
@@ -201,22 +232,43 @@ class GIT(nn.Module):
         Raises:
             CheckpointError: a tensor is missing, left over, or of another shape; it is named.
         """
-        with torch.device("meta"):
-            model = cls(config)
+        model = cls._without_values(config)
         _require_fit(model.tensors(), state, where)
         model.load_state_dict(dict(state), strict=False, assign=True)
         model.decoder.tie_weights()
         return model.eval()
 
+    @classmethod
+    def _without_values(cls, config: GITConfig) -> Self:
+        """A model to assign tensors to: on the meta device, or on the CPU where the encoder is not
+        of this package, or computes tensors that no checkpoint holds."""
+        if config.encoder.kind in ("clip", "siglip", "timm"):
+            with torch.device("meta"):
+                model = cls(config)
+            if dict(model.named_buffers()).keys() <= model.state_dict().keys():
+                return model
+        with torch.device("cpu"):
+            return cls(config)
+
     def tensors(self) -> dict[str, Tensor]:
         """Every weight once, by name: what a checkpoint holds. A tied output layer's weight is the
-        token embedding's, so it is not listed again."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+        token embedding's, so it is not listed again. Buffers that an encoder stores, such as the
+        statistics of batch norms, come last."""
+        weights = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        buffers = dict(self.named_buffers())
+        return weights | {name: buffers[name] for name in self.state_dict() if name in buffers}
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write config.json and model.safetensors; see `write_checkpoint`."""
+        """Write config.json and model.safetensors; see `write_checkpoint`.
+
+        Raises:
+            GITError: the weights are not those of `config`, so they could not be loaded again: the
+                model has an adapter that is not merged, or a part of another kind.
+        """
         from git_model.checkpoints.native import write_checkpoint
 
+        expected = self._without_values(self.config).tensors()
+        _require_fit(expected, self.tensors(), "this model is not what its configuration says")
         write_checkpoint(Path(folder), self.config, self.tensors(), overwrite=overwrite)
 
 

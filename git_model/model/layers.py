@@ -1,4 +1,4 @@
-"""The layers that both towers share: a linear layer, activations, and the two-layer MLP."""
+"""The layers that both towers share: a linear layer, norms, activations, and the two-layer MLP."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from git_model.config import Activation
+from git_model.config import Activation, NormKind
 from git_model.utils.kernels import linear
 
 
@@ -26,6 +26,11 @@ def quick_gelu(x: Tensor) -> Tensor:
     """CLIP's approximation of GELU, x sigmoid(1.702 x). It differs from `gelu` by up to 0.02."""
     return x * (1.702 * x).sigmoid_()
 
+
+NORMS: dict[NormKind, type[nn.LayerNorm | nn.RMSNorm]] = {
+    "layer": nn.LayerNorm,
+    "rms": nn.RMSNorm,
+}
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

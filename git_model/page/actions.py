@@ -3,7 +3,6 @@
 layout.py connects these functions to the parts of the page.
 """
 
-import io
 import math
 import re
 import tempfile
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from threading import Lock
 from time import perf_counter
 from typing import TypeVar
@@ -22,15 +20,17 @@ from torch import Tensor
 
 from git_model.captioner import Caption, Captioner, ImageScene, Label
 from git_model.explain.explanation import Explanation, TopToken, explain
+from git_model.preprocessing.clip import Clip
+from git_model.preprocessing.image import upright_rgb
 from git_model.preprocessing.inputs import Frames
-from git_model.preprocessing.video import Clip, read_media
-from git_model.shapes.clips import draw_clip, make_story
-from git_model.shapes.world import draw, make_world
+from git_model.preprocessing.video import read_media
 from git_model.utils.errors import GITError
 
 MAX_SESSIONS = 16  # in memory; the scene of a large video model takes about 50 MB
 MAX_ANSWERS = 20  # that a session keeps
 MAX_LABELS = 1000  # of one classification
+# A label fits if it is at least this share as probable as the model's own caption.
+MIN_FIT = 0.01
 PREVIEW_SIZE = 640  # pixels, the longest side of an image that is sent to the browser
 T = TypeVar("T")
 
@@ -51,23 +51,47 @@ class ReplyWord:
 class Reply:
     """A caption (question: None), or the answer to a question.
 
-    confidence: the geometric mean of the probabilities of all tokens, the end token included.
+    logprob: log p(text | image), of all tokens, the end token included.
     seconds: of generating it from the encoded image.
     """
 
     question: str | None
     text: str
     words: list[ReplyWord]
-    confidence: float
+    logprob: float
+    n_tokens: int
     seconds: float
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the probabilities of all tokens."""
+        return math.exp(self.logprob / max(self.n_tokens, 1))
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Labels, the most probable first, and the seconds of scoring them."""
+    """Labels, the most probable first, and the seconds of scoring them.
+
+    caption: the model's own text about the image.
+    """
 
     labels: list[Label]
+    caption: Reply
     seconds: float
+
+    @property
+    def fit(self) -> float:
+        """p(most probable label | image) / p(the model's own caption | image).
+
+        Both are texts, with their ends, under one distribution: the shares of the labels among each
+        other do not tell whether the model would write any of them, but this ratio does.
+        """
+        return math.exp(min(self.labels[0].logprob - self.caption.logprob, 0.0))
+
+    @property
+    def none_fits(self) -> bool:
+        """Whether the model would write none of the labels, see `MIN_FIT`."""
+        return self.fit < MIN_FIT
 
 
 @dataclass(frozen=True)
@@ -89,6 +113,23 @@ class WordAttention:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An image or clip that was read.
+
+    data: the file.
+    frames: the image, or the frames of a clip, upright and in RGB.
+    previews: the same, reduced for the browser.
+    seconds: of reading the file.
+    """
+
+    data: bytes
+    media: Image.Image | Clip
+    frames: list[Image.Image]
+    previews: list[Image.Image]
+    seconds: float
+
+
 @dataclass
 class PageSession:
     """The image or clip of one open page, encoded once, and the replies about it.
@@ -96,6 +137,7 @@ class PageSession:
     data: the file.
     previews: the image or frames, reduced for the browser.
     seconds: of reading and encoding the file.
+    doubt: why the image is not of the kind that the model was made for; empty if it may be.
     replies: by number; 0 is the caption.
     selected: the word whose attention is shown: the number of its reply, its index in it.
     """
@@ -104,6 +146,7 @@ class PageSession:
     previews: list[Image.Image]
     scene: ImageScene
     seconds: float
+    doubt: str = ""
     replies: dict[int, Reply] = field(default_factory=dict)
     selected: tuple[int, int] | None = None
     _explanations: dict[int, Explanation] = field(default_factory=dict)
@@ -141,6 +184,9 @@ class SessionStore:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._sessions
+
     def put(self, session_id: str, session: PageSession) -> None:
         """Store a session, in place of an earlier one of the same page."""
         with self._lock:
@@ -157,7 +203,10 @@ class SessionStore:
         """
         with self._lock:
             if session_id not in self._sessions:
-                raise GITError("There is no image yet, or it is no longer kept: drop one first.")
+                raise GITError(
+                    "There is no image yet, or it is no longer kept: choose an example, or drop "
+                    "one first."
+                )
             self._sessions.move_to_end(session_id)
             return self._sessions[session_id]
 
@@ -167,22 +216,36 @@ class SessionStore:
             self._sessions.pop(session_id, None)
 
 
-def open_session(captioner: Captioner, data: bytes) -> PageSession:
-    """Encode an image, or with a model that has temporal embeddings a clip, from a file's bytes.
+def read_picture(captioner: Captioner, data: bytes) -> Picture:
+    """An image, or with a model that has temporal embeddings a clip, from a file's bytes.
 
     Raises:
         GITError: the file is no image and no clip, or has too many pixels.
     """
     start = perf_counter()
+    config = captioner.model.config
     with temporary_file(data) as path:
-        media = read_media(path, captioner.model.config.frames)
-    if isinstance(media, Clip):
-        frames, scene = media.frames, captioner.see(Frames(media.frames))
-    else:
-        frames, scene = [media], captioner.see(media)
+        media = read_media(path, config.frames)
+        stills = media.frames if isinstance(media, Clip) else [media]
+        try:
+            frames = [upright_rgb(still, config.preprocess) for still in stills]
+        except (ValueError, OSError) as error:
+            raise GITError(f"{path}: {error}") from None
+    return Picture(data, media, frames, [_preview(f) for f in frames], perf_counter() - start)
+
+
+def encode(captioner: Captioner, picture: Picture, doubt: str = "") -> PageSession:
+    """Encode an image or clip.
+
+    Raises:
+        GITError: it cannot be resized to the model's input.
+    """
+    start = perf_counter()
+    media = picture.media
+    scene = captioner.see(Frames(media.frames) if isinstance(media, Clip) else media)
     scene.layers[-1].value[0, 0, 0, 0].item()  # waits until a GPU has finished
-    seconds = perf_counter() - start
-    return PageSession(data, [_preview(frame) for frame in frames], scene, seconds)
+    seconds = picture.seconds + perf_counter() - start
+    return PageSession(picture.data, picture.previews, scene, seconds, doubt)
 
 
 def generate_reply(
@@ -197,15 +260,15 @@ def generate_reply(
         caption, seconds = _timed(lambda: captioner.caption(session.scene))
     else:
         caption, seconds = _timed(lambda: captioner.ask(session.scene, question.strip()))
-    confidence = math.exp(caption.logprob / len(caption.tokens))
     words = reply_words(captioner, caption)
-    reply = Reply(question, caption.text, words, confidence, seconds)
+    reply = Reply(question, caption.text, words, caption.logprob, len(caption.tokens), seconds)
     session.add_reply(reply)
     return reply
 
 
 def rank_labels(captioner: Captioner, session: PageSession, text: str) -> Ranking:
-    """Score the labels in a text, as `parse_labels` finds them, for a session's image.
+    """Score the labels in a text, as `parse_labels` finds them, for a session's image. If it has no
+    caption yet, it is captioned, too.
 
     Raises:
         GITError: there are none, or too many, or one is too long.
@@ -215,8 +278,9 @@ def rank_labels(captioner: Captioner, session: PageSession, text: str) -> Rankin
         raise GITError("There are no labels: type some, one a line or separated by commas.")
     if len(labels) > MAX_LABELS:
         raise GITError(f"There are {len(labels)} labels, expected at most {MAX_LABELS} at a time.")
+    caption = session.replies.get(0) or generate_reply(captioner, session)
     ranked, seconds = _timed(lambda: captioner.classify(session.scene, labels))
-    return Ranking(ranked, seconds)
+    return Ranking(ranked, caption, seconds)
 
 
 def word_attention(
@@ -273,17 +337,6 @@ def parse_labels(text: str) -> list[str]:
     )
 
 
-def random_shapes(rng: Random, *, clip: bool) -> bytes:
-    """A file with a random image or clip of the built-in model's world, from its held-out split."""
-    file = io.BytesIO()
-    if clip:
-        first, *others = draw_clip(make_story(rng, "held_out"))
-        first.save(file, "PNG", save_all=True, append_images=others)
-    else:
-        draw(make_world(rng, "held_out")).save(file, "PNG")
-    return file.getvalue()
-
-
 @contextmanager
 def temporary_file(data: bytes) -> Iterator[Path]:
     """These bytes as a file while the block runs; errors name it "the file", not by its path."""
@@ -298,10 +351,10 @@ def temporary_file(data: bytes) -> Iterator[Path]:
 
 
 def _preview(image: Image.Image) -> Image.Image:
-    """The image in RGB, at most `PREVIEW_SIZE` a side."""
+    """The image, at most `PREVIEW_SIZE` a side."""
     preview = image.copy()
     preview.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
-    return preview.convert("RGB")
+    return preview
 
 
 def _timed(function: Callable[[], T]) -> tuple[T, float]:

@@ -1,4 +1,4 @@
-"""The HTML of the page: images, clickable words, answers, bars."""
+"""The HTML of the page: examples, images, clickable words, answers, bars."""
 
 import base64
 import io
@@ -9,18 +9,34 @@ from PIL import Image
 
 from git_model.explain.drawings import overlay, upscaled
 from git_model.page.actions import PageSession, Ranking, Reply, ReplyWord, WordAttention
+from git_model.page.samples import THUMBNAIL_SIZE, Sample
 
 MIN_SIZE = 256  # pixels; smaller images are scaled up by a whole factor
 MAX_BARS = 20  # labels that are shown
 MAX_ALTERNATIVES = 3  # tokens that are shown
+MAX_FACTOR = 1_000_000  # that is written out
+PICTURE_INPUT = "picture-input"  # the id of the file input; labels anywhere on the page open it
+REAL_MODEL = "git-model page --model microsoft/git-base-coco"
 
 
-def heading(name: str) -> str:
-    """The title and purpose of the page."""
+def heading(name: str, purpose: str, *, shapes: bool) -> str:
+    """The title of the page, and what the model was made for.
+
+    Args:
+        shapes: whether the model is the built-in one, which knows no photos.
+    """
+    if shapes:
+        scope = (
+            "This built-in model knows <b>drawn shapes only</b>. For photos, open a real one: "
+            f"<code>{REAL_MODEL}</code>"
+        )
+    else:
+        scope = f"Made for {escape(purpose)}." if purpose else ""
     return (
-        f"<header><h1>GIT <small>{escape(name)}</small></h1><p>Drop an image or a clip. The model "
-        "encodes it once; the caption, your questions and the classes share that one "
-        "encoding.</p></header>"
+        f"<header><h1>GIT <small>{escape(name)}</small></h1><p>A picture is encoded once; its "
+        "caption, answers and classes share that.</p>"
+        + (f'<p class="scope">{scope}</p>' if scope else "")
+        + "</header>"
     )
 
 
@@ -29,94 +45,195 @@ def notice(text: str) -> str:
     return f'<p class="notice" role="alert">{escape(text[:1].upper() + text[1:])}</p>'
 
 
-def drop_zone(max_bytes: int) -> str:
-    """A zone to drop or choose a file of at most `max_bytes`, with a line for errors of the upload;
-    upload.js handles its events."""
+def file_chooser(max_bytes: int, suffixes: Sequence[str], *, clips: bool) -> str:
+    """A button to choose a file of at most `max_bytes`, with a line for errors of the upload;
+    upload.js handles its events.
+
+    Args:
+        suffixes: of the files to choose from; browsers do not know all kinds of images.
+    """
+    kinds = ",".join(["image/*", *(["video/*"] if clips else []), *suffixes])
+    thing = _thing(clips)
     return (
-        '<label class="drop"><b>Image or clip</b>'
-        "<span>Drop it here, paste it, or click to choose a file.</span>"
-        f'<input type="file" accept="image/*,video/*" data-max-bytes="{max_bytes}"></label>'
+        f'<label class="choose" for="{PICTURE_INPUT}">Your own {thing}</label>'
+        f'<input id="{PICTURE_INPUT}" type="file" aria-label="Your own {thing}" accept="{kinds}" '
+        f'data-max-bytes="{max_bytes}"><span>choose, drop or paste it</span>'
         '<p class="notice" role="alert" hidden></p>'
     )
 
 
-def no_image() -> str:
+def samples(shown: Sequence[Sample]) -> str:
+    """The examples as buttons; samples.js handles their events."""
+    buttons = "".join(_sample(number, sample) for number, sample in enumerate(shown))
+    return f'<div class="samples" role="group" aria-label="Examples">{buttons}</div>'
+
+
+def _sample(number: int, sample: Sample) -> str:
+    spoken, badge = (", a clip", "<span>clip</span>") if sample.is_clip else ("", "")
+    return (
+        f'<button type="button" data-sample="{number}" '
+        f'aria-label="Example: {escape(sample.name)}{spoken}">'
+        f'<img src="{_data_url(sample.thumbnail, THUMBNAIL_SIZE)}" alt="">{badge}</button>'
+    )
+
+
+def suggestions(questions: Sequence[str], *, shapes: bool) -> str:
+    """Questions that a click asks, which suggestions.js does; for another model than the built-in
+    one a line about which models answer."""
+    if not shapes:
+        return (
+            '<p class="note">Models that were trained on captions answer badly; '
+            "<code>microsoft/git-base-vqav2</code> was trained on questions.</p>"
+        )
+    buttons = "".join(f'<button type="button">{escape(text)}</button>' for text in questions)
+    return f'<div class="chips" role="group" aria-label="Questions to try">{buttons}</div>'
+
+
+def no_image(*, clips: bool, has_samples: bool) -> str:
     """The placeholder of the image."""
-    return '<figure class="frames"><div class="empty">Your image will be here.</div></figure>'
+    start = "Choose an example below, or" if has_samples else "Begin here:"
+    return (
+        f'<figure class="stage"><label class="empty" for="{PICTURE_INPUT}"><b>No {_thing(clips)} '
+        f"yet</b><span>{start} drop, paste or choose your own.</span></label></figure>"
+    )
 
 
 def no_caption() -> str:
     """The placeholder of the caption."""
-    return '<div class="reply"><p class="words empty">and its caption here</p></div>'
+    return '<p class="words empty">The caption will be here.</p>'
 
 
-def image(session: PageSession) -> str:
-    """A session's image or frames, and the time of encoding."""
-    n_frames, n_tokens = len(session.previews), session.scene.n_tokens
-    name = f"{n_frames} frames" if n_frames > 1 else "the image"
-    return _figure(
-        session.previews,
-        f"<b>Encoded {name} once</b>, in {_time(session.seconds)}: {n_tokens} image tokens. The "
-        "caption, answers and classes below are computed from these.",
+def no_details() -> str:
+    """The placeholder of the details."""
+    return (
+        '<p class="note">Each word will be a button: it shows which parts of the picture the model '
+        "attended to.</p>"
     )
 
 
+def image(previews: Sequence[Image.Image]) -> str:
+    """An image, or the frames of a clip."""
+    is_clip = len(previews) > 1
+    images = "".join(
+        f'<img src="{_data_url(frame)}" alt="{f"frame {number}" if is_clip else "the picture"}">'
+        for number, frame in enumerate(previews, start=1)
+    )
+    return f'<figure class="stage{" clip" if is_clip else ""}">{images}</figure>'
+
+
 def attention(result: WordAttention) -> str:
-    """The attention map of a word, and the alternatives to it."""
+    """The attention map of a word over the image or its frames."""
     max_share = result.shares.max().item()
-    frames = [
-        overlay(frame, shares, max_share)
-        for frame, shares in zip(result.frames, result.shares, strict=True)
-    ]
+    return image(
+        [
+            overlay(frame, shares, max_share)
+            for frame, shares in zip(result.frames, result.shares, strict=True)
+        ]
+    )
+
+
+def attention_details(result: WordAttention) -> str:
+    """What an attention map does not show, and the alternatives to the word."""
     alternatives = ", ".join(
         f"“{escape(token.text)}” {_percent(token.probability)}"
         for token in result.alternatives[:MAX_ALTERNATIVES]
     )
-    return _figure(
-        frames,
-        f"<b>Attention of “{escape(result.word.text)}”</b>: {_percent(result.image_share)} to the "
-        f"image, the rest to the text before it. The brightest patch gets {_percent(max_share)} of "
-        f"the attention to patches. Probability {_percent(result.word.probability)}; alternatives: "
-        f"{alternatives}. Recording this took another forward pass, {_time(result.seconds)}. "
-        "Click the word again to show the image.",
+    return (
+        f'<p class="note"><b>Attention of “{escape(result.word.text)}”</b>: '
+        f"{_percent(result.image_share)} to the image (a bright patch gets much), the rest to the "
+        f"text before it. Probability {_percent(result.word.probability)}; alternatives: "
+        f"{alternatives}. Recorded in {_time(result.seconds)}. Click the word again for the "
+        "picture.</p>"
     )
+
+
+def waiting(text: str) -> str:
+    """What the model is working at."""
+    return f'<p class="note waiting">{escape(text)} …</p>'
 
 
 def caption(reply: Reply) -> str:
     """A caption of clickable words."""
+    return _words(reply, 0, None)
+
+
+def details(session: PageSession) -> str:
+    """How the caption of a session came about, and whether it is to be trusted."""
+    n_frames, n_tokens = len(session.previews), session.scene.n_tokens
+    name = f"{n_frames} frames" if n_frames > 1 else "the image"
+    reply = session.replies[0]
+    doubt = (
+        f'<p class="note doubt"><b>Not made for this picture</b>: {escape(session.doubt)}. What '
+        "the model writes about it means little.</p>"
+        if session.doubt
+        else ""
+    )
+    hint = "The line under a word is its probability; click a word to see what it attended to."
     return (
-        f'<div class="reply">{_words(reply, 0, None)}'
-        f'<p class="note">Confidence {_percent(reply.confidence)}, generated in '
-        f"{_time(reply.seconds)}. Click a word to show its attention.</p></div>"
+        f'{doubt}<p class="note"><b>Encoded {name} once</b>, in {_time(session.seconds)}: '
+        f"{n_tokens} image tokens. Caption in {_time(reply.seconds)}, confidence "
+        f"{_percent(reply.confidence)}. {'' if doubt else hint}</p>"
     )
 
 
-def answers(session: PageSession) -> str:
-    """All answers, the latest first."""
-    return "".join(
+def answers(session: PageSession, waiting_question: str = "") -> str:
+    """All answers, the latest first.
+
+    Args:
+        waiting_question: a question that has no answer yet.
+    """
+    doubt = _short_doubt(session)
+    latest = (
+        f'<div class="reply"><p class="question">{escape(waiting_question)}</p>'
+        f"{waiting('Answering')}</div>"
+        if waiting_question
+        else ""
+    )
+    return latest + "".join(
         f'<div class="reply"><p class="question">{escape(reply.question)}</p>'
         f"{_words(reply, number, session.selected)}"
         f'<p class="note">Confidence {_percent(reply.confidence)}, answered in '
-        f"{_time(reply.seconds)}</p></div>"
+        f"{_time(reply.seconds)}{doubt}</p></div>"
         for number, reply in sorted(session.replies.items(), reverse=True)
         if reply.question is not None
     )
 
 
-def bars(ranking: Ranking) -> str:
-    """The most probable labels, each with its probability as a bar."""
+def bars(ranking: Ranking, session: PageSession) -> str:
+    """The most probable labels, each with its probability as a bar; above them whether none of
+    them fits."""
     rows = "".join(
-        f"<tr><th>{escape(label.label)}</th>"
+        f'<tr><th scope="row">{escape(label.label)}</th>'
         f'<td class="bar"><div style="width: {100 * label.probability:.2f}%"></div></td>'
-        f"<td>{_exact(label.probability)}</td></tr>"
+        f'<td title="{label.probability:.3g}">{_percent(label.probability)}</td></tr>'
         for label in ranking.labels[:MAX_BARS]
     )
     n_hidden = len(ranking.labels) - MAX_BARS
     more = f", {n_hidden} more not shown" if n_hidden > 0 else ""
+    verdict = _none_of_these(ranking) if ranking.none_fits else ""
     return (
-        f'<table class="bars">{rows}</table><p class="note">Exact probabilities among '
-        f"{len(ranking.labels)} labels{more}, scored in {_time(ranking.seconds)}</p>"
+        f'{verdict}<table class="bars{" none" if verdict else ""}">{rows}</table>'
+        f'<p class="note">Exact probabilities among {len(ranking.labels)} labels{more}, scored in '
+        f"{_time(ranking.seconds)}{_short_doubt(session)}</p>"
     )
+
+
+def _none_of_these(ranking: Ranking) -> str:
+    factor = 1 / max(ranking.fit, 1 / (2 * MAX_FACTOR))
+    times = f"{float(f'{factor:.2g}'):,.0f}" if factor < MAX_FACTOR else f"over {MAX_FACTOR:,}"
+    return (
+        '<div class="verdict"><b>None of these</b><p class="note">The model would hardly write any '
+        f"of them: “{escape(ranking.labels[0].label)}” is {times} times less probable than its own "
+        "caption. Classes fit best in the words of its captions.</p></div>"
+    )
+
+
+def _short_doubt(session: PageSession) -> str:
+    return "; the model was not made for this picture" if session.doubt else ""
+
+
+def _thing(clips: bool) -> str:
+    return "picture or clip" if clips else "picture"
 
 
 def _words(reply: Reply, number: int, selected: tuple[int, int] | None) -> str:
@@ -139,23 +256,11 @@ def _word(word: ReplyWord, number: int, index: int, *, selected: bool) -> str:
     )
 
 
-def _figure(frames: Sequence[Image.Image], note: str) -> str:
-    is_clip = len(frames) > 1
-    images = "".join(
-        f'<img src="{_data_url(frame)}" alt="{f"frame {number}" if is_clip else "the image"}">'
-        for number, frame in enumerate(frames, start=1)
-    )
-    return (
-        f'<figure class="frames{" clip" if is_clip else ""}"><div>{images}</div>'
-        f'<figcaption class="note">{note}</figcaption></figure>'
-    )
-
-
-def _data_url(frame: Image.Image) -> str:
-    """An image as a data: URL; small images without loss."""
+def _data_url(frame: Image.Image, min_size: int = MIN_SIZE) -> str:
+    """An image as a data: URL; images below `min_size` pixels are scaled up, without loss."""
     file = io.BytesIO()
-    if max(frame.size) < MIN_SIZE:
-        upscaled(frame, MIN_SIZE).save(file, "PNG")
+    if max(frame.size) < min_size:
+        upscaled(frame, min_size).save(file, "PNG")
         kind = "png"
     else:
         frame.save(file, "JPEG", quality=88)
@@ -174,15 +279,6 @@ def _percent(share: float) -> str:
     if 0.999 < share < 1:
         return "> 99.9 %"
     return f"{100 * share:.1f} %"
-
-
-def _exact(share: float) -> str:
-    """A share with at least two significant digits, however small it is.
-
-    >>> _exact(0.98021), _exact(0.0), _exact(2.34e-6)
-    ('98.02 %', '0.00 %', '2.3e-04 %')
-    """
-    return f"{100 * share:.1e} %" if 0 < share < 0.0001 else f"{100 * share:.2f} %"
 
 
 def _time(seconds: float) -> str:

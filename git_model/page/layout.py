@@ -19,35 +19,48 @@ from git_model.captioner import Captioner
 from git_model.page import html
 from git_model.page.actions import (
     SessionStore,
+    encode,
     generate_reply,
-    open_session,
-    random_shapes,
     rank_labels,
+    read_picture,
     word_attention,
 )
+from git_model.page.purpose import doubt_about
 from git_model.page.request_filter import UPLOAD, Event, RequestFilter
+from git_model.page.samples import Samples, drawn_samples, file_suffixes
 from git_model.page.uploads import MAX_FILE_BYTES, Uploads
-from git_model.shapes.texts import class_names
 from git_model.utils.errors import GITError
 
 MAX_QUEUE = 32  # events that wait for the model
+MAX_DEFAULT_LABELS = 5
+QUESTIONS = {  # to begin with; by whether the model is the built-in one
+    True: ["what is at the top left?", "how many things are there?", "is there a star?"],
+    False: ["what is in the picture?"],
+}
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 Updates = dict[Any, Any]  # from a part of the page to its new value
 EventHandler = Callable[..., Iterator[Updates]]
 
 
-def errors_as_notice(handler: EventHandler) -> EventHandler:
-    """Show the errors of an event of the page as its notice."""
+def errors_beside(part: str) -> Callable[[EventHandler], EventHandler]:
+    """Show the errors of an event beside what caused them, and clear those of earlier events.
 
-    @wraps(handler)
-    def wrapper(page: "Page", *args: Any) -> Iterator[Updates]:
-        yield {page.notice: ""}
-        try:
-            yield from handler(page, *args)
-        except GITError as error:
-            yield {page.notice: html.notice(str(error))}
+    Args:
+        part: the attribute of the page that shows them.
+    """
 
-    return wrapper
+    def decorate(handler: EventHandler) -> EventHandler:
+        @wraps(handler)
+        def wrapper(page: "Page", *args: Any) -> Iterator[Updates]:
+            yield dict.fromkeys(page.notices, "")
+            try:
+                yield from handler(page, *args)
+            except GITError as error:
+                yield {getattr(page, part): html.notice(str(error))}
+
+        return wrapper
+
+    return decorate
 
 
 class Page:
@@ -55,135 +68,216 @@ class Page:
 
     Args:
         name: of the model, as shown.
-        shapes: whether to offer random images of the built-in model's world.
+        shapes: whether it is the built-in model, which knows drawn shapes only.
+        samples: the examples; by default drawn ones for the built-in model, else none.
     """
 
-    def __init__(self, captioner: Captioner, name: str, *, shapes: bool) -> None:
+    def __init__(
+        self, captioner: Captioner, name: str, *, shapes: bool, samples: Samples | None = None
+    ) -> None:
         self.captioner = captioner
+        self.shapes = shapes
+        self.clips = captioner.model.config.frames > 0
+        if samples is None and shapes:
+            samples = drawn_samples(clips=self.clips)
+        self.samples = samples
         self.sessions = SessionStore()
         self.uploads = Uploads()
         self.events: dict[int, Event] = {}  # by gradio's number; the browser may send only these
-        self.rng = Random()  # noqa: S311 (it draws shapes)
+        self.rng = Random()  # noqa: S311 (it chooses examples)
         with gr.Blocks(title=f"git-model: {name}", analytics_enabled=False) as self.blocks:
-            gr.HTML(html.heading(name))
-            self.notice = gr.HTML(elem_id="notice")
-            with gr.Row():
+            gr.HTML(html.heading(name, captioner.purpose, shapes=shapes))
+            with gr.Row(elem_id="columns"):
                 with gr.Column(min_width=300):
-                    self._lay_out_image(shapes)
+                    self._lay_out_picture()
                 with gr.Column(min_width=300):
-                    self._lay_out_texts(shapes)
+                    self._lay_out_caption()
+                    self._lay_out_question()
+                    self._lay_out_classes()
+            self.notices = (self.picture_notice, self.question_notice, self.labels_notice)
             self._connect()
         self.blocks.queue(max_size=MAX_QUEUE)
 
-    def _lay_out_image(self, shapes: bool) -> None:
+    def _lay_out_picture(self) -> None:
+        has_samples = self.samples is not None
+        self.no_image = html.no_image(clips=self.clips, has_samples=has_samples)
+        self.image = gr.HTML(self.no_image, elem_id="image")
+        self.picture_notice = gr.HTML(elem_id="picture-notice")
         # Not gradio's own file part: it takes paths from the browser, and opens them.
         self.file = gr.HTML(
-            html.drop_zone(MAX_FILE_BYTES), js_on_load=_file_text("upload.js"), elem_id="file"
+            html.file_chooser(MAX_FILE_BYTES, file_suffixes(clips=self.clips), clips=self.clips),
+            js_on_load=_file_text("upload.js"),
+            elem_id="file",
         )
-        with gr.Row(visible=shapes):
-            self.draw_image = gr.Button("Draw an image", size="sm", min_width=100)
-            self.draw_clip = gr.Button("Draw a clip", size="sm", min_width=100)
-        self.image = gr.HTML(html.no_image(), elem_id="image")
+        with gr.Row(elem_id="examples", visible=has_samples):
+            self.sample_buttons = gr.HTML(
+                html.samples(self.samples.shown if self.samples else []),
+                js_on_load=_file_text("samples.js"),
+                elem_id="samples",
+            )
+            self.random_button = gr.Button("Random example", size="sm", elem_id="random")
 
-    def _lay_out_texts(self, shapes: bool) -> None:
+    def _lay_out_caption(self) -> None:
         words_js = _file_text("words.js")
-        self.caption = gr.HTML(html.no_caption(), js_on_load=words_js, elem_id="caption")
+        with gr.Column(elem_id="result"):
+            self.caption = gr.HTML(html.no_caption(), js_on_load=words_js, elem_id="caption")
+            self.details = gr.HTML(html.no_details(), elem_id="details")
+
+    def _lay_out_question(self) -> None:
         self.question = gr.Textbox(
-            label="Question",
-            placeholder="what is at the top left?" if shapes else "what colour is the car?",
+            label="Ask about the picture",
+            placeholder=QUESTIONS[self.shapes][0],
             max_length=500,
             submit_btn="Ask",
             elem_id="question",
         )
-        self.answers = gr.HTML(js_on_load=words_js, elem_id="answers")
+        gr.HTML(
+            html.suggestions(QUESTIONS[self.shapes], shapes=self.shapes),
+            js_on_load=_file_text("suggestions.js"),
+            elem_id="suggestions",
+        )
+        self.question_notice = gr.HTML(elem_id="question-notice")
+        self.answers = gr.HTML(js_on_load=_file_text("words.js"), elem_id="answers")
+
+    def _lay_out_classes(self) -> None:
+        samples = self.samples.shown if self.samples else []
+        texts = [sample.text for sample in samples if sample.text and "," not in sample.text]
         self.labels = gr.Textbox(
             label="Classes, one a line or separated by commas",
-            value=", ".join(class_names()[:6]) if shapes else "",
+            value="\n".join(texts[:MAX_DEFAULT_LABELS]),
             placeholder="a cat, a dog, a bird",
-            lines=2,
+            lines=MAX_DEFAULT_LABELS if texts else 2,
             max_lines=8,
             max_length=20_000,
             elem_id="labels",
         )
         self.classify_button = gr.Button("Classify", elem_id="classify")
+        self.labels_notice = gr.HTML(elem_id="labels-notice")
         self.bars = gr.HTML(elem_id="bars")
 
     def _connect(self) -> None:
         """Connect each event to its function and to the parts that it changes. Only one event at a
         time runs the model, since recording attention adds hooks to it."""
-        all_parts = [self.notice, self.image, self.caption, self.answers, self.bars]
+        picture = [self.image, self.caption, self.details, self.answers, self.bars]
+        maps = [self.image, self.details]
+        answer = [self.answers, self.question]
         word = {"reply": int, "word": int, "deselect": bool}
         for part, name, handler, texts, fields, outputs in (
-            (self.file, "upload", self.load_file, [], {"token": str}, all_parts),
-            (self.draw_image, "click", self.load_shapes_image, [], {}, all_parts),
-            (self.draw_clip, "click", self.load_shapes_clip, [], {}, all_parts),
-            (self.question, "submit", self.ask, [self.question], {}, [self.answers, self.question]),
+            (self.file, "upload", self.load_file, [], {"token": str}, picture),
+            (self.sample_buttons, "select", self.load_sample, [], {"sample": int}, picture),
+            (self.random_button, "click", self.load_random, [], {}, picture),
+            (self.question, "submit", self.ask, [self.question], {}, answer),
             (self.classify_button, "click", self.classify, [self.labels], {}, [self.bars]),
-            (self.caption, "select", self.select_word, [], word, [self.image]),
-            (self.answers, "select", self.select_word, [], word, [self.image]),
+            (self.caption, "select", self.select_word, [], word, maps),
+            (self.answers, "select", self.select_word, [], word, maps),
         ):
             listener = getattr(part, name)(
                 handler,
                 texts,
-                [self.notice, *outputs] if self.notice not in outputs else outputs,
+                [*self.notices, *outputs],
                 concurrency_limit=1,
                 concurrency_id="model",
                 api_visibility="private",
+                show_progress="hidden",  # the parts say themselves what the model is working at
             )
             max_lengths = tuple(text.max_length for text in texts)
             self.events[listener["id"]] = Event(part._id, max_lengths, fields)
         self.blocks.unload(self.close)  # gradio calls it; no browser may send this event
 
-    @errors_as_notice
+    @errors_beside("picture_notice")
     def load_file(self, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
         """As `_load`, for a file that this page has uploaded."""
         yield from self._load(self.uploads.take(event.token), request)
 
-    @errors_as_notice
-    def load_shapes_image(self, request: gr.Request) -> Iterator[Updates]:
-        """As `_load`, for a random image of shapes."""
-        yield from self._load(random_shapes(self.rng, clip=False), request)
+    @errors_beside("picture_notice")
+    def load_sample(self, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
+        """As `_load`, for an example that is shown."""
+        yield from self._load(self._samples().read(event.sample), request)
 
-    @errors_as_notice
-    def load_shapes_clip(self, request: gr.Request) -> Iterator[Updates]:
-        """As `_load`, for a random clip of shapes."""
-        yield from self._load(random_shapes(self.rng, clip=True), request)
+    @errors_beside("picture_notice")
+    def load_random(self, request: gr.Request) -> Iterator[Updates]:
+        """As `_load`, for a random example."""
+        yield from self._load(self._samples().random(self.rng), request)
+
+    def _samples(self) -> Samples:
+        if self.samples is None:
+            raise GITError("This page has no examples: choose a picture of your own.")
+        return self.samples
 
     def _load(self, data: bytes, request: gr.Request) -> Iterator[Updates]:
-        """Encode a file and caption it; it replaces the session's earlier image."""
-        session = open_session(self.captioner, data)
-        self.sessions.put(session_id_of(request), session)
-        yield {self.image: html.image(session), self.answers: "", self.bars: ""}
-        yield {self.caption: html.caption(generate_reply(self.captioner, session))}
+        """Show a file, encode it and caption it; it replaces the session's earlier image."""
+        session_id = session_id_of(request)
+        try:
+            picture = read_picture(self.captioner, data)
+        except GITError as error:
+            stays = ". The earlier picture stays." if session_id in self.sessions else ""
+            raise GITError(f"{error}{stays}") from None
+        config = self.captioner.model.config
+        doubt = doubt_about(picture.frames, config, shapes=self.shapes)
+        yield {
+            self.image: html.image(picture.previews),
+            self.caption: html.waiting("Encoding and captioning"),
+            self.details: "",
+            self.answers: "",
+            self.bars: "",
+        }
+        try:
+            session = encode(self.captioner, picture, doubt)
+            reply = generate_reply(self.captioner, session)
+        except GITError:
+            self.sessions.remove(session_id)
+            yield {
+                self.image: self.no_image,
+                self.caption: html.no_caption(),
+                self.details: html.no_details(),
+            }
+            raise
+        self.sessions.put(session_id, session)
+        yield {self.caption: html.caption(reply), self.details: html.details(session)}
 
-    @errors_as_notice
+    @errors_beside("question_notice")
     def ask(self, question: str, request: gr.Request) -> Iterator[Updates]:
         """Answer a question about the session's image."""
         yield {self.question: ""}  # at once: the next question may be typed while the model runs
+        session = None
         try:
             session = self.sessions.get(session_id_of(request))
+            if not question.strip():
+                raise GITError("Type a question first.")
+            yield {self.answers: html.answers(session, question)}
             generate_reply(self.captioner, session, question)
         except GITError:
-            yield {self.question: question}
+            yield {self.question: question, self.answers: html.answers(session) if session else ""}
             raise
         yield {self.answers: html.answers(session)}
 
-    @errors_as_notice
+    @errors_beside("labels_notice")
     def classify(self, labels: str, request: gr.Request) -> Iterator[Updates]:
         """Rank labels for the session's image."""
         session = self.sessions.get(session_id_of(request))
-        yield {self.bars: html.bars(rank_labels(self.captioner, session, labels))}
+        yield {self.bars: html.waiting("Scoring")}
+        try:
+            ranking = rank_labels(self.captioner, session, labels)
+        except GITError:
+            yield {self.bars: ""}
+            raise
+        yield {self.bars: html.bars(ranking, session)}
 
-    @errors_as_notice
+    @errors_beside("picture_notice")
     def select_word(self, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
         """Show the attention of a word, or the image again."""
         session = self.sessions.get(session_id_of(request))
         if event.deselect:
             session.selected = None
-            yield {self.image: html.image(session)}
+            yield {self.image: html.image(session.previews), self.details: html.details(session)}
         else:
-            result = word_attention(self.captioner, session, event.reply, event.word)
-            yield {self.image: html.attention(result)}
+            yield {self.details: html.waiting("Recording the attention")}
+            try:
+                result = word_attention(self.captioner, session, event.reply, event.word)
+            except GITError:
+                yield {self.details: html.details(session)}
+                raise
+            yield {self.image: html.attention(result), self.details: html.attention_details(result)}
 
     def close(self, request: gr.Request) -> None:
         """Drop the session of a page that was closed."""

@@ -1,5 +1,6 @@
 // Words are buttons within a piece of HTML: mark the one that is clicked, tell Python, and scroll to the
 // image, which on a phone may be far above.
+element.ariaLive = 'polite';
 element.addEventListener('click', (event) => {
   const word = event.target.closest('button[data-word]');
   if (!word) return;
@@ -7,5 +8,5 @@ element.addEventListener('click', (event) => {
   document.querySelectorAll('button[data-word]').forEach((button) => button.ariaPressed = 'false');
   word.ariaPressed = String(!deselect);
   trigger('select', { reply: Number(word.dataset.reply), word: Number(word.dataset.word), deselect });
-  document.getElementById('image').scrollIntoView({ behavior: 'smooth', block: 'nearest' });
+  document.getElementById('image').scrollIntoView({ block: 'nearest' });
 });

@@ -1,6 +1,7 @@
 """Integers of 16 bits and floats as the 8 bits a channel that the models were trained on."""
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,31 @@ MIN_SHARE = 1 / 32
 TOLERANCE = 1e-3  # share of a range that values may exceed it by, as resampling makes them
 
 
-def eight_bit_image(image: Image.Image, *, scale: bool) -> Image.Image:
+BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # tags of TIFF, and a value
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What a TIFF says of values of more than 8 bits, and Pillow passes over.
+
+    is_inverted: the smallest value is white.
+    n_bits: of a value in Pillow's mode I;16.
+    """
+
+    is_inverted: bool = False
+    n_bits: int = 16
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Depth":
+        """The depth of an image as Pillow opened it."""
+        tags = getattr(image, "tag_v2", None)
+        if tags is None:
+            return cls()
+        n_bits = 12 if tags.get(BITS_PER_SAMPLE) == (12,) else 16
+        return cls(tags.get(PHOTOMETRIC) == MIN_IS_WHITE, n_bits)
+
+
+def eight_bit_image(image: Image.Image, depth: Depth | None = None, *, scale: bool) -> Image.Image:
     """An image of mode I, I;16 or F with values 0 to 255; one of another mode as it is.
 
     Args:
@@ -37,8 +62,12 @@ def eight_bit_image(image: Image.Image, *, scale: bool) -> Image.Image:
         return image
     # a PPM of more than 8 bits has mode I, its values scaled to 16 bits
     is_16_bit = image.mode != "I" or image.format in ("PPM", "PNG")
-    scaled = from_ranges(values) if image.mode == "F" or not is_16_bit else from_16_bits(values)
-    result = Image.fromarray(scaled)
+    depth = depth or Depth()
+    if image.mode == "F" or not is_16_bit:
+        scaled = from_ranges(values)
+    else:
+        scaled = from_16_bits(values, depth.n_bits)
+    result = Image.fromarray(255 - scaled if depth.is_inverted else scaled)
     shade = image.info.get("transparency")
     if image.mode != "F" and isinstance(shade, int):
         result.putalpha(Image.fromarray(np.where(values == shade, 0, 255).astype(np.uint8)))
@@ -47,9 +76,10 @@ def eight_bit_image(image: Image.Image, *, scale: bool) -> Image.Image:
     return result
 
 
-def from_16_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """v / 257, rounded to the nearest."""
-    return ((values.astype(np.int64).clip(0, MAX_16_BIT) + 128) // 257).astype(np.uint8)
+def from_16_bits(values: NDArray[np.generic], n_bits: int = 16) -> NDArray[np.uint8]:
+    """255 v / (2 ** n_bits - 1), of 16 bits v / 257, rounded to the nearest."""
+    limit = 2**n_bits - 1
+    return ((values.astype(np.int64).clip(0, limit) * 255 + limit // 2) // limit).astype(np.uint8)
 
 
 def from_ranges(values: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -84,5 +114,5 @@ def _warn_of_clipping(mode: str, values: NDArray[np.generic]) -> None:
         warnings.warn(
             "16-bit pixels brighter than 255 are clipped to it, as in the references; set "
             "preprocess.scale_16_bit to scale them instead",
-            stacklevel=5,  # the caller of `preprocess`
+            stacklevel=6,  # the caller of `preprocess`
         )

@@ -4,6 +4,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO
 
 from git_model.utils.errors import GITError
@@ -14,11 +15,33 @@ IMAGE_SUFFIXES = (
     *(".avifs", ".heic", ".heif", ".hif", ".jxl", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k"),
     *(".jpc", ".jpf", ".jpx", ".j2c", ".tga", ".icb", ".vda", ".vst", ".pbm", ".pgm", ".ppm"),
     *(".pnm", ".pfm", ".qoi", ".ico", ".icns", ".dds", ".pcx", ".sgi", ".rgb", ".rgba", ".bw"),
-    *(".ras", ".psd", ".xbm", ".xpm", ".msp"),
+    *(".ras", ".psd", ".xbm", ".xpm", ".msp", ".cur", ".dcx", ".fli", ".flc"),
 )
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
-    ".ogv",
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".mpg"),
+    *(".mpeg", ".mpe", ".vob", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".asf", ".ogv"),
+)
+# Images and videos that are not read: raw files of cameras, drawings, layers, other codecs.
+OTHER_MEDIA_SUFFIXES = (
+    *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".orf", ".rw2"),
+    *(".raf", ".pef", ".srw", ".x3f", ".3fr", ".iiq", ".svg", ".svgz", ".eps", ".ai", ".emf"),
+    *(".wmf", ".xcf", ".kra", ".psb", ".exr", ".hdr", ".fits", ".fit", ".fts", ".dcm", ".jxr"),
+    *(".wdp", ".bpg", ".flif", ".pcd", ".pict", ".pct", ".djvu", ".rm", ".rmvb", ".mxf", ".dv"),
+    *(".y4m", ".m2v", ".h264", ".h265", ".hevc", ".ivf", ".gifv", ".swf", ".braw", ".r3d"),
+)
+# Files that lie beside images and are none; of others the first bytes tell.
+COMPANION_SUFFIXES = (
+    *(".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".xml", ".xmp"),
+    *(".aae", ".md", ".html", ".htm", ".css", ".js", ".py", ".ini", ".yaml", ".yml", ".toml"),
+    *(".log", ".srt", ".vtt", ".pdf", ".npy", ".npz", ".pt", ".bin", ".safetensors", ".sqlite"),
+    *(".db", ".lst", ".list", ".tar", ".gz", ".zip", ".7z", ".lineidx", ".8b", ".mp3", ".wav"),
+    *(".m4a", ".aac", ".flac", ".ogg", ".lock"),
+)
+MEDIA_STARTS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....(?:WEBP|AVI )|BM....\0\0\0\0|II\*\0|MM\0\*|8BPS"
+    rb"|\0\0\0\x0cjP  |\0\0\0\x0cJXL |\xff\x0a|\x1a\x45\xdf\xa3|FLV\x01|qoif"
+    rb"|....ftyp(?!M4[AB] |crx )",
+    re.DOTALL,
 )
 
 # Formats that Pillow reads through a package of its own: extra, module, what a file begins with.
@@ -35,6 +58,25 @@ MAX_ALL_METADATA = 2**23  # bytes of all pieces
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # but restarts, and 0: a byte of the scan
 
 MAX_ANIMATION_FRAMES = 10_000  # in a file; frames without size cost time, too
+
+
+def looks_like_media(name: str, read_start: Callable[[], bytes] | None = None) -> bool:
+    """Whether a file that does not count as an image or a video seems to be one.
+
+    Args:
+        read_start: gets its first START_BYTES bytes, which tell where its suffix does not.
+    """
+    lower = name.lower()
+    if lower.startswith("._") or lower.endswith(COMPANION_SUFFIXES):
+        return False
+    if lower.endswith(OTHER_MEDIA_SUFFIXES + IMAGE_SUFFIXES + VIDEO_SUFFIXES):
+        return True
+    if read_start is None:
+        return False
+    try:
+        return MEDIA_STARTS.match(read_start()) is not None
+    except OSError:
+        return False
 
 
 def prepare_pillow(start: bytes) -> None:

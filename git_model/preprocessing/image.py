@@ -7,10 +7,11 @@ original's `get_image_transform` (inference.py, on torchvision), as `PreprocessC
 import errno
 import io
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from git_model.config import PreprocessConfig
-from git_model.preprocessing.bit_depth import eight_bit_image
+from git_model.preprocessing.bit_depth import Depth, eight_bit_image
 from git_model.preprocessing.formats import (
     START_BYTES,
     count_jpeg_scans,
@@ -38,6 +39,7 @@ TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 PROGRAMS = {"EPS": "a PostScript program, for which Pillow would start another program"}
+TRUNCATED = ("git-model", "truncated")  # in `info`: cut short; no file can set this key
 MAX_SCANS = 100  # of a progressive JPEG; cameras and programs write about 10
 
 
@@ -45,8 +47,15 @@ class ImageError(GITError):
     """An image that cannot be used; the message says which, what is wrong, what was expected."""
 
 
-def open_image(path: str | Path) -> Image.Image:
+_truncated_lock = threading.Lock()
+
+
+def open_image(path: str | Path, *, truncated: bool = False) -> Image.Image:
     """The image in a file, its pixels loaded and the file closed; of an animation, frame 0.
+
+    Args:
+        truncated: of a file that is cut short or damaged, take the pixels that can be decoded;
+            `is_truncated` tells such an image.
 
     Raises:
         ImageError: the file is missing, a pipe or a device, no image, damaged, cut short, or has
@@ -55,16 +64,37 @@ def open_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     with _one_line(str(path)), open_file(path) as file:
-        image = _load(file)
+        image = _load(file, truncated)
         if isinstance(image, ImageFile.ImageFile):
             image.filename = str(path)  # errors of `preprocess` name it
         return image
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
+def decode_image(data: bytes, name: str, *, truncated: bool = False) -> Image.Image:
     """The image in a file's bytes; errors call it `name`. See `open_image`."""
     with _one_line(name):
-        return _load(io.BytesIO(data))
+        return _load(io.BytesIO(data), truncated)
+
+
+def is_truncated(image: Image.Image) -> bool:
+    """Whether an image is what could be decoded of a file that is cut short or damaged."""
+    return TRUNCATED in _info(image)
+
+
+def _info(image: Image.Image) -> dict[object, object]:
+    return cast(dict[object, object], image.info)
+
+
+@contextmanager
+def truncated_allowed() -> Iterator[None]:
+    """Let Pillow decode files that are cut short. Its switch is one for all threads."""
+    with _truncated_lock:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -94,7 +124,29 @@ def open_with_pillow(file: BinaryIO) -> Image.Image:
     return Image.open(without_large_metadata(file))
 
 
-def _load(file: BinaryIO) -> Image.Image:
+def _load(file: BinaryIO, truncated: bool) -> Image.Image:
+    try:
+        return _load_whole(file)
+    except (GITError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception:
+        if not truncated:
+            raise
+    file.seek(0)
+    with truncated_allowed():
+        image = _load_whole(file)
+    if all(low == high for low, high in _extrema(image)):
+        raise ImageError("the file is cut short before any of its pixels")
+    _info(image)[TRUNCATED] = True
+    return image
+
+
+def _extrema(image: Image.Image) -> list[tuple[float, float]]:
+    """The smallest and the largest value of each channel."""
+    return [channel.getextrema() for channel in image.split()]  # type: ignore[misc]
+
+
+def _load_whole(file: BinaryIO) -> Image.Image:
     with open_with_pillow(file) as image:
         if is_bomb(image.size):  # Pillow itself only warns until twice its limit
             raise Image.DecompressionBombError
@@ -128,6 +180,11 @@ def _one_line(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise ImageError(
             f"{name}: not an image, expected JPEG, PNG or another format that Pillow reads"
+        ) from None
+    except IsADirectoryError as error:
+        raise ImageError(
+            f"{name}: {error.strerror}, expected an image or a video; `git-model batch` captions "
+            "all in a folder"
         ) from None
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         raise ImageError(f"{name}: {reason_of(error)}, expected a whole image file") from None
@@ -174,6 +231,12 @@ def group_by_shape(pixels: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
+def upright_rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+    """The whole image in RGB as the model gets it: upright, with 8 bits, without transparency."""
+    upright = _upright(image) if config.upright else image
+    return _rgb(upright, config, Depth.of(image))
+
+
 def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
     """Pixels (3, H, W), float32, of an image in any of Pillow's modes.
 
@@ -182,7 +245,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
             that it would be resized to none or to more than Pillow's limit.
     """
     try:
-        rgb = _resize(_rgb(_upright(image) if config.upright else image, config), config)
+        rgb = _resize(upright_rgb(image, config), config)
     except Exception as error:
         name = getattr(image, "filename", "") or f"an image of mode {image.mode}"
         raise ImageError(f"{name}: {reason_of(error)}") from None
@@ -192,19 +255,38 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
     return _table(config).gather(1, values.flatten(1).long()).view(values.shape)
 
 
+def denormalize(pixels: Tensor, config: PreprocessConfig) -> list[Image.Image]:
+    """The images behind pixels (3, H, W) or (B, 3, H, W) that `preprocess` gave."""
+    batch = pixels[None] if pixels.ndim == 3 else pixels
+    mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+    values = (batch.float().cpu() * std + mean) / config.rescale  # (B, 3, H, W)
+    values = values.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return [Image.fromarray(image.numpy()) for image in values]
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """The image rotated or mirrored as its EXIF orientation says, or else its XMP."""
-    # ImageOps.exif_transpose would also rewrite the EXIF data, and fails if any of it is damaged
-    try:
-        method = TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # no EXIF data that can be read
-        return image
+    method = _transposition(image)
     return image if method is None else image.transpose(method)
 
 
-def _rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+def is_sideways(image: Image.Image) -> bool:
+    """Whether an image is stored rotated or mirrored, as its EXIF orientation or XMP says."""
+    return _transposition(image) is not None
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright; None if it is, or does not say."""
+    # ImageOps.exif_transpose would also rewrite the EXIF data, and fails if any of it is damaged
+    try:
+        return TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # no EXIF data that can be read
+        return None
+
+
+def _rgb(image: Image.Image, config: PreprocessConfig, depth: Depth) -> Image.Image:
     """The image in mode RGB, 8 bits a channel."""
-    image = eight_bit_image(image, scale=config.scale_16_bit)
+    image = eight_bit_image(image, depth, scale=config.scale_16_bit)
     if image.mode == "La":  # premultiplied grey; Pillow converts it to LA only
         image = image.convert("LA")
     has_alpha = "A" in image.getbands() or image.info.get("transparency") is not None

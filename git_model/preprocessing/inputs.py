@@ -14,14 +14,18 @@ from torch import Tensor
 
 from git_model.config import GITConfig
 from git_model.preprocessing.bit_depth import from_16_bits, from_ranges
-from git_model.preprocessing.image import preprocess_batch
-from git_model.preprocessing.video import Clip, Sampling, decode_media, read_media
+from git_model.preprocessing.clip import Clip, contact_sheet
+from git_model.preprocessing.fetch import fetch, is_url
+from git_model.preprocessing.image import is_sideways, is_truncated, preprocess_batch
+from git_model.preprocessing.sampling import ReadOptions, Sampling
+from git_model.preprocessing.video import decode_media, read_media
+from git_model.utils.errors import GITError
 
 Still = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 TAKEN = (
-    "a path, bytes, a file opened in binary mode, a Pillow image, a NumPy array (H, W), (H, W, 1), "
-    "(H, W, 3) or (H, W, 4) in uint8, uint16 or floats, a tensor (1, H, W), (3, H, W) or (4, H, W) "
-    "in uint8 or floats, Frames of these, or a list of these"
+    "a path, a web address, bytes, a file opened in binary mode, a Pillow image, a NumPy array "
+    "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4) in uint8, uint16 or floats, a tensor (1, H, W), "
+    "(3, H, W) or (4, H, W) in uint8 or floats, Frames of these, or a list of these"
 )
 
 
@@ -44,39 +48,79 @@ class LoadedImage:
     """An image as the model's input: pixels (3, H, W), or (F, 3, H, W) of a clip.
 
     frames: the indices of a clip's frames in its file; None for an image or `Frames`.
+    is_truncated: whether the file is cut short or damaged, and this is what could be decoded.
+    size: (width, height) as stored, in pixels; None if unknown.
+    is_sideways: stored rotated or mirrored, and left so by this preprocessing.
     """
 
     pixels: Tensor
     frames: list[int] | None = None
+    is_truncated: bool = False
+    size: tuple[int, int] | None = None
+    is_sideways: bool = False
 
 
-def load(image: ImageInput, config: GITConfig, sampling: Sampling = "uniform") -> LoadedImage:
+def load(
+    image: ImageInput, config: GITConfig, options: ReadOptions | Sampling = "uniform"
+) -> LoadedImage:
     """One image or clip as pixels.
 
     Args:
         image: one of TAKEN, or `Frames` of a clip. A model with temporal embeddings reads a video
-            or an animation as a clip of at most as many frames.
-        sampling: which frames of a file to take, see `sample_indices`.
+            or an animation as a clip of at most as many frames. A `str` that begins with http://
+            or https:// is fetched, see `fetch`.
+        options: how to read a file, or only which frames to take.
 
     Raises:
-        GITError: a file cannot be read.
+        GITError: a file cannot be read, or the options do not fit the model.
         TypeError: the image is of another type, shape or number format.
     """
+    if isinstance(options, str):
+        options = ReadOptions(sampling=options)
     if isinstance(image, Frames):
-        stills = [_media(frame, 0, sampling) for frame in image.images]
+        stills = [_media(frame, 0, ReadOptions()) for frame in image.images]
         frames = [still for still in stills if isinstance(still, Image.Image)]  # all, with 0 frames
-        return LoadedImage(preprocess_batch(frames, config.preprocess))
-    media = _media(image, config.frames, sampling)
-    if isinstance(media, Clip):
-        return LoadedImage(preprocess_batch(media.frames, config.preprocess), media.indices)
-    return LoadedImage(preprocess_batch([media], config.preprocess)[0])
+        size = frames[0].size if frames else None
+        return LoadedImage(preprocess_batch(frames, config.preprocess), size=size)
+    return load_media(_media(image, frames_to_read(config, options), options), config)
 
 
-def _media(image: Still, n_frames: int, sampling: Sampling) -> Image.Image | Clip:
+def frames_to_read(config: GITConfig, options: ReadOptions) -> int:
+    """How many frames of a file a model reads, for `read_media`.
+
+    Raises:
+        GITError: the options do not fit the model.
+    """
+    if config.frames == 0 and options.frames is not None:
+        raise GITError("frames is for models with temporal embeddings, this one has none")
+    if config.frames > 0 and options.video_as is not None:
+        raise GITError("video_as is for models without temporal embeddings, this one has them")
+    return config.frames if options.frames is None else options.frames
+
+
+def load_media(media: Image.Image | Clip, config: GITConfig) -> LoadedImage:
+    """An image or a clip as pixels; for a model without temporal embeddings a clip is one image."""
+    if isinstance(media, Image.Image):
+        return LoadedImage(
+            preprocess_batch([media], config.preprocess)[0],
+            is_truncated=is_truncated(media),
+            size=media.size,
+            is_sideways=not config.preprocess.upright and is_sideways(media),
+        )
+    if config.frames == 0:
+        pixels = preprocess_batch([contact_sheet(media.frames)], config.preprocess)[0]
+    else:
+        pixels = preprocess_batch(media.frames, config.preprocess)
+    return LoadedImage(pixels, media.indices, media.is_truncated, media.frames[0].size)
+
+
+def _media(image: Still, n_frames: int, options: ReadOptions) -> Image.Image | Clip:
     if isinstance(image, Image.Image):
         return image
+    if isinstance(image, str) and is_url(image):
+        return decode_media(fetch(image), image, n_frames, options)
     if isinstance(image, str | os.PathLike):
-        return read_media(Path(image), n_frames, sampling)
+        return read_media(Path(image), n_frames, options)
     if isinstance(image, np.ndarray):
         return _from_array(image, image.shape, type(image).__name__)
     if isinstance(image, Tensor):
@@ -85,9 +129,9 @@ def _media(image: Still, n_frames: int, sampling: Sampling) -> Image.Image | Cli
         content = image.read()
         if not isinstance(content, bytes):
             raise TypeError(f"the image is a file opened as text, expected {TAKEN}")
-        return decode_media(content, str(getattr(image, "name", "a file")), n_frames, sampling)
+        return decode_media(content, str(getattr(image, "name", "a file")), n_frames, options)
     if isinstance(image, bytes | bytearray | memoryview):
-        return decode_media(bytes(image), "an image in bytes", n_frames, sampling)
+        return decode_media(bytes(image), "an image in bytes", n_frames, options)
     raise TypeError(f"the image is of type {type(image).__name__}, expected {TAKEN}")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from git_model.checkpoints.loading import open_model
 from git_model.config import GITConfig, named_config
+from git_model.model.encoder import Encoder
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.preprocessing.tokenizer_files import CLS, PAD, SEP
@@ -34,7 +35,11 @@ def initial_model(recipe: Recipe) -> tuple[GIT, Tokenizer]:
         GITError: a name or a folder is wrong, or there is no vocabulary.
     """
     model, tokenizer = _opened_or_random(recipe)
-    return model if recipe.frames is None else with_frames(model, recipe.frames), tokenizer
+    model = model if recipe.frames is None else with_frames(model, recipe.frames)
+    model.config = dataclasses.replace(
+        model.config, purpose=recipe.purpose, purpose_side=recipe.purpose_side
+    )
+    return model, tokenizer
 
 
 def _opened_or_random(recipe: Recipe) -> tuple[GIT, Tokenizer]:
@@ -77,10 +82,12 @@ def initialize_by_width(model: GIT) -> None:
     embeddings a size that is not negligible beside it. Without this the demo's loss is twice as
     high after 400 steps.
     """
-    for module in model.modules():
+    own = [model.encoder] if isinstance(model.encoder, Encoder) else []  # others keep their weights
+    for module in (m for part in (*own, model.projector, model.decoder) for m in part.modules()):
         if isinstance(module, nn.Linear) and module is not model.decoder.lm_head:
             module.weight.normal_(std=module.in_features**-0.5)
-    model.encoder.position_embedding.normal_(std=1.0)
+    for encoder in own:
+        encoder.position_embedding.normal_(std=1.0)
     if model.temporal_embedding is not None:
         model.temporal_embedding.normal_(std=0.3)
 
@@ -90,9 +97,7 @@ def with_frames(model: GIT, frames: int) -> GIT:
     config, state = dataclasses.replace(model.config, frames=frames), model.tensors()
     old = state.pop("temporal_embedding", None)
     if frames:
-        state["temporal_embedding"] = model.encoder.position_embedding.new_zeros(
-            frames, config.encoder.width
-        )
+        state["temporal_embedding"] = torch.zeros(frames, config.encoder.width, dtype=model.dtype)
     if frames and old is not None:
         state["temporal_embedding"][: len(old)] = old[:frames]
     return GIT.from_state(config, state, f"the model with {frames} temporal embeddings")

@@ -2,8 +2,9 @@
 
 A run is a function of its recipe and its step number. The learning rates, the examples of a step,
 their crops, the answers that are drawn and the random numbers of dropout follow from these two
-alone. So the state of a run is its weights, the optimizer's moments and, where the recipe has one,
-the moving average: a run that was killed and resumed ends with the same bits as one that was not.
+alone. So the state of a run is its weights, the optimizer's moments, where the recipe has one the
+moving average, and the best score so far: a run that was killed and resumed ends with the same bits
+as one that was not.
 
 A step's loss is the sum over all its tokens to predict, divided by their number, so it does not
 depend on the number of batches or processes that the step is split over.
@@ -11,119 +12,259 @@ depend on the number of batches or processes that the step is split over.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from git_model.captioner import Captioner
+from git_model.checkpoints.adapters import (
+    adapter_tensors,
+    add_adapter,
+    base_of,
+    write_adapter,
+)
 from git_model.checkpoints.native import TOKENIZER, require_digests, write_checkpoint
 from git_model.data.collation import Batch
-from git_model.data.example import BrokenExamples, Source
+from git_model.data.example import Source, Stream
 from git_model.data.loader import StepLoader
-from git_model.data.webdataset import Stream
-from git_model.evaluation.predictions import Prediction
-from git_model.evaluation.run import predict, text_predictor
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.callbacks import Callback, call_all, require_callbacks, restore, states_of
+from git_model.training.features import FEATURES, FeatureCache, require_cachable
 from git_model.training.initialization import initial_model
 from git_model.training.lock import lock_folder
-from git_model.training.loss import LossModule
-from git_model.training.optimizer import EMA, freeze, full_tensor, make_optimizer, schedule, update
+from git_model.training.loss import CrossEntropy, Loss, LossModule, LossOutput, units_of
+from git_model.training.losses import open_loss, require_loss
+from git_model.training.optimizer import (
+    EMA,
+    MakeOptimizer,
+    freeze,
+    full_tensor,
+    make_optimizer,
+    schedule,
+    update,
+)
 from git_model.training.parallel import (
     checkpoint_activations,
     empty_batch,
     gradient_sync,
     parallelize,
 )
-from git_model.training.recipe import Recipe
+from git_model.training.recipe import CrossEntropyConfig, Recipe
 from git_model.training.reports import Report, StepStats
+from git_model.training.scst import Scst
+from git_model.training.selection import Selection, keep_best
 from git_model.training.state import (
     CHECKPOINT,
     TrainState,
+    load_progress,
     load_state,
     open_run_folder,
     remove_leftovers,
     require_same_recipe,
     save_state,
 )
+from git_model.training.trackers import require_trackers
+from git_model.training.validation import require_metric, validate
 from git_model.utils.distributed import ProcessGroup, StopRequest, init, stop_on_sigterm
-from git_model.utils.errors import GITError
+from git_model.utils.dotted import dotted_name
+from git_model.utils.errors import ConfigError, GITError
 
 Initializer = Callable[[Recipe], tuple[GIT, Tokenizer]]
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    source: Source | Stream | None = None,
+    loss: Loss | None = None,
+    optimizer: MakeOptimizer | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> None:
     """Train as the recipe says, in one process or as one of those that torchrun started.
 
     On SIGTERM the run finishes its current step, saves the state and returns.
 
+    A resumed run ends with the same bits as one that was not killed. With objects of your own that
+    holds as far as they are functions of what they get; docs/trainer.md says it for each. A run
+    that was started with a source, a loss or an optimizer is resumed with one of the same name.
+
     Args:
         out: a new folder. It gets recipe.json, log.jsonl and, each replaced by the next, the
-            checkpoint (see checkpoints/native.py) and the state (see state.py).
+            checkpoint (see checkpoints/native.py), the best one and the state (see state.py).
         resume: continue in the folder of an earlier run of this recipe.
+        source: training data in place of the recipe's table [data].
+        loss: a function (model, batch) in place of the recipe's table [loss]; see `Loss`.
+        optimizer: makes the optimizer from parameter groups, in place of learning.optimizer; a
+            class such as torch.optim.SGD.
+        callbacks: called after steps and checks.
 
     Raises:
-        GITError: a setting does not fit, the data cannot be read, or the loss is not finite.
+        GITError: a setting or an object does not fit, the data cannot be read, or the loss is not
+            finite.
     """
+    objects = _objects(recipe, source=source, loss=loss, optimizer=optimizer)
+    require_callbacks(callbacks)
+    require_trackers(recipe)
     with (
         init(recipe.compute.device) as group,
         _torch_settings(recipe, group),
         stop_on_sigterm() as stop,
     ):
         require_same_recipe(recipe, group)
-        trainer = Trainer(recipe, group)
-        loader = StepLoader(
-            recipe.data.open(),
-            trainer.tokenizer,
-            trainer.model.config,
-            recipe.loader,
-            seed=recipe.seed,
-        )
-        open_run_folder(out, recipe, group, resume=resume)
+        source = recipe.open_data() if source is None else source
+        trainer = Trainer(recipe, group, source=source, loss=loss, optimizer=optimizer)
+        config = trainer.model.config
+        loader = StepLoader(source, trainer.tokenizer, config, recipe.loader, seed=recipe.seed)
+        run = _Run(trainer, loader, out, stop, callbacks)
+        run.check_settings(source)
+        open_run_folder(out, recipe, group, objects, resume=resume)
         with lock_folder(out) if group.is_first else nullcontext():
             if group.is_first:
                 remove_leftovers(out)
-            last = load_state(out, trainer.state, group) if resume else 0
+            last = run.load() if resume else 0
             with Report(out, recipe, last) if group.is_first else nullcontext() as report:
-                _run_steps(trainer, loader, out, last, report, stop)
-            if last == recipe.steps:
+                last = run.steps(last, report)
+            if last == recipe.steps or run.selection.is_over:
                 trainer.require_checkpoint(out)
 
 
-def _run_steps(
-    trainer: "Trainer",
-    loader: StepLoader,
-    out: Path,
-    last: int,
-    report: Report | None,
-    stop: StopRequest,
-) -> None:
-    """The training loop: every step after `last`, until the recipe's last or a stop request.
+def _objects(recipe: Recipe, **arguments: Any) -> dict[str, str]:
+    """The dotted names of the objects that `train` was called with, by argument.
 
-    Args:
-        report: on rank 0.
+    Raises:
+        ConfigError: the recipe says something else for an argument.
     """
-    recipe, group = trainer.recipe, trainer.group
-    n_reported = 0  # examples that could not be read
-    steps = loader.steps(last + 1, recipe.steps, group.rank, group.size)
-    for step, batches in enumerate(steps, last + 1):
-        stats = trainer.step(step, batches)
-        broken = loader.broken.reasons[n_reported:]
-        n_reported += len(broken)
-        stopped, n_broken = group.all_gather(stop.received, len(broken)).sum(0).tolist()
-        reasons = group.all_gather_object(broken) if n_broken else []
-        if report is not None:
-            report.step(step, stats, [reason for rank in reasons for reason in rank])
-        if trainer.is_due(step, recipe.reports.check_every) and not stopped:
-            trainer.check(out, step, report)
-        if trainer.is_due(step, recipe.reports.save_every) or stopped:
-            save_state(out, step, trainer.state, group)
-        if stopped:
-            break
+    settings = {
+        "source": recipe.data is not None and "data",
+        "loss": recipe.loss != CrossEntropyConfig() and "loss",
+        "optimizer": recipe.learning.optimizer != "adamw" and "learning.optimizer",
+    }
+    objects = {name: dotted_name(value) for name, value in arguments.items() if value is not None}
+    for name in objects:
+        if settings[name]:
+            raise ConfigError(
+                f"the recipe has {settings[name]}, and {name} is given: leave one out"
+            )
+    return objects
+
+
+@dataclass
+class _Run:
+    """A run in progress: the training loop."""
+
+    trainer: "Trainer"
+    loader: StepLoader
+    out: Path
+    stop: StopRequest
+    callbacks: Sequence[Callback]
+
+    def __post_init__(self) -> None:
+        self.recipe, self.group = self.trainer.recipe, self.trainer.group
+        self.selection = Selection(self.recipe)
+        self.checked = 0  # the step of the last check
+
+    def check_settings(self, source: Source | Stream) -> None:
+        """Refuse, before a folder is made, what would end the run later."""
+        if self.trainer.validation is not None:
+            require_metric(self.recipe, self.trainer.validation)
+        if self.recipe.compute.cache_features:
+            require_cachable(self.trainer.model)
+            if isinstance(source, Stream):
+                raise ConfigError("cache_features needs examples by index: a stream has none")
+            self.trainer.features = FeatureCache(self.out / FEATURES)
+
+    def load(self) -> int:
+        """Load the last state; the step after which it was saved, or 0."""
+        last = load_state(self.out, self.trainer.state, self.group)
+        progress = load_progress(self.out, last)
+        self.selection.load_state_dict(progress.get("selection", {}))
+        restore(self.callbacks, progress.get("callbacks", {}))
+        self.checked = progress.get("checked", 0)
+        return last
+
+    def steps(self, last: int, report: Report | None) -> int:
+        """Every step after `last`, until the recipe's last step, a stop request, or an early end.
+
+        Args:
+            report: on rank 0.
+
+        Returns:
+            the last step.
+        """
+        recipe, group, trainer = self.recipe, self.group, self.trainer
+        if last and (self._is_over(last, report) or self._catch_up(last, report)):
+            return last
+        n_reported = 0  # examples that could not be read
+        for step, batches in enumerate(
+            self.loader.steps(last + 1, recipe.steps, group.rank, group.size), last + 1
+        ):
+            stats = trainer.step(step, batches)
+            broken = self.loader.broken.reasons[n_reported:]
+            n_reported += len(broken)
+            ended = call_all(self.callbacks, "on_step", trainer, step, stats)
+            counts = group.all_gather(self.stop.received, ended, len(broken)).sum(0).tolist()
+            stopped, ended, n_broken = bool(counts[0]), bool(counts[1]), counts[2]
+            reasons = group.all_gather_object(broken) if n_broken else []
+            if report is not None:
+                report.step(step, stats, [reason for rank in reasons for reason in rank])
+            if (trainer.is_due(step, recipe.reports.check_every) or ended) and not stopped:
+                ended = self._check(step, report) or ended
+            if trainer.is_due(step, recipe.reports.save_every) or stopped or ended:
+                save_state(self.out, step, trainer.state, group, self._progress())
+            last = step
+            if stopped or ended:
+                break
+        if trainer.features is not None:
+            group.barrier()
+            trainer.features.close(remove=group.is_first and last == recipe.steps)
+        return last
+
+    def _catch_up(self, last: int, report: Report | None) -> bool:
+        """Make the check that a stop request left out, as `_check`."""
+        is_due = self.trainer.is_due(last, self.recipe.reports.check_every)
+        return is_due and self.checked != last and self._check(last, report)
+
+    def _check(self, step: int, report: Report | None) -> bool:
+        """Write the checkpoint, score it, and keep it if it is the best; whether the run is to end.
+        All ranks call together."""
+        trainer, recipe, scores = self.trainer, self.recipe, {}
+        self.checked = step
+        trainer.write_checkpoint(self.out)
+        if report is not None and trainer.validation is not None:  # on rank 0
+            folder, device = self.out / CHECKPOINT, self.group.device
+            validation = validate(folder, trainer.validation, recipe, device)
+            scores = validation.scores(recipe.selection.metric)
+            report.check(step, validation.predictions, scores)
+        scores = self.group.broadcast(scores)
+        if self.selection.update(step, scores) and self.group.is_first:
+            keep_best(self.out)
+        if report is not None and self.selection.best is not None:
+            value, best_step = self.selection.best
+            report.best(best_step, str(self.selection.metric), value)
+        ended = call_all(self.callbacks, "on_check", trainer, step, scores)
+        ended = bool(self.group.all_gather(ended).sum())
+        return (self._is_over(step, report) and step < recipe.steps) or ended
+
+    def _is_over(self, step: int, report: Report | None) -> bool:
+        if not self.selection.is_over:
+            return False
+        if report is not None and step < self.recipe.steps:
+            report.end(step, self.selection.reason)
+        return True
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "checked": self.checked,
+            "selection": self.selection.state_dict(),
+            "callbacks": states_of(self.callbacks),
+        }
 
 
 class Trainer:
@@ -131,24 +272,45 @@ class Trainer:
 
     Args:
         initializer: makes the model before its first step, and its vocabulary.
+        source: the training data, in which a loss may count; None: the recipe's.
+        loss, optimizer: as in `train`.
+
+    Attributes:
+        features: the cache of the encoder's tokens; None: each step encodes its images.
     """
 
     def __init__(
-        self, recipe: Recipe, group: ProcessGroup, initializer: Initializer = initial_model
+        self,
+        recipe: Recipe,
+        group: ProcessGroup,
+        initializer: Initializer = initial_model,
+        *,
+        source: Source | Stream | None = None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer | None = None,
     ) -> None:
         self.recipe, self.group = recipe, group
         learning, compute = recipe.learning, recipe.compute
         self.validation = None if recipe.validation is None else recipe.validation.open()
         torch.manual_seed(recipe.seed)
         self.model, self.tokenizer = initializer(recipe)
+        self.base = None
+        if recipe.adapter is not None:
+            self.base = base_of(self.model, str(recipe.checkpoint))
+            add_adapter(self.model, recipe.adapter)
         self.model.to(group.device).train()
-        freeze(self.model, learning.frozen)
+        self.features: FeatureCache | None = None
+        freeze(self.model, learning)
         if compute.activation_checkpointing:
             checkpoint_activations(self.model)
-        self._loss_module = parallelize(
-            LossModule(self.model, learning.label_smoothing), group, compute.sharding
-        )
-        self.optimizer = make_optimizer(self.model, learning)
+        if loss is None:
+            loss = open_loss(recipe, self.model, self.tokenizer, source)
+        require_loss(loss)
+        if isinstance(loss, Scst):
+            self.model.eval()  # no dropout, also where activation checkpointing runs a block again
+        self.loss = loss
+        self._loss_module = parallelize(LossModule(self.model, loss), group, compute.sharding)
+        self.optimizer = make_optimizer(self.model, learning, optimizer)
         self.ema = None if learning.ema is None else EMA(self.model, learning.ema)
 
     def step(self, step: int, batches: list[Batch]) -> StepStats:
@@ -160,46 +322,53 @@ class Trainer:
         learning = self.recipe.learning
         torch.manual_seed(step_seed(self.recipe.seed, step, self.group.rank))
         lr_share = schedule(step, self.recipe)
-        loss, n_images = self._backward(batches)
+        loss, n_images, means = self._backward(batches)
         finite = math.isfinite(loss)
         grad_norm = update(self.optimizer, lr_share, learning.max_grad_norm) if finite else math.nan
         if not math.isfinite(loss + grad_norm):
             raise GITError(
                 f"step {step}: the loss is {loss} and the gradient norm {grad_norm}, expected "
-                "finite numbers; a lower learning rate or a longer warm-up may help"
+                f"finite numbers; {_advice(self.loss)}"
             )
         if self.ema is not None:
             self.ema.update(self.model, step)
-        return StepStats(loss, n_images, grad_norm, lr_share)
+        return StepStats(loss, n_images, grad_norm, lr_share, means)
 
-    def _backward(self, batches: list[Batch]) -> tuple[float, int]:
+    def _backward(self, batches: list[Batch]) -> tuple[float, int, dict[str, float]]:
         """Accumulate the gradient of the step's loss.
 
         Returns:
-            the loss, and the number of images, over all ranks.
+            the loss, the number of images, and the means of the loss's other numbers, over all
+            ranks.
         """
         group = self.group
         counts = group.all_gather(
-            sum(batch.n_predicted for batch in batches),
+            sum(units_of(self.loss, batch) for batch in batches),
             sum(len(batch.pixels) for batch in batches),
             len(batches),
         )
-        n_tokens, n_images, _ = (int(number) for number in counts.sum(0))
-        n_tokens = max(n_tokens, 1)  # if no example of the step can be read
+        n_units, n_images, _ = (int(number) for number in counts.sum(0))
+        n_units = max(n_units, 1)  # if no example of the step can be read
         n_missing = int(counts[:, 2].max()) - len(batches)
         batches = batches + [empty_batch(self.model)] * n_missing
-        losses = []
+        outputs = []
         for number, batch in enumerate(batches, 1):
             with gradient_sync(self._loss_module, last=number == len(batches)):
-                part = self._loss(batch.to(group.device))
-                (part * (group.size / n_tokens)).backward()  # gradients are averaged over ranks
-            losses.append(part.detach())
-        loss = sum(part.item() for part in losses)  # nothing before waits for a GPU
-        return group.all_gather(loss).sum().item() / n_tokens, n_images
+                total, sums = self._loss(batch.to(group.device))
+                (total * (group.size / n_units)).backward()  # gradients are averaged over ranks
+            outputs.append({"": total.detach(), **sums})
+        names = sorted(set().union(*outputs)) if outputs else [""]
+        # nothing before waits for a GPU
+        values = [sum(float(output.get(name, 0)) for output in outputs) for name in names]
+        means = (group.all_gather(*values).sum(0) / n_units).tolist()
+        by_name = dict(zip(names, means, strict=True))
+        return by_name.pop("", 0.0), n_images, by_name
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch) -> LossOutput:
         autocast = self.recipe.learning.precision == "bfloat16"
         with torch.autocast(self.group.device.type, torch.bfloat16, enabled=autocast):
+            if self.features is not None:
+                batch = self.features.with_features(self.model, batch)
             return self._loss_module(batch)
 
     def is_due(self, step: int, every: int) -> bool:
@@ -209,21 +378,17 @@ class Trainer:
     @property
     def state(self) -> TrainState:
         """Everything that a step changes."""
-        return TrainState(self.model, self.optimizer, self.ema)
-
-    def check(self, out: Path, step: int, report: Report | None) -> None:
-        """Write the checkpoint and report its validation scores; all ranks call together."""
-        self.write_checkpoint(out)
-        if report is not None and self.validation is not None:  # on rank 0
-            folder = out / CHECKPOINT
-            report.check(step, validate(folder, self.validation, self.recipe, self.group))
-        self.group.barrier()
+        return TrainState(self.model, self.optimizer, self.ema, self.base)
 
     def write_checkpoint(self, out: Path) -> None:
-        """Write the model, or its moving average, as a checkpoint; all ranks call together."""
-        weights = self.model.tensors() if self.ema is None else self.ema.weights
+        """Write the model or the adapter, or its moving average, as a checkpoint; all ranks call
+        together."""
+        weights = self.model.tensors() if self.base is None else adapter_tensors(self.model)
+        weights |= {} if self.ema is None else self.ema.weights
         tensors = {name: full_tensor(tensor).cpu() for name, tensor in weights.items()}
-        if self.group.is_first:
+        if self.group.is_first and self.base is not None:
+            write_adapter(out / CHECKPOINT, self.model, self.base, tensors)
+        elif self.group.is_first:
             files = {TOKENIZER: self.tokenizer.to_json()}
             write_checkpoint(out / CHECKPOINT, self.model.config, tensors, files, overwrite=True)
 
@@ -242,16 +407,10 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def validate(
-    folder: Path, source: Source | Stream, recipe: Recipe, group: ProcessGroup
-) -> list[Prediction]:
-    """A checkpoint's predictions for the first examples of the validation data."""
-    captioner = Captioner.from_pretrained(folder, device=group.device)
-    broken = BrokenExamples(recipe.loader.broken_limit)
-    limit = recipe.reports.check_examples
-    return predict(
-        captioner, source, text_predictor(captioner), limit=limit, batch_size=32, broken=broken
-    )
+def _advice(loss: Loss) -> str:
+    if isinstance(loss, CrossEntropy):
+        return "a lower learning rate or a longer warm-up may help"
+    return f"look at the loss {dotted_name(loss)}, or try a lower learning rate"
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -1,6 +1,12 @@
-"""The training loss: cross-entropy of each next token of the reference text (teacher forcing)."""
+"""The training loss: cross-entropy of each next token of the reference text (teacher forcing).
+
+The losses that a recipe names beside it are in losses.py and scst.py.
+"""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -8,26 +14,99 @@ from torch.nn import functional as F
 
 from git_model.config import Style
 from git_model.data.collation import Batch
-from git_model.model.git import GIT
+from git_model.model.git import GIT, Scene
+from git_model.utils.dotted import dotted_name
+from git_model.utils.errors import GITError
+
+
+class LossOutput(NamedTuple):
+    """What a loss returns for a batch: sums over its units; see `units_of`."""
+
+    total: Tensor  # what is minimised, a single number
+    sums: Mapping[str, Tensor] = {}  # other numbers, whose means are logged
+
+
+class Loss(Protocol):
+    """A loss of a batch, summed over its units: the tokens to predict, or what `units` counts.
+
+    A function (model, batch) is enough. It must be a function of the model, the batch and torch's
+    random numbers, so that a resumed run computes the same. A loss may have a method
+    `units(batch)`, its number of units in a batch; see `units_of`.
+    """
+
+    def __call__(self, model: GIT, batch: Batch) -> Tensor | LossOutput:
+        """The sum of the losses of the batch's units."""
+
+
+def units_of(loss: Loss, batch: Batch) -> int:
+    """The number of a batch's units, by which the loss of a step is divided: by default its tokens
+    to predict."""
+    units = getattr(loss, "units", None)
+    return batch.n_predicted if units is None else int(units(batch))
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The loss of `batch_loss`, in the model's style."""
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, model: GIT, batch: Batch) -> Tensor:
+        """The sum of the losses of all tokens to predict."""
+        smoothing, style = self.label_smoothing, model.config.style
+        return batch_loss(model, batch, label_smoothing=smoothing, style=style)
 
 
 class LossModule(nn.Module):
     """A model whose forward is the loss: what DDP and FSDP2 need to wrap."""
 
-    def __init__(self, model: GIT, label_smoothing: float) -> None:
+    def __init__(self, model: GIT, loss: Loss) -> None:
         super().__init__()
         self.model = model
-        self.label_smoothing = label_smoothing
+        self.__dict__["loss"] = loss  # no submodule: its tensors are not trained
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The sum of the losses of all tokens to predict."""
-        style, temporal = self.model.config.style, self.model.temporal_embedding
-        loss = batch_loss(self.model, batch, label_smoothing=self.label_smoothing, style=style)
-        if temporal is None:
-            return loss
-        return (
-            loss + 0 * temporal.sum()
-        )  # DDP expects a gradient of every weight, also without clips
+    def forward(self, batch: Batch) -> LossOutput:
+        """The sum of the losses of the batch's units.
+
+        Raises:
+            GITError: the loss is no single number.
+        """
+        loss: Loss = self.__dict__["loss"]
+        output = loss(self.model, batch)
+        total, sums = output if isinstance(output, LossOutput) else LossOutput(output)
+        if not isinstance(total, Tensor) or total.ndim:
+            shape = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else repr(total)[:40]
+            raise GITError(f"the loss {dotted_name(loss)} gives {shape}, expected one number")
+        if torch.is_grad_enabled() and not total.requires_grad:
+            raise GITError(f"the loss {dotted_name(loss)} does not depend on the model's weights")
+        temporal = self.model.temporal_embedding
+        if temporal is not None:  # DDP expects a gradient of every weight, also without clips
+            total = total + 0 * temporal.sum()
+        return LossOutput(total, sums)
+
+
+def scene_of(model: GIT, batch: Batch) -> Scene:
+    """The image prefix of a batch, from its pixels or the cached tokens of its encoder."""
+    if batch.features is None:
+        return model.see(batch.pixels)
+    return Scene(model.decoder.prefill(visual_of(model, batch)))
+
+
+def visual_of(model: GIT, batch: Batch) -> Tensor:
+    """The projected image tokens (B, I, D) of a batch."""
+    encoded = model.encode(batch.pixels) if batch.features is None else batch.features
+    return model.projector(encoded)
+
+
+def predicted(model: GIT, batch: Batch, scene: Scene) -> tuple[Tensor, Tensor]:
+    """The logits (N, V) at all positions that predict a token, and those tokens (N,).
+
+    The output layer, the largest matrix product, runs only at these positions.
+    """
+    image = scene.layers_for(batch.tokens.shape[0])
+    hidden = model.decoder(batch.tokens[:, :-1], image)  # (R, T - 1, D)
+    is_target = batch.mask[:, 1:]
+    return model.decoder.lm_head(hidden[is_target]), batch.tokens[:, 1:][is_target]
 
 
 def batch_loss(
@@ -35,15 +114,9 @@ def batch_loss(
 ) -> Tensor:
     """The sum of the losses of a batch's tokens to predict; see `token_losses`.
 
-    Each image is encoded once for all its texts, and the output layer, the largest matrix product,
-    runs only at positions that predict a token.
+    Each image is encoded once for all its texts.
     """
-    scene = model.see(batch.pixels)
-    image = scene.layers_for(batch.tokens.shape[0])
-    hidden = model.decoder(batch.tokens[:, :-1], image)  # (R, T - 1, D)
-    is_target = batch.mask[:, 1:]
-    logits = model.decoder.lm_head(hidden[is_target])  # (batch.n_predicted, V)
-    target = batch.tokens[:, 1:][is_target]
+    logits, target = predicted(model, batch, scene_of(model, batch))
     return token_losses(logits, target, label_smoothing=label_smoothing, style=style).sum()
 
 
@@ -81,7 +154,7 @@ def token_losses(
             `microsoft` over the other tokens, and the loss is the divergence from that target, so
             a perfect model reaches 0 (the original's SmoothLabelCrossEntropyLoss).
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     if style == "huggingface":
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
     vocab_size = logits.shape[-1]
@@ -89,6 +162,11 @@ def token_losses(
     torch_smoothing = label_smoothing * vocab_size / (vocab_size - 1)
     losses = F.cross_entropy(logits, target, label_smoothing=torch_smoothing, reduction="none")
     return losses - _entropy(label_smoothing, vocab_size)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _entropy(label_smoothing: float, vocab_size: int) -> float:

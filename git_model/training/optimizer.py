@@ -1,7 +1,9 @@
-"""AdamW with parameter groups, the learning-rate schedule, clipping, and the moving average."""
+"""The optimizer with its parameter groups, the learning-rate schedule, clipping, and the moving
+average."""
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,44 +11,127 @@ from torch import Tensor, nn
 
 from git_model.model.git import GIT
 from git_model.training.recipe import OptimConfig, Recipe
+from git_model.utils.dotted import call_object, dotted_name
 from git_model.utils.errors import GITError
 
 FUSED = ("cpu", "cuda", "mps")  # devices for which torch has a fused AdamW
 EMBEDDINGS = ("token", "position", "temporal_embedding")  # in names of weights that are added
+ParameterGroups = list[dict[str, Any]]
+MakeOptimizer = Callable[[ParameterGroups], torch.optim.Optimizer]
 
 
-def freeze(model: GIT, parts: Iterable[str]) -> None:
-    """Exclude these parts of the model from training.
+def freeze(model: GIT, learning: OptimConfig) -> None:
+    """Exclude the recipe's parts and first blocks of the model from training.
 
     Raises:
         GITError: the model has no such part, or nothing else to train.
     """
-    for name in parts:
+    for name in learning.frozen:
         part = getattr(model, name)
         if part is None:
             raise GITError(f"frozen has {name}, but this model has none: leave it out")
         part.requires_grad_(False)
+    for name in ("encoder", "decoder"):
+        last = getattr(learning, f"{name}_last")
+        if last is not None:
+            _freeze_first_blocks(model, name, last)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise GITError("frozen has every part of the model: nothing is left to train")
 
 
-def make_optimizer(model: GIT, learning: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all trained parameters."""
-    fused = model.device.type in FUSED
+def _freeze_first_blocks(model: GIT, part: str, last: int) -> None:
+    """Train only the last blocks of the encoder or the decoder, and what comes after them.
+
+    Args:
+        part: "encoder" or "decoder".
+        last: so many blocks; 0: only what comes after them.
+
+    Raises:
+        GITError: the part has no blocks, or fewer.
+    """
+    named = list(getattr(model, part).named_parameters())
+    depths, n_blocks = _depths([name for name, _ in named])
+    if not 0 <= last <= n_blocks:
+        raise GITError(
+            f"{part}_last is {last}, but the {part} has {n_blocks} blocks: expected at most as many"
+        )
+    for (_, parameter), depth in zip(named, depths, strict=True):
+        if depth <= n_blocks - last:
+            parameter.requires_grad_(False)
+
+
+def _depths(names: Sequence[str]) -> tuple[list[int], int]:
+    """The depth of each parameter of a tower, and its number of blocks.
+
+    The depth is 0 for the embeddings before the blocks, 1 for the first block, and so on; what
+    comes after the blocks is one deeper than the last.
+
+    Args:
+        names: in the order of the modules.
+    """
+    numbers = [re.search(r"\bblocks\.(\d+)\.", name) for name in names]
+    n_blocks = max((int(match[1]) + 1 for match in numbers if match), default=0)
+    depths, depth = [], 0
+    for match in numbers:
+        if match is not None:
+            depth = int(match[1]) + 1
+        elif depth:
+            depth = n_blocks + 1
+        depths.append(depth)
+    return depths, n_blocks
+
+
+def make_optimizer(
+    model: GIT, learning: OptimConfig, make: MakeOptimizer | None = None
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all trained parameters.
+
+    Args:
+        make: makes the optimizer from the parameter groups, in place of the recipe's.
+
+    Raises:
+        GITError: an optimizer by dotted name cannot be imported or called, or is none.
+    """
     groups = parameter_groups(model, learning)
+    if make is not None:
+        return require_optimizer(make(groups), groups)
+    if learning.optimizer != "adamw":
+        name, options = learning.optimizer, learning.optimizer_arguments
+        return require_optimizer(call_object(name, "learning.optimizer", groups, **options), groups)
+    fused = model.device.type in FUSED
     return torch.optim.AdamW(groups, betas=learning.betas, fused=fused)
 
 
-def parameter_groups(model: GIT, learning: OptimConfig) -> list[dict[str, Any]]:
+def require_optimizer(optimizer: Any, groups: ParameterGroups) -> torch.optim.Optimizer:
+    """Refuse an object that is no optimizer of these groups, whose learning rates it must keep."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise GITError(
+            f"the optimizer is {dotted_name(optimizer)}, expected a torch.optim.Optimizer"
+        )
+    if [group.get("peak_lr") for group in optimizer.param_groups] != [
+        group["peak_lr"] for group in groups
+    ]:
+        raise GITError(
+            f"the optimizer {dotted_name(optimizer)} has other parameter groups than it got, "
+            "expected the same: they carry the learning rates"
+        )
+    return optimizer
+
+
+def parameter_groups(model: GIT, learning: OptimConfig) -> ParameterGroups:
     """Every trained parameter once, by its learning rate and weight decay.
 
-    Weight matrices decay. Norms, biases, embeddings and the class token do not.
+    Weight matrices decay. Norms, biases, embeddings and the class token do not. With `layer_decay`
+    a weight of the encoder has that power of the rate which is the number of blocks above it, as
+    in the fine-tuning of BEiT and MAE.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    shares = _encoder_shares(model, learning.layer_decay)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = learning.encoder_lr if name.startswith("encoder.") else learning.decoder_lr
+        share = shares.get(name)
+        rate = learning.decoder_lr if share is None else learning.encoder_lr * share
         is_embedding = any(part in name for part in EMBEDDINGS)
         decay = 0.0 if is_embedding or parameter.ndim < 2 else learning.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
@@ -56,15 +141,29 @@ def parameter_groups(model: GIT, learning: OptimConfig) -> list[dict[str, Any]]:
     ]
 
 
-def schedule(step: int, recipe: Recipe) -> float:
-    """The share of the peak learning rates at a step, counted from 1: linear warm-up, then cosine
-    decay.
+def _encoder_shares(model: GIT, layer_decay: float | None) -> dict[str, float]:
+    """The share of the encoder's learning rate, for each of its parameters."""
+    names = [name for name, _ in model.named_parameters() if name.startswith("encoder.")]
+    depths, n_blocks = _depths(names)
+    top = n_blocks + 1
+    decay = 1.0 if layer_decay is None else layer_decay
+    return {name: decay ** (top - depth) for name, depth in zip(names, depths, strict=True)}
 
-    Source: paper, section 4.1 (a cosine to 0).
+
+def schedule(step: int, recipe: Recipe) -> float:
+    """The share of the peak learning rates at a step, counted from 1: linear warm-up, then the
+    recipe's schedule.
+
+    Sources: paper, section 4.1 (a cosine to 0); Hägele et al. 2024 (constant with a cooldown, also
+    called warm-up, stable, decay).
     """
-    warmup = recipe.learning.warmup_steps
+    learning, warmup = recipe.learning, recipe.learning.warmup_steps
     if step <= warmup:
         return step / warmup
+    if learning.schedule == "constant":
+        return 1.0
+    if learning.schedule == "cooldown":
+        return min(1.0, (recipe.steps - step) / learning.cooldown_steps)
     return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / (recipe.steps - warmup))
 
 
@@ -85,7 +184,7 @@ def update(optimizer: torch.optim.Optimizer, lr_share: float, max_grad_norm: flo
 
 
 class EMA:
-    """An exponential moving average of a model's weights; often better than the last weights.
+    """An exponential moving average of a model's trained weights; often better than the last ones.
 
     The decay is smaller in the first steps, so that random initial weights soon have no share in it
     (as in TensorFlow's ExponentialMovingAverage).
@@ -93,14 +192,15 @@ class EMA:
 
     def __init__(self, model: GIT, decay: float) -> None:
         self._decay = decay
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        self.weights = {name: p.detach().clone() for name, p in trained}
 
     @torch.no_grad()
     def update(self, model: GIT, step: int) -> None:
         """Add the weights after a step, counted from 1."""
         decay = min(self._decay, step / (step + 9))
         for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
+            if name in self.weights:
                 self.weights[name].lerp_(parameter.detach(), 1 - decay)
 
 

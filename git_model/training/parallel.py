@@ -30,7 +30,7 @@ def parallelize(
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
     from torch.distributed.fsdp import fully_shard  # takes a while to import
 
-    for block in (*module.model.encoder.blocks, *module.model.decoder.blocks):
+    for block in transformer_blocks(module.model):
         fully_shard(block)
     fully_shard(module)  # in place
     return module
@@ -50,8 +50,13 @@ def gradient_sync(module: nn.Module, *, last: bool) -> Iterator[None]:
 
 def checkpoint_activations(model: GIT) -> None:
     """Recompute each block's activations in the backward pass: less memory, more time."""
-    for block in (*model.encoder.blocks, *model.decoder.blocks):
+    for block in transformer_blocks(model):
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def transformer_blocks(model: GIT) -> list[nn.Module]:
+    """The blocks of both towers; an encoder of another kind may have none."""
+    return [*getattr(model.encoder, "blocks", ()), *model.decoder.blocks]
 
 
 def empty_batch(model: GIT) -> Batch:

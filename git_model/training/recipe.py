@@ -8,13 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from git_model.checkpoints.adapters import AdapterConfig
 from git_model.config import Style
+from git_model.data.example import Source, Stream
 from git_model.data.loader import LoaderConfig
 from git_model.data.sources import DataConfig
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
 ModelPart = Literal["encoder", "temporal_embedding", "projector", "decoder"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+# What `best` may be chosen by, and a run may stop by.
+CHECK_METRICS = (
+    "validation loss",
+    *(f"captions {name}" for name in
+      ("exact", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "cider_plain")),
+    "questions exact",
+    "questions vqa",
+)  # fmt: skip
 FieldRule = tuple[str, bool, str]  # a field, whether its value is valid, what was expected
 
 
@@ -30,30 +41,156 @@ def _at_least_one(config: Any, *names: str) -> list[FieldRule]:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimizer: AdamW, linear warm-up, then cosine decay."""
+    """The optimizer, AdamW by default, and its schedule: linear warm-up, then cosine decay."""
 
     encoder_lr: float  # peak learning rate of the image encoder
     decoder_lr: float  # peak learning rate of everything else
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
+    # after the warm-up: cosine decay to 0; constant; or constant until the last `cooldown_steps`,
+    # which decay linearly to 0
+    schedule: Literal["cosine", "constant", "cooldown"] = "cosine"
+    warmup_steps: int = 0  # steps of the linear warm-up
+    cooldown_steps: int = 0  # steps of the linear decay, of schedule cooldown
+    weight_decay: float = 0.01  # of weight matrices; norms, biases and embeddings have none
+    betas: tuple[float, float] = (0.9, 0.999)  # decay of AdamW's two moments
     max_grad_norm: float = 1.0  # gradients are clipped to this norm, all parameters together
     label_smoothing: float = 0.0  # in the model's style; see `token_losses`
     frozen: tuple[ModelPart, ...] = ()  # parts that are not trained
+    encoder_last: int | None = None  # train only so many of the encoder's last blocks; None: all
+    decoder_last: int | None = None  # the same of the decoder; what follows the blocks is trained
+    # the encoder's learning rate is multiplied by this once for each block above a weight, so that
+    # the first layers change least; None: one rate
+    layer_decay: float | None = None
     ema: float | None = None  # decay of an exponential moving average of the weights
     # of matrix products (autocast); weights stay float32
     precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: str = "adamw"  # or a dotted name such as torch.optim.SGD
+    # that an optimizer by dotted name is called with, after the parameter groups
+    optimizer_arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        cooldown = self.schedule == "cooldown"
+        share = self.layer_decay
+        own = self.optimizer != "adamw"
         _check(
             self,
             *((name, getattr(self, name) > 0, "more than 0")
               for name in ("encoder_lr", "decoder_lr", "max_grad_norm")),
             ("warmup_steps", self.warmup_steps >= 0, "0 or more"),
+            ("cooldown_steps", self.cooldown_steps >= 1 or not cooldown,
+             "at least 1 with schedule cooldown"),
+            ("cooldown_steps", self.cooldown_steps == 0 or cooldown,
+             f"0: schedule is {self.schedule}, not cooldown"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("betas", all(0 <= beta < 1 for beta in self.betas), "each from 0 to below 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 or more and less than 1"),
+            *((name, (getattr(self, name) or 0) >= 0, "0 or more")
+              for name in ("encoder_last", "decoder_last")),
+            ("layer_decay", share is None or 0 < share <= 1, "more than 0 and at most 1"),
             ("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1"),
+            ("betas", not own or self.betas == (0.9, 0.999),
+             f"the default: {self.optimizer} takes optimizer_arguments"),
+            ("optimizer_arguments", own or not self.optimizer_arguments,
+             "none: adamw takes betas and weight_decay"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropyConfig:
+    """Cross-entropy of each next token of the reference text (teacher forcing)."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScstConfig:
+    """Self-critical sequence training (Rennie et al. 2017): REINFORCE with the CIDEr-D of sampled
+    captions as reward. For data sets of captions, after training with cross-entropy."""
+
+    kind: Literal["scst"] = "scst"
+    samples: int = 5  # captions drawn for each image; they share one reading of it
+    # what a sample's reward is compared with: the mean of the image's other samples (Luo 2020), or
+    # the reward of the greedy caption (Rennie et al. 2017)
+    baseline: Literal["mean", "greedy"] = "mean"
+    max_new_tokens: int = 20  # of a sample
+    # a file of references, as for `evaluate --references`, in which the n-grams of CIDEr-D are
+    # counted; None: the first `counted` training examples
+    references: str | None = None
+    counted: int = 2000  # training examples whose references are counted
+
+    def __post_init__(self) -> None:
+        lone = self.baseline == "mean" and self.samples < 2
+        _check(
+            self,
+            *_at_least_one(self, "samples", "max_new_tokens"),
+            ("samples", not lone, "at least 2: baseline mean compares samples with each other"),
+            ("counted", self.counted >= 2, "at least 2"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Knowledge distillation (Hinton et al. 2015), token by token: the divergence of the model's
+    distribution from a teacher's, beside cross-entropy."""
+
+    kind: Literal["distillation"] = "distillation"
+    teacher: str  # a checkpoint with the same vocabulary and image size
+    weight: float = 0.5  # of the divergence; cross-entropy has the rest
+    temperature: float = 2.0  # that both distributions are softened by
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            ("weight", 0 < self.weight <= 1, "more than 0 and at most 1"),
+            ("temperature", self.temperature > 0, "more than 0"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    """Cross-entropy, and beside it a contrastive loss between images and texts (InfoNCE, as in CLIP
+    and CoCa): each image against the other images of its forward pass."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    weight: float = 0.1  # of the contrastive loss, added to cross-entropy
+    temperature: float = 0.07  # that cosine similarities are divided by
+
+    def __post_init__(self) -> None:
+        _check(self, *((name, getattr(self, name) > 0, "more than 0")
+                       for name in ("weight", "temperature")))  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonLossConfig:
+    """A loss of your own."""
+
+    kind: Literal["python"] = "python"
+    loss: str  # the dotted name of a function (model, batch) -> summed loss, or of a class
+    # by name, that the class is called with, or the function beside model and batch
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+LossConfig = (
+    CrossEntropyConfig | ScstConfig | DistillationConfig | ContrastiveConfig | PythonLossConfig
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which of the checkpoints at the checks is kept as `best`, and when to stop early."""
+
+    # "validation loss", or a task and a metric such as "captions cider_d"; None: CIDEr-D of
+    # captions with several references, else exact match
+    metric: str | None = None
+    patience: int | None = None  # checks without improvement after which the run ends; None: none
+    min_delta: float = 0.0  # by how much a check must be better to be an improvement
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            ("metric", self.metric in (None, *CHECK_METRICS),
+             f"one of {', '.join(CHECK_METRICS)}"),
+            ("patience", self.patience is None or self.patience >= 1, "at least 1"),
+            ("min_delta", self.min_delta >= 0, "0 or more"),
         )  # fmt: skip
 
 
@@ -66,6 +203,8 @@ class ComputeConfig:
     threads: int | None = None  # of torch on a CPU; None: torch's default
     sharding: Literal["none", "fsdp"] = "none"  # fsdp: each process holds a part of the weights
     activation_checkpointing: bool = False  # recompute activations in the backward pass
+    # compute the tokens of a frozen encoder once for each image, and keep them on the disk
+    cache_features: bool = False
 
     def __post_init__(self) -> None:
         valid = self.threads is None or 1 <= self.threads <= 1024
@@ -76,16 +215,23 @@ class ComputeConfig:
 class ReportConfig:
     """What a run logs and saves, and when. A resumed run may use other values."""
 
-    log_every: int = 50  # steps
+    log_every: int = 50  # steps between lines of the log
     check_every: int = 1000  # steps between checkpoints, and validations on [validation]
     check_examples: int = 200  # of the validation data, the first ones
     show: int = 3  # validation texts to print
     save_every: int = 1000  # steps between states from which the run can resume
-    tensorboard: bool = False  # write event files; needs the extra `tensorboard`
+    trackers: tuple[TrackerName, ...] = ()  # that get the log, too; each needs its extra
+    project: str = "git-model"  # the name of the project in wandb and trackio
 
     def __post_init__(self) -> None:
         names = ("log_every", "check_every", "check_examples", "save_every")
-        _check(self, *_at_least_one(self, *names), ("show", self.show >= 0, "0 or more"))
+        _check(
+            self,
+            *_at_least_one(self, *names),
+            ("show", self.show >= 0, "0 or more"),
+            ("trackers", len(set(self.trackers)) == len(self.trackers), "each once"),
+            ("project", bool(self.project.strip()), "a name"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +239,26 @@ class Recipe:
     """A training run. It starts from random weights of a `model`, or from a `checkpoint`."""
 
     model: str | None = None  # one of configs/model, or a .toml file like those
-    initial: Literal["bert", "by_width"] = "bert"  # see initialization.py
+    # of random weights: N(0, 0.02), or a standard deviation of 1 / sqrt(fan in), for narrow models
+    initial: Literal["bert", "by_width"] = "bert"
     checkpoint: str | None = None  # anything that `Captioner.from_pretrained` opens
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's
     style: Style | None = None  # None: as the model says
     frames: int | None = None  # temporal embeddings; None: as the model has, 0: images only
+    purpose: str = ""  # what the model is for, in a line; it is stored with the checkpoint
+    purpose_side: int = 0  # pixels a side of the largest image it is for; 0: of any size
     seed: int = 0  # of all random numbers
-    steps: int
-    data: DataConfig
-    loader: LoaderConfig
+    steps: int  # updates of the weights
+    data: DataConfig | None = None  # the training data; None: `train` gets a source
+    loader: LoaderConfig  # how steps are made of it
+    # data of the same kinds, for the scores of checks; None: no scores, no `best`
     validation: DataConfig | None = None
-    learning: OptimConfig
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
-    reports: ReportConfig = field(default_factory=ReportConfig)
+    learning: OptimConfig  # optimizer and schedule
+    adapter: AdapterConfig | None = None  # None: train the weights themselves
+    loss: LossConfig = field(default_factory=CrossEntropyConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)  # the hardware
+    reports: ReportConfig = field(default_factory=ReportConfig)  # logs and checkpoints
 
     def __post_init__(self) -> None:
         _check(
@@ -123,23 +276,93 @@ class Recipe:
             raise ConfigError("give either model (random weights) or checkpoint, to start from")
         if self.model is not None and self.tokenizer is None:
             raise ConfigError("tokenizer is missing: random weights come without a vocabulary")
-        if self.learning.warmup_steps >= self.steps:
+        self._check_steps()
+        self._check_tables()
+        if self.adapter is not None:
+            self._require_base()
+        for part in ("encoder", "decoder"):
+            if part in self.learning.frozen and getattr(self.learning, f"{part}_last") is not None:
+                raise ConfigError(f"learning: {part}_last has no effect: frozen has {part}")
+
+    def _check_steps(self) -> None:
+        learning = self.learning
+        if learning.warmup_steps >= self.steps:
             raise ConfigError(
-                f"learning: warmup_steps is {self.learning.warmup_steps}, expected fewer than "
+                f"learning: warmup_steps is {learning.warmup_steps}, expected fewer than "
                 f"steps {self.steps}"
             )
+        if learning.warmup_steps + learning.cooldown_steps > self.steps:
+            raise ConfigError(
+                f"learning: cooldown_steps is {learning.cooldown_steps}, expected at most the "
+                f"{self.steps - learning.warmup_steps} steps after the warm-up"
+            )
+
+    def _check_tables(self) -> None:
+        """Refuse settings that would have no effect, or do not go together."""
+        selection, smoothing = self.selection, self.learning.label_smoothing
+        if self.validation is None and selection != SelectionConfig():
+            raise ConfigError("selection needs scores: add a table [validation]")
+        if isinstance(self.loss, ScstConfig | PythonLossConfig) and smoothing:
+            raise ConfigError(
+                f"learning: label_smoothing is {smoothing}, expected 0: loss {self.loss.kind} has "
+                "none"
+            )
+        n_images = min(self.loader.batch_size, self.loader.micro_batch or self.loader.batch_size)
+        if isinstance(self.loss, ContrastiveConfig) and n_images < 2:
+            raise ConfigError(
+                "loader: a forward pass has one image, expected several: loss contrastive "
+                "compares them"
+            )
+        if isinstance(self.loss, ScstConfig) and self.compute.sharding == "fsdp":
+            raise ConfigError("compute: sharding is fsdp, expected none with loss scst")
+        if self.compute.cache_features and "encoder" not in self.learning.frozen:
+            raise ConfigError("compute: cache_features needs a frozen encoder: learning.frozen")
+        if self.compute.cache_features and self.compute.sharding == "fsdp":
+            raise ConfigError("compute: sharding is fsdp, expected none with cache_features")
+        if self.compute.cache_features and self.loader.augment is not None:
+            raise ConfigError(
+                "compute: cache_features is true, but loader.augment changes every image: leave "
+                "one of them out"
+            )
+
+    def open_data(self) -> Source | Stream:
+        """The training data.
+
+        Raises:
+            ConfigError: the recipe has none, or it cannot be read.
+        """
+        if self.data is None:
+            raise ConfigError("data is missing: add a table [data], or give `train` a source")
+        return self.data.open()
+
+    def _require_base(self) -> None:
+        """An adapter belongs to a model that others can open, too."""
+        if self.checkpoint is None:
+            raise ConfigError("adapter: needs a checkpoint, the model that it belongs to")
+        for name in ("tokenizer", "frames"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"adapter: the checkpoint stays as it is, so leave {name} out")
+        for name in ("encoder_last", "decoder_last"):
+            if getattr(self.learning, name) is not None:
+                raise ConfigError(f"adapter: it has its own `last`, so leave learning.{name} out")
 
 
-MUTABLE = ("validation", "compute", "reports")  # tables that may change when a run resumes
+# Tables that may change when a run resumes.
+MUTABLE = ("validation", "selection", "compute", "reports")
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file.
+
+    Args:
+        settings: changes, such as "learning.decoder_lr=3e-4"; see overrides.py.
 
     Raises:
         ConfigError: the file is missing or damaged, or a key or value is wrong; it is named.
     """
-    return from_dict(Recipe, read_mapping(path), str(path))
+    from git_model.training.overrides import with_settings
+
+    return from_dict(Recipe, with_settings(read_mapping(path), settings), str(path))
 
 
 def difference(left: Recipe, right: Recipe, *, ignore: Sequence[str] = ()) -> str | None:

@@ -1,18 +1,18 @@
-"""The log of a run: lines of log.jsonl, a progress bar, TensorBoard."""
+"""The log of a run: lines of log.jsonl, a progress bar, and trackers."""
 
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from tqdm import tqdm
 
 from git_model.evaluation.predictions import Prediction
-from git_model.evaluation.scores import PYTHON, score
 from git_model.training.recipe import Recipe
+from git_model.training.trackers import open_trackers
 from git_model.utils.errors import GITError
 
 LOG = "log.jsonl"
@@ -20,12 +20,16 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class StepStats:
-    """What a step logs, over all processes."""
+    """What a step logs, over all processes.
+
+    means: other numbers of the loss, such as SCST's reward, per unit.
+    """
 
     loss: float  # before the update
     n_images: int  # images and clips
     grad_norm: float  # before clipping
     lr_share: float  # of the peak learning rates
+    means: Mapping[str, float] = field(default_factory=dict)
 
 
 class Report:
@@ -42,8 +46,9 @@ class Report:
         self._recipe = recipe
         self._path = out / LOG
         self._last = last
-        self._board = _board(out, last) if recipe.reports.tensorboard else None
-        self._losses: list[float] = []
+        self._out = out
+        self._stats: list[StepStats] = []
+        self._summary: dict[str, float] = {}
         self._n_images = 0
         self._start = 0.0
 
@@ -57,11 +62,12 @@ class Report:
             self._print(f"step {step}: left out: {reason}")
             self._log(step, left_out=reason)
         self._bar.update()
-        self._losses.append(stats.loss)
+        self._stats.append(stats)
         self._n_images += stats.n_images
         if step % self._recipe.reports.log_every:
             return
-        mean = sum(self._losses) / len(self._losses)
+        losses = [stats.loss for stats in self._stats]
+        mean = sum(losses) / len(losses)
         now = time.perf_counter()
         speed = self._n_images / (now - self._start)
         self._bar.set_postfix(loss=f"{mean:.4f}", images_per_s=f"{speed:.0f}")
@@ -73,26 +79,39 @@ class Report:
             encoder_lr=stats.lr_share * learning.encoder_lr,
             decoder_lr=stats.lr_share * learning.decoder_lr,
             images_per_s=speed,
+            **_means(self._stats),
         )
-        self._losses, self._n_images, self._start = [], 0, now
+        self._stats, self._n_images, self._start = [], 0, now
 
-    def check(self, step: int, predictions: Sequence[Prediction]) -> None:
+    def check(
+        self, step: int, predictions: Sequence[Prediction], scores: Mapping[str, float]
+    ) -> None:
         """Log the scores of these predictions, and print some of them."""
-        scores = check_scores(predictions)
         values = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
         self._print(f"step {step}: {values}")
         for prediction in predictions[: self._recipe.reports.show]:
             self._print(f"  {prediction.name}: {prediction.text} | {prediction.answers[0]}")
         self._log(step, **scores)
+        self._summary |= {f"final/{name}": value for name, value in scores.items()}
         self._start = time.perf_counter()  # images_per_s counts training only
+
+    def best(self, step: int, metric: str, value: float) -> None:
+        """Note the best check so far, for the trackers' summaries."""
+        self._summary |= {f"best/{metric}": value, "best/step": float(step)}
+
+    def end(self, step: int, reason: str) -> None:
+        """Log why a run ends before its last step."""
+        self._print(f"step {step}: the run ends: {reason}")
+        self._log(step, ended=reason)
 
     def _log(self, step: int, **values: Any) -> None:
         """Write a line to the log."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if self._board is not None and isinstance(value, float):
-                self._board.add_scalar(name, value, step)
+        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+        for tracker in self._trackers:
+            if numbers:
+                tracker.log(step, numbers)
 
     def _print(self, line: str) -> None:
         """Write a line to the terminal, above the bar."""
@@ -105,6 +124,7 @@ class Report:
             self._file.truncate(length)
         except OSError as error:
             raise GITError(f"{self._path}: cannot be written: {error.strerror}") from None
+        self._trackers = open_trackers(self._recipe, self._out, self._last)
         steps = self._recipe.steps
         self._bar = tqdm(total=steps, initial=self._last, unit="step", dynamic_ncols=True)
         self._start = time.perf_counter()
@@ -113,20 +133,14 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for tracker in self._trackers:
+            tracker.finish(self._summary)
 
 
-def check_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Exact match, and CIDEr-D if captions have several references; times 100."""
-    several = any(item.task == "captions" and len(item.answers) > 1 for item in predictions)
-    scores = score(predictions, ("exact", "cider_d") if several else ("exact",), PYTHON)
-    return {
-        f"{task} {name}": value
-        for task, values in scores.items()
-        for name, value in values.items()
-        if name != "count"
-    }
+def _means(stats: Sequence[StepStats]) -> dict[str, float]:
+    """The mean over steps of each number that all of them have."""
+    names = [name for name in stats[0].means if all(name in item.means for item in stats)]
+    return {name: sum(item.means[name] for item in stats) / len(stats) for name in names}
 
 
 def _length_until(path: Path, last: int) -> int:
@@ -161,15 +175,3 @@ def _step_of(line: bytes, where: str) -> int:
             "move the file away, and resume again"
         )
     return step
-
-
-def _board(out: Path, last: int) -> Any:
-    """TensorBoard's files in the run's folder, without what they hold of steps after `last`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise GITError(
-            "the recipe asks for TensorBoard: pip install 'git-model[tensorboard]', or set "
-            "tensorboard = false"
-        ) from None
-    return SummaryWriter(str(out / "tensorboard"), purge_step=last + 1)

@@ -1,7 +1,8 @@
 """A run on disk: its recipe, and its state, which is all that resuming needs.
 
 A run is a function of its recipe and its step number (see loop.py), so a state is small: weights,
-the optimizer's moments, the moving average, and the step, which is the folder's name. Each process
+the optimizer's moments, the moving average, the best score so far, and the step, which is the
+folder's name. Each process
 writes and reads its own part, and any number of processes reads what any other number wrote
 (torch.distributed.checkpoint). A state is written beside its final folder, with the digests of its
 files, and renamed when it is complete. The last two states are kept: if the newest is damaged, the
@@ -13,7 +14,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from git_model.checkpoints.adapters import AdapterBase, adapter_tensors
 from git_model.checkpoints.native import DIGESTS, digests_of, require_digests
 from git_model.model.git import GIT
 from git_model.training.optimizer import EMA
@@ -36,7 +38,9 @@ from git_model.utils.distributed import ProcessGroup
 from git_model.utils.errors import CheckpointError, ConfigError
 from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
-RECIPE, STATE, STEP, CHECKPOINT = "recipe.json", "state", "step-", "checkpoint"
+RECIPE, STATE, STEP, CHECKPOINT, BEST = "recipe.json", "state", "step-", "checkpoint", "best"
+OBJECTS = "objects.json"  # the names of objects that `train` was called with
+PROGRESS = "progress.json"  # in a state: the best score, and the states of callbacks
 KEPT_STATES = 2
 
 
@@ -46,12 +50,32 @@ class TrainState(NamedTuple):
     model: GIT
     optimizer: torch.optim.Optimizer
     ema: EMA | None
+    base: AdapterBase | None = None  # of an adapter; its weights do not change
 
     def tensors(self) -> dict[str, Any]:
-        """By name: the tensors of model and average themselves, not copies."""
+        """By name: the tensors of model and average themselves, not copies. Of an adapter's base
+        only the fingerprint."""
         optimizer = get_optimizer_state_dict(self.model, self.optimizer)
-        tensors: dict[str, Any] = {"model": self.model.tensors(), "optimizer": optimizer}
-        return tensors if self.ema is None else tensors | {"ema": self.ema.weights}
+        weights = self.model.tensors() if self.base is None else adapter_tensors(self.model)
+        tensors: dict[str, Any] = {"model": weights, "optimizer": optimizer}
+        if self.ema is not None:
+            tensors["ema"] = self.ema.weights
+        if self.base is not None:
+            tensors["base"] = torch.tensor(list(bytes.fromhex(self.base.fingerprint)))
+        return tensors
+
+    def require_base(self, tensors: Mapping[str, Any]) -> None:
+        """Refuse loaded tensors of an adapter whose base has changed since.
+
+        Raises:
+            CheckpointError: it is named.
+        """
+        if self.base is None:
+            return
+        if bytes(tensors["base"].tolist()).hex() != self.base.fingerprint:
+            raise CheckpointError(
+                f"{self.base.base}: its weights are not those that this run's adapter belongs to"
+            )
 
 
 def require_same_recipe(recipe: Recipe, group: ProcessGroup) -> None:
@@ -68,12 +92,22 @@ def require_same_recipe(recipe: Recipe, group: ProcessGroup) -> None:
             )
 
 
-def open_run_folder(out: Path, recipe: Recipe, group: ProcessGroup, *, resume: bool) -> None:
+def open_run_folder(
+    out: Path,
+    recipe: Recipe,
+    group: ProcessGroup,
+    objects: Mapping[str, str] | None = None,
+    *,
+    resume: bool,
+) -> None:
     """Make the run's folder, or check that the folder to resume is of the same run.
+
+    Args:
+        objects: the dotted names of the objects that the run was called with, by argument.
 
     Raises:
         CheckpointError: it is already there, or not there.
-        ConfigError: it is of another recipe.
+        ConfigError: it is of another recipe, or was called with other objects.
     """
     path = out / RECIPE
     if resume:
@@ -83,6 +117,7 @@ def open_run_folder(out: Path, recipe: Recipe, group: ProcessGroup, *, resume: b
         change = difference(old_recipe, recipe, ignore=MUTABLE)
         if change is not None:
             raise ConfigError(f"{out}: a run of another recipe, there and here {change}")
+        _require_same_objects(out, objects or {})
     elif out.exists():
         raise CheckpointError(f"{out}: already exists; name a new folder, or --resume that run")
     group.barrier()  # until every process has checked
@@ -90,9 +125,33 @@ def open_run_folder(out: Path, recipe: Recipe, group: ProcessGroup, *, resume: b
         with new_folder(out) as beside:
             text = json.dumps(to_dict(recipe), indent=2) + "\n"
             (beside / RECIPE).write_text(text, encoding="utf-8")
+            if objects:
+                text = json.dumps(objects, indent=2) + "\n"
+                (beside / OBJECTS).write_text(text, encoding="utf-8")
 
 
-def save_state(out: Path, step: int, state: TrainState, group: ProcessGroup) -> None:
+def _require_same_objects(out: Path, objects: Mapping[str, str]) -> None:
+    path = out / OBJECTS
+    before = read_mapping(path) if path.is_file() else {}
+    for argument in {**before, **objects}:
+        old, new = before.get(argument), objects.get(argument)
+        if old != new:
+            action = (
+                f"resume it with train(…, resume=True, {argument}=…)" if old else "leave it out"
+            )
+            raise ConfigError(
+                f"{out}: this run was started with {argument} {old or 'of its recipe'}, not "
+                f"{new or 'of its recipe'}: {action}"
+            )
+
+
+def save_state(
+    out: Path,
+    step: int,
+    state: TrainState,
+    group: ProcessGroup,
+    progress: Mapping[str, Any] | None = None,
+) -> None:
     """Write the state after a step in place of the last one; all processes call together.
 
     Raises:
@@ -105,6 +164,7 @@ def save_state(out: Path, step: int, state: TrainState, group: ProcessGroup) -> 
         with _checkpoint_errors(folder, "written"):
             save(state.tensors(), checkpoint_id=beside, no_dist=group.size == 1)
         if made is not None:
+            (made / PROGRESS).write_text(json.dumps(progress or {}) + "\n", encoding="utf-8")
             lines = [f"{digest}  {name}\n" for name, digest in digests_of(made).items()]
             (made / DIGESTS).write_text("".join(lines), encoding="utf-8")
     if group.is_first:
@@ -131,8 +191,15 @@ def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
         tensors, folder = state.tensors(), _folder(out, step)
         with _checkpoint_errors(folder, "read"):
             load(tensors, checkpoint_id=folder, no_dist=group.size == 1)
+        state.require_base(tensors)
         set_optimizer_state_dict(state.model, state.optimizer, tensors["optimizer"])
     return step
+
+
+def load_progress(out: Path, step: int) -> dict[str, Any]:
+    """What was saved beside the tensors of the state after a step; {} for step 0."""
+    path = _folder(out, step) / PROGRESS
+    return read_mapping(path) if path.is_file() else {}
 
 
 def last_step(out: Path) -> int:
@@ -158,10 +225,11 @@ def saved_steps(out: Path) -> list[int]:
 
 def remove_leftovers(out: Path) -> None:
     """Remove what a killed process left half written. The caller holds the lock of the folder."""
-    for old in out.glob(f".{CHECKPOINT}.*.old"):  # killed between the two renames of a new one
-        if not (out / CHECKPOINT).exists():
-            old.rename(out / CHECKPOINT)
-    _sweep(out, f".{CHECKPOINT}.*")
+    for name in (CHECKPOINT, BEST):
+        for old in out.glob(f".{name}.*.old"):  # killed between the two renames of a new one
+            if not (out / name).exists():
+                old.rename(out / name)
+        _sweep(out, f".{name}.*")
     _sweep(out / STATE, f".{STEP}*")
 
 

@@ -84,8 +84,9 @@ def new_folder(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         temporary.chmod(0o755)
         yield temporary
-        for path in temporary.iterdir():
-            path.chmod(0o644)  # some libraries write for their owner only
+        for path in temporary.rglob("*"):
+            # some libraries write for their owner only
+            path.chmod(0o755 if path.is_dir() else 0o644)
             _sync(path)
         _sync(temporary)
         _swap(temporary, folder)

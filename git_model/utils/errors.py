@@ -10,8 +10,18 @@ class GITError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        text = one_line(message[: MAX_ERROR_LENGTH + 1])
-        super().__init__(text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]}…")
+        super().__init__(bounded_line(message))
+
+
+def bounded_line(text: str) -> str:
+    """A text as one line of at most MAX_ERROR_LENGTH characters; a longer one ends in …"""
+    line = one_line(text[: MAX_ERROR_LENGTH + 1])
+    return line if len(line) <= MAX_ERROR_LENGTH else f"{line[:MAX_ERROR_LENGTH]}…"
+
+
+def shortened(text: str, limit: int = 1000) -> str:
+    """A text of at most about `limit` characters: a longer one has … in its middle."""
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 :]}"
 
 
 def one_line(text: str) -> str:

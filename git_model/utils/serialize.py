@@ -36,7 +36,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
     Args:
         data: keys are field names; nested dataclasses are nested mappings; lists become tuples.
             Where a field may be one of several dataclasses, the mapping's `kind` says which: each
-            has a field `kind` with a Literal of its own.
+            has a field `kind` with a Literal of its own, or names its kinds in `KINDS`. Without a
+            `kind` it is the field's default.
         where: what errors begin with, such as a file's path.
 
     Raises:
@@ -53,15 +54,31 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
         required = item.default is item.default_factory is dataclasses.MISSING
         if required and name not in data:
             raise ConfigError(f"{where}: {name} is missing")
-    values = {key: _coerce(hints[key], value, f"{where}: {key}") for key, value in data.items()}
+    values = {
+        key: coerce(_default_kind(fields[key], value) or hints[key], value, f"{where}: {key}")
+        for key, value in data.items()
+    }
     try:
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that `hint` asks for, or a ConfigError."""
+def _default_kind(item: Any, value: Any) -> Any:
+    """The dataclass that a field has by default, unless the table names a `kind`; else None."""
+    has_kind = isinstance(value, Mapping) and "kind" in value
+    return item.default_factory if isinstance(item.default_factory, type) and not has_kind else None
+
+
+def coerce(hint: Any, value: Any, where: str) -> Any:
+    """A value as the type that `hint` asks for: lists become tuples, integers floats.
+
+    Args:
+        where: what the error begins with.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, Mapping):
             return from_dict(hint, value, where)
@@ -72,7 +89,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return None
         choices = [argument for argument in arguments if argument is not type(None)]
         target = choices[0] if len(choices) == 1 else _dataclass_of_kind(choices, value, where)
-        return _coerce(target, value, where)
+        return coerce(target, value, where)
     if origin is Literal:
         if value in arguments and type(value) in map(type, arguments):  # 1 == True
             return value
@@ -80,6 +97,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} is {short_repr(value)}, expected one of {expected}")
     if origin is tuple:
         return _coerce_tuple(arguments, value, where)
+    if origin is dict:
+        return _coerce_dict(arguments, value, where)
     if type(value) is int and hint in (int, float):
         if abs(value) >= 2**63:
             raise ConfigError(
@@ -93,11 +112,16 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 def _dataclass_of_kind(choices: list[Any], value: Any, where: str) -> Any:
     """The dataclass whose `kind` a table names."""
-    kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
+    kinds: dict[str, Any] = {}
+    others = ""
+    for choice in choices:
+        names = get_args(get_type_hints(choice)["kind"]) or sorted(choice.KINDS)
+        kinds |= dict.fromkeys(names, choice)
+        others = f", {choice.OTHER_KINDS}" if hasattr(choice, "OTHER_KINDS") else others
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(
-            f"{where}: kind is {short_repr(kind)}, expected one of {', '.join(kinds)}"
+            f"{where}: kind is {short_repr(kind)}, expected one of {', '.join(kinds)}{others}"
         )
     return kinds[kind]
 
@@ -109,7 +133,16 @@ def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
         raise ConfigError(f"{where} has {len(value)} entries, expected {len(arguments)}")
-    return tuple(_coerce(hint, item, where) for hint, item in zip(arguments, value, strict=True))
+    return tuple(coerce(hint, item, where) for hint, item in zip(arguments, value, strict=True))
+
+
+def _coerce_dict(arguments: tuple[Any, ...], value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {short_repr(value)}, expected a table")
+    _, hint = arguments
+    if hint is Any:
+        return dict(value)
+    return {name: coerce(hint, item, f"{where}.{name}") for name, item in value.items()}
 
 
 def to_dict(config: Any) -> dict[str, Any]:

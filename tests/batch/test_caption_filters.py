@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.caption_filters import CaptionFilters
+from git_model.batch.caption_filters import CaptionFilters, Mode, RecordEditor
 from git_model.utils.errors import ConfigError
 
 NO_WRITING = CaptionFilters(remove_words=True)
@@ -101,3 +101,30 @@ def test_settings_that_leave_nothing_are_refused() -> None:
         CaptionFilters(min_words=5, max_words=4)
     with pytest.raises(ConfigError, match="is empty"):
         CaptionFilters(remove=(" ",))
+
+
+@pytest.mark.parametrize("mode", ["append", "prepend"])
+@pytest.mark.parametrize("separator", ["\n", ", "])
+@given(
+    old=st.text("ab, \n", min_size=1, max_size=12).filter(str.strip),
+    texts=st.lists(
+        st.text("xy ", min_size=1, max_size=5).filter(str.strip), min_size=1, max_size=4
+    ),
+)
+def test_several_texts_are_joined_to_the_old_one_once(
+    mode: Mode, separator: str, old: str, texts: list[str]
+) -> None:
+    """A run that was killed when it was complete begins anew, with the joined texts as the old."""
+    editor = RecordEditor(mode=mode, multiple=True)
+    joined = editor._joined(texts, old)
+    assert len(joined) == len(texts)
+    for text, addition in zip(joined, texts, strict=True):
+        expected = f"{old}, {addition}" if mode == "append" else f"{addition}, {old}"
+        assert text == expected or old in (separator.join(texts), "\n".join(texts))
+    assert editor._joined(texts, separator.join(joined)) == joined
+
+
+def test_texts_without_an_old_one_are_no_addition_to_themselves() -> None:
+    editor = RecordEditor(mode="append", multiple=True)
+    assert editor._joined(["a cat", "a dog"], "a cat\na dog") == ["a cat", "a dog"]
+    assert editor._joined(["a cat", "a dog"], None) == ["a cat", "a dog"]

@@ -136,4 +136,4 @@ def test_the_longest_legal_name_costs_at_most_its_own_text(
         [error] = records(tmp_path / "errors.jsonl")
         assert error["file_name"] == name
         assert "File name too long" in error["error"]
-    assert len(list(tmp_path.iterdir())) == 2 + (2 - n_failed) + 1 + n_failed
+    assert len(list(tmp_path.iterdir())) == 2 + (2 - n_failed) + 2 + n_failed

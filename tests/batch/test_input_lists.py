@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.input_tables import (
-    MAX_LINE_BYTES,
-    ListInputs,
-    StreamInputs,
-    key_within,
-    numbered_lines,
-)
+from git_model.batch.input_tables import ListInputs, StreamInputs, key_within
 from git_model.batch.items import Input, RefusedInput
+from git_model.batch.table_readers import MAX_LINE_BYTES, numbered_lines
 from git_model.data.manifests import DataError
 
 

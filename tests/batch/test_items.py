@@ -16,8 +16,8 @@ from PIL import Image
 from videos import animate, film, grey, index_of
 
 from git_model.batch.items import ArchiveMember, Input, RefusedInput, readable
+from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.image import ImageError
-from git_model.preprocessing.video import Clip
 from git_model.utils.errors import GITError, one_line
 
 N = 20
@@ -26,7 +26,7 @@ UNIFORM = [2, 7, 12, 17]  # 4 of 20
 
 def refusal(item, frames=0):
     with pytest.raises(GITError) as error:
-        item.open(frames, "uniform")
+        item.open(frames)
     [line] = str(error.value).splitlines()
     line.encode()  # it can be printed
     return line
@@ -64,12 +64,12 @@ def giant_png(width, height):
 @pytest.mark.parametrize(("mode", "kind"), [("CMYK", "JPEG"), ("L", "PNG"), ("I;16", "PNG")])
 def test_an_image_of_any_mode_is_opened(tmp_path, mode, kind):
     Image.new(mode, (12, 8)).save(tmp_path / "x.jpg", kind)
-    assert at(tmp_path / "x.jpg").open(0, "uniform").mode == mode
+    assert at(tmp_path / "x.jpg").open(0).mode == mode
 
 
 def test_the_suffix_may_lie(tmp_path):
     (tmp_path / "x.jpg").write_bytes(photo_bytes("blue", "PNG"))
-    assert colour_of(at(tmp_path / "x.jpg").open(0, "uniform")) == (0, 0, 1)
+    assert colour_of(at(tmp_path / "x.jpg").open(0)) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("where", ["file", "bytes", "base64"])
@@ -83,7 +83,7 @@ def test_a_clip_is_the_same_from_a_file_and_from_bytes(tmp_path, kind, where):
         item = packed(tmp_path, data)
     if where == "base64":
         item = packed(tmp_path, base64.b64encode(data) + b"\r\n", is_base64=True)
-    clip = item.open(4, "uniform")
+    clip = item.open(4)
     assert isinstance(clip, Clip)
     assert clip.indices == [index_of(frame) for frame in clip.frames] == UNIFORM
     assert item.read() == data
@@ -92,7 +92,7 @@ def test_a_clip_is_the_same_from_a_file_and_from_bytes(tmp_path, kind, where):
 def test_of_an_animation_in_a_tar_the_first_frame_is_an_image(tmp_path):
     animate(tmp_path / "x.gif", "GIF", [grey(3), grey(9)])
     item = packed(tmp_path, (tmp_path / "x.gif").read_bytes())
-    assert index_of(item.open(0, "uniform")) == 3
+    assert index_of(item.open(0)) == 3
 
 
 # What cannot

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_model.batch.journal import JournalError, Outcome, disk_set, open_journal
@@ -27,6 +27,7 @@ def test_an_outcome_that_was_noted_is_read_again(tmp_path: Path) -> None:
         assert [outcome.key for outcome in journal] == [b"a", b"b"]
 
 
+@settings(max_examples=25)  # each opens a file, and waits for the disk
 @given(st.lists(st.tuples(st.binary(max_size=3), st.text(max_size=3)), max_size=12))
 def test_an_input_has_one_outcome_the_last(notes: list[tuple[bytes, str]]) -> None:
     with (

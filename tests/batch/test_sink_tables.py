@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_model.batch.sink_tables import TABLE_FORMATS, read_csv, write_csv
+from git_model.batch import sink_tables
+from git_model.batch.sink_tables import TABLE_FORMATS, UNESCAPED_CSV, read_csv, write_csv
 from git_model.data.tsv import parse_texts
 from git_model.utils.errors import GITError
 
@@ -22,7 +23,8 @@ words = texts.filter(lambda text: text == text.strip() != "")
 names = words.map(lambda text: f"a{text}".replace("\0", ""))
 numbers = st.floats(-100, 0)
 stamps = st.fixed_dictionaries(
-    {"model": texts, "style": st.just("huggingface"), "decoding": st.just({"num_beams": 4})}
+    {"model": texts, "style": st.just("huggingface"), "decoding": st.just({"num_beams": 4})},
+    optional={"options": st.fixed_dictionaries({"prefix": texts}), "warning": words},
 )
 captions = st.builds(
     lambda name, text, p, frames, stamp: (
@@ -63,10 +65,7 @@ def test_records_come_back_as_they_were(
 
     @given(st.lists(kind, max_size=4))
     def check(records: list[dict[str, Any]]) -> None:
-        expected = [
-            {"decoding": {}} | record if form == ".parquet" else record for record in records
-        ]
-        assert through(form, folder, records) == expected
+        assert through(form, folder, records) == records
 
     check()
 
@@ -181,3 +180,23 @@ def test_an_apostrophe_in_a_usual_text_stays_alone(tmp_path: Path) -> None:
     write_csv(tmp_path / "x.csv", [{"file_name": "a.png", "text": "'tis a cat"}])
     assert "\na.png,'tis a cat," in (tmp_path / "x.csv").read_text().replace("\r", "")
     assert next(read_csv(tmp_path / "x.csv"))["text"] == "'tis a cat"
+
+
+def test_formulas_are_written_as_they_are_if_asked(tmp_path: Path) -> None:
+    """`--no-csv-safe`: what other programs read, and a text that begins like an escape."""
+    rows = [{"file_name": "a.png", "text": text} for text in ("=1+1", "'=1", "a cat")]
+    UNESCAPED_CSV.write(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(newline="") as file:
+        assert [cells["text"] for cells in csv.DictReader(file)] == ["=1+1", "'=1", "a cat"]
+    assert list(UNESCAPED_CSV.read(tmp_path / "x.csv")) == rows
+
+
+@pytest.mark.parametrize("form", [".jsonl", ".csv", ".tsv"])
+def test_a_line_too_long_is_refused_before_it_is_held(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_tables, "MAX_RECORD_BYTES", 300)
+    record = {"file_name": "a.png", "text": "x" * 400}
+    TABLE_FORMATS[form].write(tmp_path / f"x{form}", [record])
+    with pytest.raises(GITError, match="too long, expected fewer than 300 bytes"):
+        list(TABLE_FORMATS[form].read(tmp_path / f"x{form}"))

@@ -7,7 +7,7 @@ import pytest
 from photos import photo
 
 from git_model.batch.items import ArchiveMember, Input
-from git_model.batch.sinks import ShardSink, TableSink, TextFileSink, find_sink
+from git_model.batch.sinks import ShardSink, TableSink, TextFileSink, find_sink, make_sink_folder
 from git_model.utils.errors import GITError
 
 RECORD = {"file_name": "a/b.jpg", "text": "a cat"}
@@ -52,7 +52,7 @@ def test_no_key_leads_out_of_the_folder(tmp_path: Path, key: str) -> None:
     sink = find_sink(str(tmp_path / "out"), None, "x.tsv")
     with pytest.raises(GITError, match="leaves its folder"):
         sink.write(Input(key, ArchiveMember(tmp_path / "x.tsv", 0, 1)), RECORD)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_images_cannot_have_one_text_file(tmp_path: Path) -> None:
@@ -91,6 +91,8 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".tsv"])
 def test_a_table_is_replaced_when_the_new_one_is_whole(tmp_path: Path, suffix: str) -> None:
     sink = find_sink(str(tmp_path / "new" / f"x{suffix}"), None, "")
+    assert not (tmp_path / "new").exists()
+    make_sink_folder(sink)
     assert isinstance(sink, TableSink)
     assert list(sink.old_records()) == []
     sink.finish([(None, RECORD)])

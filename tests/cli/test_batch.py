@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from git_model.batch.journal import open_journal
-from git_model.batch.sink_tables import read_parquet
+from git_model.batch.sink_tables import TABLE_FORMATS, read_parquet
 from git_model.cli.main import main
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
@@ -32,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def batch(*arguments: Any, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(main, ["batch", *map(str, arguments)], input=stdin)
+    """Run the command with the built-in model, unless the arguments name another."""
+    command = ["batch", "--model", "demo", *map(str, arguments)]
+    result = CliRunner().invoke(main, command, input=stdin)
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
@@ -65,6 +67,65 @@ def test_the_result_is_a_data_set_that_this_project_reads(folder: Path) -> None:
     source = FolderData(path=str(folder), frames=6).open()
     assert len(source) == 4
     assert source[1].annotations[0].texts == ("a large green star at the bottom left",)
+
+
+def test_files_patterns_and_folders_work_together(folder: Path) -> None:
+    (folder / "raw.cr2").touch()
+    out = folder.parent / "out.jsonl"
+    sources = [
+        folder / "one_shape.png",
+        folder / "two_shapes.png",
+        folder / "*.gif",
+        folder / "sub",
+    ]
+    run = batch(*sources, "--out", out)
+    assert run.exit_code == 0, run.output
+    names = [record["file_name"] for record in lines(out)]
+    assert names == ["one_shape.png", "two_shapes.png", "both_act.gif", "sub/close.PNG"]
+    metadata = json.loads((folder.parent / "out.batch.json").read_text())
+    assert metadata["source"] == list(map(str, sources))
+    assert "not taken" not in run.output
+    again = batch(folder, folder / "one_shape.png", "--out", out)
+    assert "4 had a text already, 1 named more than once" in again.output
+    assert "1 not taken that look like images or videos: raw.cr2" in again.output
+
+
+def test_a_preview_shows_the_inputs_and_captions_none(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    sheet = folder.parent / "sheet.png"
+    run = batch(folder, "--preview", sheet)
+    assert run.exit_code == 0, run.output
+    assert f"{sheet}: 4 inputs drawn, 0 refused" in run.output
+    assert sorted(folder.rglob("*")) == before
+    (folder / "sub" / "no.jpg").touch()
+    run = batch(folder, "--preview", sheet, "--preview-count", 5)
+    assert run.exit_code == 1
+    assert "no.jpg: the file is empty" in run.output
+
+
+def test_truncated_files_are_captioned_if_asked_and_marked(folder: Path) -> None:
+    data = (folder / "one_shape.png").read_bytes()
+    (folder / "one_shape.png").write_bytes(data[: len(data) * 2 // 3])
+    for form in ("jsonl", "csv", "parquet"):
+        out = folder.parent / f"out.{form}"
+        assert batch(folder, "--out", out).exit_code == 1
+        run = batch(folder, "--out", out, "--truncated")
+        assert run.exit_code == 0, run.output
+        marks = {
+            record["file_name"]: record.get("truncated")
+            for record in TABLE_FORMATS[out.suffix].read(out)
+        }
+        assert marks.pop("one_shape.png") is True
+        assert set(marks.values()) == {None}
+
+
+def test_more_frames_than_the_model_has_are_interpolated_if_asked(folder: Path) -> None:
+    out = folder.parent / "out.jsonl"
+    run = batch(folder / "both_act.gif", "--out", out, "--frames", 9, "--interpolate-frames")
+    assert run.exit_code == 0, run.output
+    assert len(lines(out)[0]["frames"]) > 0
+    run = batch(folder / "both_act.gif", "--out", out, "--frames", 2, "--overwrite")
+    assert len(lines(out)[0]["frames"]) == 2
 
 
 def test_flags_of_kohyas_script_work_as_they_are(folder: Path) -> None:
@@ -119,6 +180,18 @@ def test_several_texts_are_a_list(folder: Path) -> None:
     assert (folder / "one_shape.txt").read_text().count("\n") == 2
 
 
+def test_texts_of_another_origin_are_named_and_written_anew_on_request(folder: Path) -> None:
+    assert batch(folder, "--workers", 0).stderr == ""
+    options = ("--num-beams", 2, "--workers", 0)
+    run = batch(folder, *options)
+    assert "0 written, 4 had a text already" in run.stdout
+    [line] = run.stderr.splitlines()
+    assert line.startswith("Warning: 4 of the texts that were there already have another origin")
+    assert '(4 by decoding {"max_new_tokens": 24}): --overwrite-if-other writes just these' in line
+    assert "4 written" in batch(folder, *options, "--overwrite-if-other").stdout
+    assert batch(folder, *options).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -132,6 +205,14 @@ def test_several_texts_are_a_list(folder: Path) -> None:
         (["{folder}", "--min-words", "4", "--max-words", "3"], 2, "at least min_words"),
         (["{folder}", "--workers", "-1"], 2, "--workers"),
         (["{folder}", "--root", "x"], 1, "--root is for lists and tables"),
+        (["{folder}", "{folder}/none.jpg"], 1, "none.jpg: there is no such file or folder"),
+        (["{folder}/one_shape.png", "{script}", "--out", "{folder}/new"], 1, "expected a folder"),
+        (["{folder}", "--preview", "s.png", "--out", "x.jsonl"], 2, "--preview writes no captions"),
+        (["{folder}", "--preview", "{folder}/s.pdf"], 1, "expected a name that ends in .png"),
+        (["{folder}", "--no-csv-safe", "--out", "x.jsonl"], 2, "--no-csv-safe is for one table"),
+        (["{folder}", "--frames", "99"], 2, "this model has 6 temporal embeddings"),
+        (["{folder}", "--interpolate-frames"], 2, "is for --frames above the model's 6"),
+        (["{folder}", "--video-as", "first"], 2, "is for models without temporal embeddings"),
         (["{folder}", "--device", "warp"], 1, "warp"),
     ],
 )  # fmt: skip
@@ -139,7 +220,7 @@ def test_wrong_usage_is_one_line_and_leaves_nothing(
     folder: Path, arguments: list[str], code: int, message: str
 ) -> None:
     before = sorted(folder.parent.rglob("*"))
-    run = batch(*(argument.format(folder=folder) for argument in arguments))
+    run = batch(*(argument.format(folder=folder, script=__file__) for argument in arguments))
     assert run.exit_code == code
     assert message in run.output
     assert sorted(folder.parent.rglob("*")) == before
@@ -226,7 +307,8 @@ def n_noted(path: Path) -> int:
         return sum(1 for _ in journal)
 
 
-def test_a_cluster_does_the_same(folder: Path) -> None:
+def test_a_cluster_does_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: minutes on a busy machine
     (folder / "bad.png").write_bytes(b"no image")
     single, many = folder.parent / "single.jsonl", folder.parent / "many"
     assert batch(folder, "--out", single).exit_code == 1

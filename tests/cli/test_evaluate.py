@@ -201,9 +201,16 @@ def test_a_run_that_fails_keeps_the_old_predictions(
         (["--predictions", "p", "--out", "o.jsonl"], "--out goes with DATA.toml"),
         (["--predictions", "p", "--subset"], "--subset goes with --references"),
         (["--predictions", "p", "--metric", "x"], "'x' is not one of 'exact', 'bleu'"),
-        (["d.toml", "--template", "a {}"], "--template goes with --labels"),
-        (["d.toml", "--labels", "l", "--num-beams", "2"], "--num-beams goes with generated text"),
-        (["d.toml", "--out", "o.txt"], "--out is o.txt, expected a name in .jsonl or .json"),
+        (["d.toml", "-m", "demo", "--template", "a {}"], "--template goes with --labels"),
+        (
+            ["d.toml", "-m", "demo", "--labels", "l", "--num-beams", "2"],
+            "--num-beams goes with generated text",
+        ),
+        (
+            ["d.toml", "-m", "demo", "--out", "o.txt"],
+            "--out is o.txt, expected a name in .jsonl or .json",
+        ),
+        (["d.toml"], "no model was named, expected --model"),
         (["d.toml", "--limit", "0"], "0 is not in the range"),
     ],
 )
@@ -212,19 +219,22 @@ def test_wrong_usage_has_exit_code_2(arguments: list[str], message: str) -> None
 
 
 def test_bad_input_gives_one_line(model: str, captions: Path, tmp_path: Path) -> None:
+    named = ("--model", model)
     out = tmp_path / "none" / "predictions.jsonl"
     assert "none/predictions.jsonl: cannot be written" in refusal(
-        "evaluate", captions, "--out", out
+        "evaluate", captions, *named, "--out", out
     )
-    assert "METEOR needs Java" in refusal("evaluate", captions, "--metric", "meteor")
+    assert "METEOR needs Java" in refusal("evaluate", captions, *named, "--metric", "meteor")
     other = tmp_path / "other.toml"
-    assert "other.toml: No such file" in refusal("evaluate", other)
+    assert "other.toml: No such file" in refusal("evaluate", other, *named)
     other.write_text("[date]")
-    assert "other.toml: expected one table, [data], found date" in refusal("evaluate", other)
+    assert "other.toml: expected one table, [data], found date" in refusal(
+        "evaluate", other, *named
+    )
     other.write_text("[data]\nkind = 'stars'")
-    assert "kind is 'stars', expected one of shapes, coco" in refusal("evaluate", other)
+    assert "kind is 'stars', expected one of shapes, coco" in refusal("evaluate", other, *named)
     other.write_text("[data]\nkind = 'folder'\npath = 'nowhere'\nsize = 3")
-    assert "unknown key 'size'" in refusal("evaluate", other)
+    assert "unknown key 'size'" in refusal("evaluate", other, *named)
     out = tmp_path / "predictions.jsonl"
     out.write_bytes(b'{"key": "1", "text": "caf\xe9"}')
     assert "predictions.jsonl: line 1: not UTF-8" in refusal("evaluate", "--predictions", out)
@@ -261,3 +271,75 @@ def test_the_papers_scores_have_a_command_for_each_released_checkpoint() -> None
             options = evaluate.make_context("evaluate", command.split()).params
             assert (options["model"], options["style"]) == (f"microsoft/{name}", "microsoft")
             read_data(read_mapping(ROOT / options["data"])["data"], options["data"])
+
+
+def lines_file(path: Path, texts: list[str]) -> Path:
+    """Predictions of captions, with their references."""
+    answers = [["a red dog runs", "a dog"], ["two birds sit", "birds"], ["a man on a horse"]]
+    rows = [
+        {"key": str(n), "text": text, "answers": answers[n % 3]} for n, text in enumerate(texts)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+GOOD = ["a red dog runs", "two birds sit", "a man on a horse"] * 4
+BAD = ["a red dog", "birds fly", "a horse"] * 4
+
+
+def test_written_lines_have_the_scores_of_each_text(
+    model: str, captions: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "lines.jsonl"
+    corpus = scores_of(captions, "--model", model, "--out", out)["captions"]
+    rows = [json.loads(line)["scores"] for line in out.read_text().splitlines()]
+    assert len(rows) == 3
+    for name in ("exact", "rouge_l", "cider_d"):
+        assert sum(row[name] for row in rows) / 3 == pytest.approx(corpus[name])
+    run("evaluate", captions, "--model", model, "--out", out, "--metric", "rouge_l")
+    assert json.loads(out.read_text().splitlines()[0])["scores"].keys() == {"rouge_l"}
+
+
+def test_intervals_stand_beside_the_scores(tmp_path: Path) -> None:
+    file = lines_file(tmp_path / "a.jsonl", BAD)
+    result = run("evaluate", "--predictions", file, "--intervals", "--metric", "rouge_l")
+    [line] = result.stdout.splitlines()[1:]
+    match = re.fullmatch(r"  ROUGE-L +(\S+)  \[(\S+), (\S+)\]", line)
+    assert match is not None, line
+    value, low, high = map(float, match.groups())
+    assert low < value < high
+    scores = scores_of("--predictions", file, "--intervals", "--metric", "bleu")
+    assert scores["intervals"]["captions"].keys() == {f"bleu_{n}" for n in range(1, 5)}
+
+
+def test_two_files_are_compared_text_by_text(tmp_path: Path) -> None:
+    good, bad = lines_file(tmp_path / "a.jsonl", GOOD), lines_file(tmp_path / "b.jsonl", BAD)
+    lines = bad.read_text().splitlines(keepends=True)
+    bad.write_text("".join(reversed(lines)))  # in any order
+    scores = scores_of("--predictions", good, "--versus", bad, "--metric", "rouge_l")
+    row = scores["captions"]["rouge_l"]
+    alone = [
+        scores_of("--predictions", file, "--metric", "rouge_l")["captions"]["rouge_l"]
+        for file in (good, bad)
+    ]
+    assert [row["score"], row["versus"]] == pytest.approx(alone)
+    assert row["difference"] == pytest.approx(alone[0] - alone[1])
+    low, high = row["interval"]
+    assert 0 < low < row["difference"] < high
+    same = scores_of("--predictions", good, "--versus", good)["captions"]["cider_d"]
+    assert (same["difference"], same["interval"]) == (0, [0, 0])
+    text = run("evaluate", "--predictions", good, "--versus", bad).stdout
+    assert re.search(r"CIDEr-D +\S+ +\S+ +\+\S+  \[\+\S+, \+\S+\]", text)
+
+
+def test_files_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    good = lines_file(tmp_path / "a.jsonl", GOOD)
+    short = lines_file(tmp_path / "short.jsonl", GOOD[:3])
+    message = "--versus: the two files are about different texts, such as '10'"
+    assert message in refusal("evaluate", "--predictions", good, "--versus", short)
+    other = tmp_path / "other.jsonl"
+    other.write_text(good.read_text().replace("a dog", "a cat"))
+    message = "--versus: '0' has other references in the other file"
+    assert message in refusal("evaluate", "--predictions", good, "--versus", other)
+    line = refusal("evaluate", "data.toml", "--versus", good, code=2)
+    assert "--versus goes with --predictions" in line

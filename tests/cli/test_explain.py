@@ -96,7 +96,7 @@ def test_options_without_effect_are_wrong_usage(model: str, image: Path, tmp_pat
 
 def test_sampling_chooses_the_frames_of_a_clip(tmp_path: Path) -> None:
     arguments = (IMAGES / "one_acts_twice.gif", "--max-new-tokens", "1", "--sampling", "ends")
-    result = run("explain", *arguments, "--out", tmp_path / "out")
+    result = run("explain", *arguments, "--model", "demo", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out" / "frames.png").is_file()
 

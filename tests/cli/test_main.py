@@ -339,7 +339,7 @@ def test_help_lists_the_commands_by_use() -> None:
     text = run("--help").stdout
     found = re.findall(r"^  (\w+) ", text[text.index("Commands:") :], flags=re.MULTILINE)
     first = ["caption", "ask", "classify", "score", "batch", "train", "evaluate"]
-    assert found == [*first, "convert", "verify", "explain", "page"]
+    assert found == [*first, "compare", "convert", "verify", "explain", "page", "data"]
 
 
 @pytest.mark.parametrize("command", ["caption", "ask", "classify", "score", "evaluate", "batch"])
@@ -441,11 +441,13 @@ def test_a_video_model_sees_a_clip_and_says_which_frames(tmp_path: Path) -> None
 def test_an_option_that_would_do_nothing_or_too_much_is_wrong_usage(
     options: list[str], message: str, image: str
 ) -> None:
-    assert message in refusal("caption", image, *options, code=2)
+    assert message in refusal("caption", image, "--model", "demo", *options, code=2)
 
 
 def test_a_revision_is_for_hub_ids(image: str) -> None:
-    assert "a revision is for hub ids" in refusal("caption", image, "--revision", "main")
+    assert "a revision is for hub ids" in refusal(
+        "caption", image, "--model", "demo", "--revision", "main"
+    )
 
 
 def test_names_that_are_too_long_are_one_line(image: str, tmp_path: Path) -> None:

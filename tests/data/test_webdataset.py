@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from photos import colour_of, photo_bytes
 from tiny import tiny_config
 
-from git_model.data.example import Annotation
+from git_model.data.example import Annotation, Stream
 from git_model.data.loader import LoaderConfig, StepLoader
 from git_model.data.manifests import DataError
-from git_model.data.webdataset import Stream, WebDatasetData
+from git_model.data.webdataset import WebDatasetData
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import ConfigError, GITError
 

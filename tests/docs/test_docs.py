@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from latex2mathml.converter import convert
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = sorted((ROOT / "docs" / "walkthrough").glob("*.md"))
-PAGES = [*CHAPTERS, ROOT / "docs" / "styles.md"]
+CHAPTERS = sorted(
+    (ROOT / "docs" / "walkthrough").glob("*.md"), key=lambda path: int(path.stem.split("-")[0])
+)
+TESTED = ("styles", "from_transformers", "towers", "adapters", "trainer")
+PAGES = [*CHAPTERS, *(ROOT / "docs" / f"{name}.md" for name in TESTED)]
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -45,7 +49,7 @@ def test_a_page_runs_from_top_to_bottom_and_prints_what_it_shows(
 
 
 def test_every_chapter_has_a_snippet_with_output_and_a_figure() -> None:
-    assert len(CHAPTERS) == 10
+    assert len(CHAPTERS) == 13
     for path in CHAPTERS:
         text = path.read_text()
         assert any(output for _, output in snippets(text)), path.name
@@ -68,3 +72,31 @@ def test_a_snippet_with_other_output_than_the_page_shows_is_noticed() -> None:
     assert list(snippets(page)) == [("print(1 + 1)\n", "3\n")]
     apart = page.replace("\n\n", "\n\nand later\n\n")
     assert list(snippets(apart)) == [("print(1 + 1)\n", "")]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_says_what_it_is_for_sums_up_and_has_three_exercises_with_solutions(
+    path: Path,
+) -> None:
+    text = path.read_text()
+    for line in ("> **You will know** ", "> **Builds on** ", "> **In the paper** ", "## Summary"):
+        assert f"\n{line}" in text, line
+    _, exercises = text.split("## Exercises\n")
+    solutions = re.findall(r"^\*\*\d\.\*\* .+?</details>$", exercises, re.MULTILINE | re.DOTALL)
+    assert len(solutions) == 3
+    for solution in solutions:
+        assert '<details markdown="1"><summary>Solution</summary>' in solution
+        assert [output for _, output in snippets(solution) if output], solution
+
+
+def test_the_text_of_an_equation_is_latex_that_the_site_can_draw() -> None:
+    equations = []
+    for path in CHAPTERS:
+        text = path.read_text()
+        equations += re.findall(r"^```math\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        equations += re.findall(r"\$`([^`\n]+)`\$", text)
+    assert len(equations) > 40
+    for equation in equations:
+        mathml = convert(equation)
+        assert "<mtext>\\" not in mathml, equation
+        assert "<mi>\\" not in mathml, equation

@@ -14,8 +14,7 @@ from tiny import tiny_model
 from git_model import Captioner, DecodingOptions
 from git_model import captioner as captioner_module
 from git_model.config import PreprocessConfig
-from git_model.data.example import Annotation, BrokenExamples, Example
-from git_model.data.webdataset import OpenExample
+from git_model.data.example import Annotation, BrokenExamples, Example, OpenExample
 from git_model.evaluation.run import label_predictor, predict, text_predictor
 from git_model.preprocessing.inputs import Frames
 from git_model.preprocessing.tokenizer import Tokenizer

@@ -85,6 +85,20 @@ def test_the_attention_of_a_token_to_image_and_text_sums_to_one(captioner: Capti
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
+def test_the_rows_of_the_matrices_are_attention(captioner: Captioner) -> None:
+    explanation = explain(captioner, picture(1), "word5 word6", LONG)
+    n_text, n_generated = len(explanation.input_tokens), len(explanation.generated)
+    matrix = explanation.text_matrix
+    assert matrix.shape[2:] == (n_text, n_text)
+    assert torch.equal(matrix[:, :, -n_generated:], explanation.text_attention)
+    assert torch.equal(matrix, matrix.tril())
+    config = captioner.model.config.encoder
+    n_image = explanation.n_image
+    assert explanation.encoder_attention.shape == (config.layers, config.heads, n_image, n_image)
+    sums = explanation.encoder_attention.sum(-1)
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
 def test_a_token_attends_to_no_later_text(captioner: Captioner) -> None:
     explanation = explain(captioner, picture(1), "word5 word6", LONG)
     for n, weights in enumerate(explanation.text_attention.unbind(2)):

@@ -45,7 +45,10 @@ def rendered(figure: Figure) -> Figure:
 def test_all_figures_are_saved_and_can_be_opened(explanation: Explanation, tmp_path: Path) -> None:
     figures.save_figures(explanation, tmp_path)
     tokens = [f"token-{n:02}.png" for n in range(1, len(explanation.generated) + 1)]
-    names = ["beams.png", "logit-lens.png", "mask.png", "patches.png", *tokens, "tokens.png"]
+    names = [
+        "beams.png", "encoder-heads.png", "logit-lens.png", "mask.png", "patches.png",
+        "text-heads.png", *tokens, "tokens.png",
+    ]  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names:
         with Image.open(tmp_path / name) as image:
@@ -132,6 +135,20 @@ def test_the_branches_are_drawn_where_they_rank(explanation: Explanation) -> Non
         for rank, branch in enumerate(branches):
             assert labels[step, rank].get_text() == branch.text
             assert (labels[step, rank].get_fontweight() == "bold") == branch.on_best_path
+
+
+def test_each_branch_has_its_score(explanation: Explanation) -> None:
+    scores = [branch.score for branches in explanation.tree for branch in branches]
+    assert {f"{score:.2f}" for score in scores} <= set(texts_of(figures.beams(explanation)))
+
+
+def test_each_head_has_its_matrix(explanation: Explanation) -> None:
+    figure = figures.matrices(explanation.encoder_attention, "encoder")
+    drawn = [axes.images[0].get_array() for axes in figure.axes]
+    heads = explanation.encoder_attention.flatten(0, 1)
+    assert len(drawn) == len(heads)
+    for matrix, head in zip(drawn, heads, strict=True):
+        assert np.array_equal(matrix, head.numpy())
 
 
 def test_without_beams_there_is_no_tree_to_draw(clip: Explanation) -> None:

@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from browser import chromium
-from test_captioner import exact_captioner, picture
+from test_captioner import WORDS, exact_captioner, picture
+from tiny import tiny_config
 
-from git_model import Captioner, DecodingOptions
+from git_model import GIT, Captioner, DecodingOptions
+from git_model.config import DecoderConfig, EncoderConfig, PreprocessConfig
 from git_model.explain.explanation import Explanation, explain
 from git_model.explain.report import HERE, report
+from git_model.preprocessing.tokenizer import Tokenizer
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 
@@ -106,7 +110,8 @@ def test_without_beams_there_is_no_tree_and_a_clip_has_a_table_of_frames(
     page = page_of(clip)
     assert "tree" not in [attributes.get("class") for attributes in page.of("svg")]
     assert "Frames" in page.texts
-    assert len(page.of("img")) == 6 + len(clip.generated)
+    pictures = [attributes for attributes in page.of("img") if "class" not in attributes]
+    assert len(pictures) == 6 + len(clip.generated)
     share = f"{100 * clip.frame_shares()[2, 0].item():.1f}\u00a0%"
     assert share in page.texts
 
@@ -265,4 +270,74 @@ def test_a_browser_shows_the_attention_to_earlier_text_and_no_later_token(
         for text, share in zip(shown, mean.tolist(), strict=False):
             number = float(re.search(r"[\d.]+(?=\s%)", text).group())
             assert number == pytest.approx(100 * share, abs=0.051)
+    tab.close()
+
+
+def test_a_browser_shows_what_a_blank_patch_costs(browser: Any, tmp_path: Path) -> None:
+    captioner = Captioner.from_pretrained("demo")
+    explanation = explain(captioner, IMAGES / "two_shapes.png", occlude=True)
+    assert explanation.occlusion is not None
+    tab = open_report(browser, tmp_path, explanation, 1280)
+    n = [token.text for token in explanation.generated].index("blue")
+    tab.click(f"#tokens button[data-token='{n}']")
+    assert f"costs {explanation.occlusion[n].max():.1f} nats" in tab.inner_text("#occlusion-note")
+    assert tab.errors == []
+    tab.close()
+
+
+def test_without_a_measurement_there_is_no_map_of_occlusion(
+    browser: Any, tmp_path: Path, explanation: Explanation
+) -> None:
+    tab = open_report(browser, tmp_path, explanation, 1280)
+    assert not tab.is_visible("#occlusion")
+    tab.close()
+
+
+def test_a_token_from_right_to_left_stays_apart_from_its_neighbours(
+    explanation: Explanation,
+) -> None:
+    word = "\u05e9\u05dc\u05d5\u05dd"
+    generated = [dataclasses.replace(token, text=word) for token in explanation.generated]
+    html = report(dataclasses.replace(explanation, generated=generated), "photo.jpg", "demo")
+    tokens = html.split('id="tokens"')[1].split("<noscript>")[0]
+    assert tokens.count(f"<bdi>{word}</bdi>") == len(generated)
+    assert f">{word}<" not in tokens.replace(f"<bdi>{word}</bdi>", "")
+
+
+@pytest.fixture(scope="module")
+def base_shaped() -> Explanation:
+    """Of a model with the layers, heads, patches and image size of GIT-base, but narrow."""
+    torch.manual_seed(0)
+    config = tiny_config(
+        encoder=EncoderConfig(width=48, mlp_width=48),
+        decoder=DecoderConfig(vocab_size=len(WORDS), positions=40, width=48, mlp_width=48),
+        preprocess=PreprocessConfig(),
+    )
+    captioner = Captioner(GIT(config).eval(), Tokenizer.from_vocab(WORDS))
+    options = DecodingOptions(num_beams=4, min_new_tokens=11, max_new_tokens=12)
+    return explain(captioner, picture(1), options=options)
+
+
+def test_a_model_of_the_released_shape_has_a_report_of_a_few_megabytes(
+    base_shaped: Explanation,
+) -> None:
+    assert base_shaped.image_attention.shape[:2] == (6, 12)
+    assert base_shaped.grid == (14, 14)
+    assert base_shaped.encoder_attention.shape == (12, 12, 100, 100)  # of 197 tokens
+    page = page_of(base_shaped)
+    assert len([1 for attributes in page.of("img") if "class" in attributes]) == 12 * 12 + 6 * 12
+    assert len(report(base_shaped, "photo.jpg", "base")) < 8e6
+
+
+def test_a_browser_marks_what_is_cut_at_the_right_edge(
+    browser: Any, tmp_path: Path, base_shaped: Explanation
+) -> None:
+    tab = open_report(browser, tmp_path, base_shaped, 1000)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 1000
+    wide = ".wide[aria-label='Every layer and head']"
+    assert tab.get_attribute(wide, "data-cut") == "right"
+    assert "more to the right" in tab.inner_text(f"p.cut-note:has(+ {wide})")
+    tab.eval_on_selector(wide, "element => element.scrollTo(1e6, 0)")
+    tab.wait_for_selector(f"{wide}[data-cut=left]", state="attached")
+    assert tab.errors == []
     tab.close()

@@ -1,14 +1,19 @@
 """The page without a browser: sessions, words, labels, and its HTML."""
 
+import io
+import math
 import socket
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from tiny import tiny_config
 
 from git_model.captioner import Captioner
 from git_model.cli.main import main
@@ -16,15 +21,21 @@ from git_model.page import html as page_html
 from git_model.page.actions import (
     MAX_ANSWERS,
     MAX_LABELS,
+    MIN_FIT,
+    PageSession,
     Reply,
     SessionStore,
+    encode,
     generate_reply,
-    open_session,
     parse_labels,
-    random_shapes,
     rank_labels,
+    read_picture,
     word_attention,
 )
+from git_model.page.purpose import doubt_about
+from git_model.page.samples import drawn_samples, folder_samples, random_drawing
+from git_model.shapes.texts import class_names, describe
+from git_model.shapes.world import draw, make_close_up, make_world
 from git_model.utils.errors import GITError
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
@@ -35,8 +46,18 @@ def captioner() -> Captioner:
     return Captioner.from_pretrained("demo")
 
 
-def session_of(captioner: Captioner, name: str = "five_shapes.png"):
+def open_session(captioner: Captioner, data: bytes) -> PageSession:
+    return encode(captioner, read_picture(captioner, data))
+
+
+def session_of(captioner: Captioner, name: str = "five_shapes.png") -> PageSession:
     return open_session(captioner, (IMAGES / name).read_bytes())
+
+
+def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def test_a_session_replies_what_the_captioner_replies(captioner: Captioner) -> None:
@@ -146,22 +167,165 @@ def test_each_page_has_its_own_session_and_the_least_recently_used_is_dropped(
     assert len(store) == 2
     with pytest.raises(GITError, match="drop one first"):
         store.get("b")
+    assert "b" not in store
     store.remove("a")
     with pytest.raises(GITError, match="drop one first"):
         store.get("a")
 
 
-def test_images_and_clips_of_shapes_can_be_drawn(captioner: Captioner) -> None:
-    assert len(open_session(captioner, random_shapes(Random(0), clip=False)).previews) == 1
-    assert len(open_session(captioner, random_shapes(Random(0), clip=True)).previews) > 1
+def test_random_drawings_are_images_and_with_clips_also_clips(captioner: Captioner) -> None:
+    def lengths(*, clips: bool) -> set[int]:
+        rng = Random(0)
+        files = [random_drawing(rng, clips=clips) for _ in range(20)]
+        return {len(read_picture(captioner, data).frames) for data in files}
+
+    assert lengths(clips=False) == {1}
+    assert {1, 4} < lengths(clips=True)
+
+
+def test_the_drawn_examples_are_of_the_models_world_and_have_their_right_captions(
+    captioner: Captioner,
+) -> None:
+    shown = drawn_samples(clips=True).shown
+    assert [sample.is_clip for sample in shown] == [False] * 5 + [True]
+    pictures = [read_picture(captioner, sample.read()) for sample in shown]
+    config = captioner.model.config
+    assert [doubt_about(p.frames, config, shapes=True) for p in pictures] == [""] * 6
+    assert [sample.text for sample in shown[:2]] == ["a red cross", "three blue stars"]
+    assert not any(sample.is_clip for sample in drawn_samples(clips=False).shown)
+    with pytest.raises(GITError, match="no such example"):
+        drawn_samples(clips=False).read(6)
+
+
+def test_the_examples_of_a_folder_are_its_pictures(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "broken.png", "notes.txt", "c.gif"):
+        (tmp_path / name).write_bytes(b"no picture")
+    sideways = Image.new("RGB", (8, 4))
+    sideways.getexif()[0x0112] = 6
+    sideways.save(tmp_path / "a.JPG", "JPEG", exif=sideways.getexif())
+    Image.new("RGB", (300, 20)).save(tmp_path / "b.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "folder.png").mkdir()
+    samples = folder_samples(tmp_path, tiny_config())
+    assert [(sample.name, sample.thumbnail.size) for sample in samples.shown] == [
+        ("a.JPG", (4, 8)),
+        ("b.png", (128, 9)),
+    ]
+    assert samples.read(1) == (tmp_path / "b.png").read_bytes()
+    files = {path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
+    assert samples.random(Random(0)) in files
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(GITError, match=r"b\.png: No such file"):
+        samples.read(1)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(GITError, match="expected at least one"):
+        folder_samples(tmp_path, tiny_config())
+    with pytest.raises(GITError, match="expected a folder"):
+        folder_samples(tmp_path / "missing", tiny_config())
+
+
+def test_a_picture_is_shown_upright(captioner: Captioner) -> None:
+    image = Image.new("RGB", (60, 30), "red")
+    image.paste("blue", (0, 0, 30, 30))
+    image.getexif()[0x0112] = 6  # to be rotated clockwise: the left half is the upper one
+    picture = read_picture(captioner, file_of(image, "PNG", exif=image.getexif()))
+    [preview] = picture.previews
+    assert preview.size == (30, 60)
+    assert preview.getpixel((15, 5)) == (0, 0, 255)
+    assert preview.getpixel((15, 55)) == (255, 0, 0)
+
+
+def test_a_picture_of_16_bits_is_shown_in_its_brightness(captioner: Captioner) -> None:
+    grey = Image.new("I;16", (20, 20), 128 * 257)
+    [preview] = read_picture(captioner, file_of(grey)).previews
+    assert preview.getpixel((3, 3)) == (128, 128, 128)
+
+
+def test_pictures_from_outside_the_shapes_world_are_doubted(captioner: Captioner) -> None:
+    config, rng = captioner.model.config, Random(3)
+
+    def doubt(image: Image.Image) -> str:
+        return doubt_about([image.convert("RGB")], config, shapes=True)
+
+    worlds = [make_world(rng), make_close_up(rng), make_world(rng, "held_out")]
+    assert [doubt(draw(world)) for world in worlds] == [""] * 3
+    assert doubt(Image.open(io.BytesIO(file_of(draw(worlds[1]), "JPEG", quality=90)))) == ""
+    assert "640 x 480 pixels, more than 64 x 64" in doubt(Image.new("RGB", (640, 480), (200,) * 3))
+    assert "65 x 10 pixels" in doubt(Image.new("RGB", (65, 10), (200,) * 3))
+    assert "not a drawing" in doubt(Image.radial_gradient("L").resize((64, 64)))
+    assert "not a drawing" in doubt(Image.new("RGB", (64, 64), "white"))
+    photo = Image.radial_gradient("L").convert("RGB")
+    assert doubt_about([photo], tiny_config(), shapes=False) == ""  # made for any size
+    assert doubt_about([draw(worlds[0]), Image.new("RGB", (64, 64))], config, shapes=True)
+
+
+def test_a_right_class_fits_and_without_it_none_does(captioner: Captioner) -> None:
+    """Over close-ups, the images that have classes: the model is wrong about one in a hundred."""
+    rng, names = Random(11), class_names()
+    fits, misses = [], []
+    for _ in range(12):
+        world = make_close_up(rng, "held_out")
+        session = open_session(captioner, file_of(draw(world)))
+        right = describe(world)
+        wrong = rng.sample([name for name in names if name != right], 5)
+        fits.append(rank_labels(captioner, session, ",".join([right, *wrong])).none_fits)
+        misses.append(rank_labels(captioner, session, ",".join(wrong)).none_fits)
+    assert sum(fits) == 0
+    assert sum(misses) >= 11  # a class of another shade may be nearly right
+
+
+def test_how_well_a_class_fits_is_its_probability_relative_to_the_caption(
+    captioner: Captioner,
+) -> None:
+    session = session_of(captioner)
+    ranking = rank_labels(captioner, session, "a red star, a blue star")
+    scene = captioner.see(IMAGES / "five_shapes.png")
+    best = max(text.logprob for text in captioner.score(scene, ["a red star", "a blue star"]))
+    assert ranking.fit == pytest.approx(math.exp(best - captioner.caption(scene).logprob), rel=1e-4)
+    assert ranking.fit < MIN_FIT
+    assert "None of these" in page_html.bars(ranking, session)
+    own = rank_labels(captioner, session, "two green stars and three purple triangles, a red star")
+    assert own.fit == pytest.approx(1)
+    assert "None of these" not in page_html.bars(own, session)
+
+
+def test_a_doubt_stands_beside_the_caption_the_answers_and_the_classes(
+    captioner: Captioner,
+) -> None:
+    picture = read_picture(captioner, file_of(Image.new("RGB", (640, 480), "red")))
+    for doubt in ("", "it has 640 x 480 pixels"):
+        session = encode(captioner, picture, doubt)
+        generate_reply(captioner, session)
+        generate_reply(captioner, session, "is there a star?")
+        ranking = rank_labels(captioner, session, "a red star")
+        assert doubt in page_html.details(session)
+        assert ("Not made for this picture" in page_html.details(session)) == bool(doubt)
+        for part in (page_html.answers(session), page_html.bars(ranking, session)):
+            assert ("not made for this picture" in part) == bool(doubt)
+
+
+def test_with_a_model_of_images_nothing_is_said_about_clips() -> None:
+    parts = [
+        page_html.file_chooser(100, (".png",), clips=False),
+        page_html.no_image(clips=False, has_samples=True),
+        page_html.no_image(clips=False, has_samples=False),
+        page_html.heading("x", "", shapes=False),
+    ]
+    assert [part for part in parts if "clip" in part or "video" in part] == []
+    assert "video/*" in page_html.file_chooser(100, (".png",), clips=True)
 
 
 def test_html_in_texts_stays_text(captioner: Captioner) -> None:
     session, bad = session_of(captioner), "<script>alert(1)</script>"
     generate_reply(captioner, session)
     generate_reply(captioner, session, bad)
-    parts = [page_html.notice(bad), page_html.heading(bad), page_html.answers(session)]
-    parts.append(page_html.bars(rank_labels(captioner, session, f"{bad}, a star")))
+    session.doubt = bad
+    parts = [page_html.notice(bad), page_html.heading(bad, bad, shapes=False)]
+    parts += [page_html.answers(session), page_html.details(session)]
+    parts.append(page_html.bars(rank_labels(captioner, session, f"{bad}, a star"), session))
     assert [part for part in parts if "<script" in part or "&lt;script" not in part] == []
 
 
@@ -172,11 +336,11 @@ def test_answers_come_latest_first_and_labels_most_probable_first(captioner: Cap
     answers = page_html.answers(session)
     assert answers.index("a cross?") < answers.index("a star?")
     ranking = rank_labels(captioner, session, ",".join(f"a star {n}" for n in range(25)))
-    assert "5 more not shown" in page_html.bars(ranking)
+    assert "5 more not shown" in page_html.bars(ranking, session)
 
 
 def test_a_text_without_words_is_shown_as_empty() -> None:
-    empty = Reply(None, "", [], 1.0, 0.0)
+    empty = Reply(None, "", [], 0.0, 1, 0.0)
     assert "(empty)" in page_html.caption(empty)
 
 

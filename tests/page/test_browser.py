@@ -1,5 +1,6 @@
 """The page in a real browser, as a visitor uses it."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from browser import chromium
+from PIL import Image
 
 from git_model.captioner import Captioner
 
@@ -36,23 +38,24 @@ def address(page: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def context() -> Iterator[Any]:
+    """One for all tests, so that the files of the page are fetched once."""
     with chromium() as browser:
-        yield browser
+        context = browser.new_context(viewport={"width": 390, "height": 844})
+        context.set_default_timeout(TIMEOUT)
+        yield context
 
 
 @pytest.fixture
-def tab(browser: Any, address: str) -> Iterator[Any]:
+def tab(context: Any, address: str) -> Iterator[Any]:
     """An open page on a phone; its requests to other machines are in `tab.foreign`."""
-    context = browser.new_context(viewport={"width": 390, "height": 844})
-    context.set_default_timeout(TIMEOUT)
     tab, tab.foreign = context.new_page(), []
     tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:"))
            else tab.foreign.append(request.url))  # fmt: skip
     tab.goto(address)
     tab.wait_for_selector("#caption")
     yield tab
-    context.close()
+    tab.close()
 
 
 def ask(tab: Any, question: str) -> None:
@@ -65,7 +68,7 @@ def test_an_image_is_captioned_asked_about_classified_and_its_attention_shown(ta
     tab.wait_for_selector("#caption button")
     caption = tab.inner_text("#caption .words")
     assert caption == "two green stars and three purple triangles"
-    assert "Encoded the image once" in tab.inner_text("#image")
+    assert "Encoded the image once" in tab.inner_text("#details")
 
     ask(tab, "what is at the top left?")
     tab.wait_for_selector("#answers button")
@@ -78,10 +81,10 @@ def test_an_image_is_captioned_asked_about_classified_and_its_attention_shown(ta
 
     plain = tab.get_attribute("#image img", "src")
     tab.click("#caption button >> nth=2")
-    tab.wait_for_selector("#image figcaption:has-text('Attention of “stars”')")
+    tab.wait_for_selector("#details:has-text('Attention of “stars”')")
     assert tab.get_attribute("#image img", "src") != plain
     tab.click("#caption button >> nth=2")
-    tab.wait_for_selector("#image figcaption:has-text('Encoded the image once')")
+    tab.wait_for_selector("#details:has-text('Encoded the image once')")
     assert tab.get_attribute("#image img", "src") == plain
 
     assert tab.foreign == []
@@ -102,19 +105,19 @@ def is_visible_in_window(tab: Any, selector: str) -> bool:
 
 
 def test_on_a_phone_the_image_and_errors_scroll_into_the_window(tab: Any) -> None:
-    tab.click("text=Draw an image")
+    tab.click("#random")
     tab.wait_for_selector("#caption button")
     for number, side in enumerate(("left", "right", "top", "bottom"), start=1):
         ask(tab, f"what is at the {side}?")
-        tab.wait_for_function(f"document.querySelectorAll('#answers .reply').length == {number}")
+        tab.wait_for_function(f"document.querySelectorAll('#answers .words').length == {number}")
     tab.fill("#labels textarea", "")
     tab.locator("#classify").scroll_into_view_if_needed()
     assert not is_visible_in_window(tab, "#image img")
     tab.click("#classify")
-    tab.wait_for_selector(".notice")
-    assert is_visible_in_window(tab, ".notice")
+    tab.wait_for_selector("#labels-notice .notice")
+    assert is_visible_in_window(tab, "#labels-notice .notice")
     tab.click("#answers .reply:last-child button >> nth=0")
-    tab.wait_for_selector("#image figcaption:has-text('Attention of')")
+    tab.wait_for_selector("#details:has-text('Attention of')")
     assert is_visible_in_window(tab, "#image img")
 
 
@@ -123,50 +126,178 @@ def test_the_selected_word_stays_selected_after_another_answer(tab: Any) -> None
     tab.wait_for_selector("#caption button")
     ask(tab, "what is at the top left?")
     tab.click("#answers button:has-text('star')")
-    tab.wait_for_selector("#image figcaption:has-text('Attention of “star”')")
+    tab.wait_for_selector("#details:has-text('Attention of “star”')")
     ask(tab, "how many black things are there?")
-    tab.wait_for_selector("#answers .reply >> nth=1")
+    tab.wait_for_selector("#answers .words >> nth=1")
     assert tab.inner_text("#answers button[aria-pressed=true]") == "star"
     tab.click("#answers button:has-text('star')")
-    tab.wait_for_selector("#image figcaption:has-text('Encoded the image once')")
+    tab.wait_for_selector("#details:has-text('Encoded the image once')")
     ask(tab, "is there a green star?")
-    tab.wait_for_selector("#answers .reply >> nth=2")
+    tab.wait_for_selector("#answers .words >> nth=2")
     assert tab.locator("button[aria-pressed=true]").count() == 0
 
 
 def test_a_question_that_fails_comes_back_and_an_answered_one_is_gone(tab: Any) -> None:
     box = "#question :is(input, textarea)"
     ask(tab, "what is it?")
-    tab.wait_for_selector(".notice")
+    tab.wait_for_selector("#question-notice .notice")
     tab.wait_for_function(f"document.querySelector('{box}').value == 'what is it?'")
-    tab.click("text=Draw an image")
+    tab.click("#random")
     tab.wait_for_selector("#caption button")
     ask(tab, "what is it?")
     tab.wait_for_function(f"document.querySelector('{box}').value == ''")
+    tab.wait_for_selector(".notice:visible", state="hidden")
 
 
-def test_a_file_that_is_no_image_gives_one_line(tab: Any) -> None:
-    tab.set_input_files(DROP, {"name": "x.png", "mimeType": "image/png", "buffer": b"hello"})
-    tab.wait_for_selector(".notice")
-    assert tab.inner_text(".notice").startswith("The file")
+def test_an_error_stands_beside_its_cause_until_the_next_good_action(
+    tab: Any, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require_error(data: bytes | Path, text: str, part: str = "#picture-notice") -> None:
+        sent = data if isinstance(data, Path) else {
+            "name": "x.png", "mimeType": "image/png", "buffer": data
+        }  # fmt: skip
+        tab.set_input_files(DROP, sent)
+        tab.wait_for_selector(f"{part} .notice:has-text('{text}')")
+        assert tab.locator(".notice:visible").count() == 1
+
+    require_error(b"hello", "The file: neither an image nor")
     assert "Traceback" not in tab.content()
 
-
-def test_a_file_that_cannot_be_sent_gives_one_line_beside_it_until_the_next_click(
-    tab: Any, page: Any
-) -> None:
-    large = {"name": "x.png", "mimeType": "image/png", "buffer": bytes(20 * 2**20 + 1)}
-    tab.set_input_files(DROP, large)
-    tab.wait_for_selector("#file .notice")
-    assert tab.inner_text("#file .notice") == "The file is larger than 20 MB."
-    tab.click("text=Draw an image")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    require_error(b"\0\0\0\x18ftypheic" + bytes(40), "git-model[heif]")
+    tab.set_input_files(DROP, IMAGES / "five_shapes.png")
     tab.wait_for_selector("#caption button")
-    assert not tab.is_visible("#file .notice")
+    tab.wait_for_selector(".notice:visible", state="hidden")
+
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(20 * 2**20 + 1)
+    require_error(large, "The file is larger than 20 MB.", "#file")
+    ask(tab, "is there a star?")  # with the Enter key: no click
+    tab.wait_for_selector("#answers .words")
+    tab.wait_for_selector(".notice:visible", state="hidden")
+
+    require_error(b"hello", "The earlier picture stays.")
+    assert tab.inner_text("#caption .words") == "two green stars and three purple triangles"
     tab.route("**/upload", lambda route: route.abort())
     tab.set_input_files(DROP, IMAGES / "five_shapes.png")
-    tab.wait_for_selector("#file .notice")
-    assert tab.inner_text("#file .notice").startswith("The file could not be sent")
+    tab.wait_for_selector("#file .notice:has-text('The file could not be sent')")
     assert len(page.uploads) == 0
+    tab.click("#samples button >> nth=0")
+    tab.wait_for_selector("#caption button:has-text('cross')")
+    tab.wait_for_selector(".notice:visible", state="hidden")
+
+
+PARTS = ["#image", "#file", "#samples", "#caption", "#question", "#labels", "#classify"]
+
+
+def places(tab: Any) -> dict[str, list[float]]:
+    """The place of each part on the page, and its size where it must not grow either."""
+    code = """parts => Object.fromEntries(parts.map((part) => {
+      const box = document.querySelector(part).getBoundingClientRect();
+      const size = part === '#caption' ? [] : [box.width, box.height];
+      return [part, [box.x, box.y + scrollY, ...size]];
+    }))"""
+    return dict(tab.evaluate(code, PARTS))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_moves_when_a_picture_arrives_and_its_caption_is_in_sight(
+    tab: Any, tmp_path: Path, width: int
+) -> None:
+    tab.set_viewport_size({"width": width, "height": 844})
+    tab.wait_for_selector("#samples img")
+    tab.wait_for_function("document.querySelector('#image').offsetHeight > 200")
+    before = places(tab)
+    assert min(size for _, _, *sizes in before.values() for size in sizes) > 0
+    tall, wide = tmp_path / "tall.png", tmp_path / "wide.jpg"
+    Image.new("RGB", (90, 900)).save(tall)
+    Image.new("RGB", (2000, 150)).save(wide)
+    for number in (2, 5):  # the longest caption, and a clip
+        tab.click(f"#samples button >> nth={number}")
+        tab.wait_for_selector(f"#caption button:has-text('{['yellow', 'turquoise'][number > 2]}')")
+        assert places(tab) == before
+        assert tab.evaluate("scrollY") == 0
+        bottom = tab.eval_on_selector("#caption", "part => part.getBoundingClientRect().bottom")
+        assert bottom <= 844
+    tab.click("#caption button >> nth=1")
+    tab.wait_for_selector("#details:has-text('Attention of')")
+    assert places(tab) == before
+    for path in (tall, wide):
+        tab.set_input_files(DROP, path)
+        tab.wait_for_selector(f"#details:has-text('{Image.open(path).height} pixels')")
+        assert places(tab) == before
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_examples_their_questions_and_classes_can_be_used_with_the_keyboard(tab: Any) -> None:
+    tab.wait_for_selector("#samples button")
+    tab.focus(DROP)
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.ariaLabel") == "Example: drawing 1"
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#caption button")
+    assert tab.inner_text("#caption .words") == "a red cross"
+    tab.focus("#suggestions button >> nth=2")
+    tab.keyboard.press("Space")
+    tab.wait_for_selector("#answers .words")
+    assert tab.inner_text("#answers .question") == "is there a star?"
+    assert tab.inner_text("#answers .words") == "no"
+    tab.focus("#classify")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#bars table")
+    assert tab.inner_text("#bars th >> nth=0") == "a red cross"
+    assert "None of these" not in tab.inner_text("#bars")
+    tab.fill("#labels textarea", "a blue star, a green circle")
+    tab.click("#classify")
+    tab.wait_for_selector("#bars .verdict:has-text('None of these')")
+
+
+def test_text_has_enough_contrast_in_light_and_dark(tab: Any) -> None:
+    """At least 4.5 to 1, as WCAG 2.2 (1.4.3) asks, for every text but placeholders."""
+    code = """() => {
+      const channels = (colour) => {
+        const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+      };
+      const light = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => {
+        const c = rgb[i] / 255;
+        return sum + weight * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+      }, 0);
+      const low = [];
+      const main = document.querySelector('main');
+      const walker = document.createTreeWalker(main, NodeFilter.SHOW_TEXT);
+      while (walker.nextNode()) {
+        const node = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
+        let ground = node;
+        const filled = (part) => channels(getComputedStyle(part).backgroundColor)[3] === 255;
+        while (ground.parentElement && !filled(ground)) ground = ground.parentElement;
+        const back = channels(getComputedStyle(ground).backgroundColor);
+        const text = channels(getComputedStyle(node).color);
+        const share = text[3] / 255;
+        const mixed = [0, 1, 2].map((i) => text[i] * share + back[i] * (1 - share));
+        const [a, b] = [light(mixed), light(back)].sort((x, y) => y - x);
+        const ratio = (a + 0.05) / (b + 0.05);
+        if (ratio < 4.5) low.push([walker.currentNode.data.trim().slice(0, 40), ratio]);
+      }
+      return low;
+    }"""
+    tab.wait_for_selector("#samples button")
+    tab.set_input_files(DROP, IMAGES / "five_shapes.png")
+    tab.wait_for_selector("#caption button")
+    tab.click("#caption button >> nth=1")
+    tab.wait_for_selector("#details:has-text('Attention of')")
+    tab.click("#classify")
+    tab.wait_for_selector("#bars table")
+    tab.fill("#labels textarea", "")
+    tab.click("#classify")
+    tab.wait_for_selector("#labels-notice .notice")
+    for scheme in ("light", "dark"):
+        tab.evaluate(f"document.body.classList.toggle('dark', {str(scheme == 'dark').lower()})")
+        tab.evaluate("document.getAnimations().forEach((animation) => animation.finish())")
+        assert (scheme, tab.evaluate(code)) == (scheme, [])
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
@@ -178,7 +309,7 @@ def test_an_image_can_be_dropped_and_pasted(tab: Any, way: str) -> None:
       const event = way === 'drop'
         ? new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true })
         : new ClipboardEvent('paste', { clipboardData: files, bubbles: true, cancelable: true });
-      document.querySelector(way === 'drop' ? '#file label span' : 'body').dispatchEvent(event);
+      document.querySelector(way === 'drop' ? '#image figure' : 'body').dispatchEvent(event);
     }"""
     tab.wait_for_selector("#file label")
     tab.evaluate(code, [way, data])
@@ -187,21 +318,21 @@ def test_an_image_can_be_dropped_and_pasted(tab: Any, way: str) -> None:
 
 
 def test_a_tab_does_not_see_the_image_of_another(tab: Any, address: str) -> None:
-    tab.click("text=Draw a clip")
+    tab.click("#samples button >> nth=5")
     tab.wait_for_selector("#caption button")
     other = tab.context.new_page()
     other.goto(address)
     other.wait_for_selector("#caption")
     ask(other, "what is at the top left?")
-    other.wait_for_selector(".notice")
-    assert "no image yet" in other.inner_text(".notice")
+    other.wait_for_selector("#question-notice .notice:has-text('no image yet')")
+    other.close()
 
 
 def test_the_session_of_a_closed_page_is_dropped(tab: Any, page: Any) -> None:
     before = len(page.sessions)
     other = tab.context.new_page()
     other.goto(tab.url)
-    other.click("text=Draw an image")
+    other.click("#random")
     other.wait_for_selector("#caption button")
     assert len(page.sessions) == before + 1
     other.close()

@@ -320,11 +320,12 @@ CHANGES = {
     "encoder": {
         "image_size": 24, "patch_size": 4, "width": 8, "layers": 1, "heads": 1, "mlp_width": 8,
         "activation": "relu", "norm_eps": 0.5, "attention_dropout": 0.9,
+        "kind": "siglip",
     },
     "decoder": {
         "vocab_size": 20, "positions": 9, "width": 12, "layers": 1, "heads": 1, "mlp_width": 8,
         "activation": "relu", "norm_eps": 0.5, "embedding_norm_eps": 0.5, "dropout": 0.9,
-        "attention_dropout": 0.9, "tied": True,
+        "attention_dropout": 0.9, "tied": True, "norm": "pre", "norm_kind": "rms", "mask": "causal",
     },
 }  # fmt: skip
 

@@ -19,9 +19,10 @@ from PIL import Image, ImageOps
 from git_model.config import PreprocessConfig, style_preprocess
 from git_model.preprocessing import formats
 from git_model.preprocessing.bit_depth import from_16_bits, from_ranges
+from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.formats import count_gif_frames, count_jpeg_scans
 from git_model.preprocessing.image import ImageError, decode_image, open_image, preprocess
-from git_model.preprocessing.video import Clip, read_media
+from git_model.preprocessing.video import read_media
 from git_model.utils.errors import GITError
 
 CASES = Path(__file__).parents[1] / "fixtures" / "cases"

@@ -388,7 +388,10 @@ def test_a_missing_file_is_refused_in_one_line(tmp_path):
 def test_a_folder_is_refused_in_one_line(tmp_path):
     with pytest.raises(ImageError) as error:
         open_image(str(tmp_path))
-    assert one_line(error) == f"{tmp_path}: Is a directory, expected a whole image file"
+    assert one_line(error) == (
+        f"{tmp_path}: Is a directory, expected an image or a video; `git-model batch` captions all "
+        "in a folder"
+    )
 
 
 def test_a_text_file_named_jpg_is_refused_in_one_line(tmp_path):
@@ -461,7 +464,7 @@ def scratch(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about what it found in there
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=300)
 @given(
     data=st.sampled_from(FILES),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),

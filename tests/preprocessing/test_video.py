@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from videos import SIZE, animate, film, grey, index_of
 
+from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.image import ImageError, open_image
-from git_model.preprocessing.video import Clip, read_media, sample_indices
+from git_model.preprocessing.sampling import ReadOptions, sample_indices
+from git_model.preprocessing.video import read_media
 from git_model.utils.errors import ConfigError
 
 N = 20
@@ -134,7 +136,7 @@ def test_an_animation_becomes_the_frames_asked_for(
     tmp_path, kind, options, n_frames, sampling, expected
 ):
     path = animate(tmp_path / "any name", kind, list(map(grey, range(N))), **options)
-    clip = read_media(str(path), n_frames, sampling)
+    clip = read_media(str(path), n_frames, ReadOptions(sampling=sampling))
     assert isinstance(clip, Clip)
     assert clip.indices == expected
     assert [index_of(frame) for frame in clip.frames] == expected
@@ -197,7 +199,7 @@ def test_a_video_becomes_the_frames_asked_for(tmp_path, kind, codec):
     assert clip.indices == UNIFORM
     assert [index_of(frame) for frame in clip.frames] == UNIFORM
     assert {(frame.mode, frame.size) for frame in clip.frames} == {("RGB", SIZE)}
-    assert read_media(path, 2, "ends").indices == [0, N - 1]
+    assert read_media(path, 2, ReadOptions(sampling="ends")).indices == [0, N - 1]
 
 
 def test_a_video_is_known_by_its_content(tmp_path, mp4):
@@ -388,7 +390,7 @@ def files(tmp_path_factory, mp4):
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about what it found in there
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     which=st.integers(0, 99),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),

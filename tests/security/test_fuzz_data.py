@@ -17,6 +17,7 @@ from git_model.cli.options import distinct_lines
 from git_model.data.coco import CocoData, KarpathyData, VqaData
 from git_model.data.example import Source
 from git_model.data.folder import FolderData
+from git_model.data.parquet import ParquetData
 from git_model.data.tsv import TsvData
 from git_model.data.webdataset import WebDatasetData
 from git_model.evaluation.predictions import read_predictions, read_references, write_predictions
@@ -192,6 +193,26 @@ def test_a_damaged_shard(home, kind, count):
         )
     )
     fuzz(count, st.one_of(damaged(whole), headers), read_file(home / "a.tar", read))
+
+
+@examples(60, 10000)
+def test_a_damaged_parquet_file(home, count):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    image = {"bytes": photo_bytes(), "path": "a.png"}
+    table = pyarrow.Table.from_pylist([{"image": image, "texts": ["a cat"], "id": "1"}] * 2)
+    file = io.BytesIO()
+    parquet.write_table(table, file)
+
+    def read():
+        for sealed in ParquetData(files=str(home / "a.parquet")).open().stream(0, 0, 0, 1):
+            outcome(sealed)
+
+    whole = file.getvalue()
+    footer = whole[len(whole) - 8 - int.from_bytes(whole[-8:-4], "little") : -8]
+    ends = damaged(footer).map(
+        lambda data: whole[: -8 - len(footer)] + data + len(data).to_bytes(4, "little") + b"PAR1"
+    )
+    fuzz(count, st.one_of(damaged(whole), ends), read_file(home / "a.parquet", read))
 
 
 def summed(whole, block, data):

@@ -47,19 +47,19 @@ def test_the_encoder_has_its_own_learning_rate():
 
 def test_frozen_parameters_are_in_no_group():
     model = tiny_model()
-    freeze(model, ("encoder", "projector"))
+    freeze(model, learning(frozen=("encoder", "projector")))
     grouped = {id(p) for group in parameter_groups(model, learning()) for p in group["params"]}
     assert grouped == set(map(id, model.decoder.parameters()))
 
 
 def test_a_part_that_the_model_lacks_cannot_be_frozen():
     with pytest.raises(GITError, match="frozen has temporal_embedding, but this model has none"):
-        freeze(tiny_model(), ("temporal_embedding",))
+        freeze(tiny_model(), learning(frozen=("temporal_embedding",)))
 
 
 def test_at_least_one_part_must_be_trained():
     with pytest.raises(GITError, match="nothing is left to train"):
-        freeze(tiny_model(), ("encoder", "projector", "decoder"))
+        freeze(tiny_model(), learning(frozen=("encoder", "projector", "decoder")))
 
 
 def test_the_learning_rate_has_a_linear_warm_up_then_a_cosine_decay():
@@ -69,6 +69,74 @@ def test_the_learning_rate_has_a_linear_warm_up_then_a_cosine_decay():
     assert rates[19] == pytest.approx(0.5)
     assert rates[-1] == pytest.approx(0)
     assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_a_constant_schedule_keeps_its_rate_after_the_warm_up():
+    recipe = recipe_of("start", steps=10, learning={"warmup_steps": 2, "schedule": "constant"})
+    assert [schedule(step, recipe) for step in range(1, 11)] == [0.5, *[1.0] * 9]
+
+
+def test_a_cooldown_is_constant_and_then_linear_to_zero():
+    learning = {"warmup_steps": 2, "schedule": "cooldown", "cooldown_steps": 4}
+    recipe = recipe_of("start", steps=10, learning=learning)
+    rates = [schedule(step, recipe) for step in range(1, 11)]
+    assert rates == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_only_the_last_blocks_and_what_follows_them_are_trained():
+    model = tiny_model()
+    freeze(model, learning(encoder_last=1, decoder_last=0))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    expected = {n for n, _ in model.named_parameters() if n.startswith("encoder.blocks.1.")}
+    expected |= {"encoder.post_norm.weight", "encoder.post_norm.bias"}
+    expected |= {n for n, _ in model.named_parameters() if n.startswith("projector.")}
+    assert trained == expected | {"decoder.lm_head.weight", "decoder.lm_head.bias"}
+
+
+def test_more_blocks_than_a_tower_has_are_refused():
+    with pytest.raises(GITError, match="encoder_last is 3, but the encoder has 2 blocks"):
+        freeze(tiny_model(), learning(encoder_last=3))
+
+
+def test_layer_decay_halves_the_rate_of_the_encoder_with_each_block_below_the_last():
+    model = tiny_model()
+    groups = parameter_groups(model, learning(layer_decay=0.5))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    by_name = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert by_name["encoder.post_norm.weight"] == 1e-5
+    assert by_name["encoder.blocks.1.attn.qkv.weight"] == 0.5e-5
+    assert by_name["encoder.blocks.0.mlp_norm.bias"] == 0.25e-5
+    assert by_name["encoder.class_token"] == 0.125e-5
+    assert by_name["encoder.patch_embedding.weight"] == 0.125e-5
+    assert by_name["decoder.blocks.0.attn.qkv.weight"] == by_name["projector.linear.weight"] == 5e-5
+
+
+def test_an_optimizer_by_name_gets_the_groups_and_its_arguments():
+    changes = {"optimizer": "torch.optim.SGD", "optimizer_arguments": {"momentum": 0.5}}
+    optimizer = make_optimizer(tiny_model(), learning(**changes))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {(group["lr"], group["momentum"]) for group in optimizer.param_groups} == {
+        (1e-5, 0.5), (5e-5, 0.5)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "sgd"}, "learning.optimizer is 'sgd', expected a dotted name"),
+        ({"optimizer": "nowhere.SGD"}, "nowhere cannot be imported"),
+        ({"optimizer": "torch.optim.Sgd"}, "torch.optim has no such name"),
+        (
+            {"optimizer": "torch.optim.SGD", "optimizer_arguments": {"speed": 1}},
+            "cannot be called so: .*unexpected keyword argument 'speed'",
+        ),
+        ({"optimizer": "builtins.list"}, "the optimizer is builtins.list, expected a torch.optim"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused_in_one_line(changes, message):
+    with pytest.raises(GITError, match=message) as error:
+        make_optimizer(tiny_model(), learning(**changes))
+    assert "\n" not in str(error.value)
 
 
 def with_gradients(size: float) -> nn.Module:

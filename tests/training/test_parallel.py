@@ -7,7 +7,7 @@ from tiny import tiny_config, tiny_model
 
 from git_model.data.collation import Batch, Sample, TextTarget, collate
 from git_model.model.git import GIT
-from git_model.training.loss import LossModule, batch_loss
+from git_model.training.loss import CrossEntropy, LossModule, batch_loss
 from git_model.training.parallel import checkpoint_activations, empty_batch
 
 
@@ -27,7 +27,7 @@ def batch_of(frames: int | None = None, seed: int = 0) -> Batch:
 def gradients(model: GIT, *batches: Batch) -> dict[str, torch.Tensor | None]:
     model.zero_grad()
     for batch in batches:
-        LossModule(model, 0.0)(batch).backward()
+        LossModule(model, CrossEntropy())(batch).total.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
@@ -36,7 +36,7 @@ def test_the_loss_is_the_sum_over_the_tokens_in_the_models_own_style():
     for style in ("huggingface", "microsoft"):
         model = bite(GIT(tiny_config(style=style)).double().eval(), 0)
         expected = batch_loss(model, batch, label_smoothing=0.1, style=style)
-        assert torch.equal(LossModule(model, 0.1)(batch), expected)
+        assert torch.equal(LossModule(model, CrossEntropy(0.1))(batch).total, expected)
 
 
 def test_images_have_a_zero_gradient_for_temporal_embeddings_and_clips_do_not():
@@ -76,7 +76,7 @@ def test_checkpointing_saves_fewer_activations():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            LossModule(model, 0.0)(batch_of())
+            LossModule(model, CrossEntropy())(batch_of())
         totals.append(sum(sizes))
     assert totals[1] < totals[0] / 2
 
@@ -91,5 +91,5 @@ def test_checkpointing_changes_no_name_of_a_weight():
 def test_an_empty_batch_has_loss_and_gradients_of_zero():
     model = bite(tiny_model(frames=3), 0).float()
     grads = gradients(model, empty_batch(model))
-    assert LossModule(model, 0.1)(empty_batch(model)).item() == 0
+    assert LossModule(model, CrossEntropy(0.1))(empty_batch(model)).total.item() == 0
     assert all(gradient is not None and not gradient.any() for gradient in grads.values())

@@ -55,6 +55,59 @@ def test_every_recipe_that_ships_can_be_read(path):
             "max_grad_norm is nan, expected more than 0",
         ),
         ({"learning": {"frozen": ["eye"]}}, "frozen is 'eye', expected one of encoder, temporal"),
+        (
+            {"learning": {"schedule": "cooldown"}},
+            "cooldown_steps is 0, expected at least 1 with schedule cooldown",
+        ),
+        (
+            {"learning": {"cooldown_steps": 2}},
+            "cooldown_steps is 2, expected 0: schedule is cosine",
+        ),
+        (
+            {"learning": {"schedule": "cooldown", "cooldown_steps": 7, "warmup_steps": 2}},
+            "cooldown_steps is 7, expected at most the 6 steps after the warm-up",
+        ),
+        ({"learning": {"schedule": "step"}}, "schedule is 'step', expected one of cosine"),
+        ({"learning": {"layer_decay": 0.0}}, "layer_decay is 0.0, expected more than 0"),
+        ({"learning": {"encoder_last": -1}}, "encoder_last is -1, expected 0 or more"),
+        (
+            {"learning": {"frozen": ["encoder"], "encoder_last": 1}},
+            "encoder_last has no effect: frozen has encoder",
+        ),
+        (
+            {"learning": {"optimizer": "torch.optim.SGD", "betas": [0.9, 0.95]}},
+            "betas is (0.9, 0.95), expected the default",
+        ),
+        ({"loss": {"kind": "focal"}}, "loss: kind is 'focal', expected one of cross_entropy, scst"),
+        ({"loss": {"kind": "scst", "samples": 1}}, "samples is 1, expected at least 2"),
+        (
+            {"loss": {"kind": "scst"}, "learning": {"label_smoothing": 0.1}},
+            "label_smoothing is 0.1, expected 0: loss scst has none",
+        ),
+        (
+            {"loss": {"kind": "scst"}, "compute": {"sharding": "fsdp"}},
+            "sharding is fsdp, expected none with loss scst",
+        ),
+        ({"loss": {"kind": "distillation"}}, "loss: teacher is missing"),
+        (
+            {"loss": {"kind": "contrastive"}, "loader": {"micro_batch": 1}},
+            "a forward pass has one image, expected several",
+        ),
+        ({"selection": {"metric": "captions bleu"}}, "metric is captions bleu, expected one of"),
+        ({"selection": {"patience": 3}}, "selection needs scores: add a table [validation]"),
+        ({"compute": {"cache_features": True}}, "cache_features needs a frozen encoder"),
+        (
+            {
+                "compute": {"cache_features": True},
+                "learning": {"frozen": ["encoder"]},
+                "loader": {"augment": {}},
+            },
+            "cache_features is true, but loader.augment changes every image",
+        ),
+        (
+            {"reports": {"trackers": ["visdom"]}},
+            "trackers is 'visdom', expected one of tensorboard",
+        ),
         ({"compute": {"threads": 0}}, "compute: threads is 0, expected from 1 to 1024"),
         ({"compute": {"sharding": "ddp"}}, "sharding is 'ddp', expected one of none, fsdp"),
         ({"reports": {"save_every": 0}}, "reports: save_every is 0, expected at least 1"),

@@ -7,7 +7,9 @@ import pytest
 from runs import recipe_of
 
 from git_model.evaluation.predictions import Prediction
-from git_model.training.reports import LOG, Report, StepStats, check_scores
+from git_model.training.reports import LOG, Report, StepStats
+from git_model.training.trackers import require_trackers
+from git_model.training.validation import check_scores
 from git_model.utils.errors import GITError
 
 STATS = StepStats(loss=2.0, n_images=6, grad_norm=3.0, lr_share=0.5)
@@ -33,7 +35,8 @@ def test_the_log_has_the_mean_loss_since_the_last_line_with_rates_and_speed(tmp_
 
 def test_a_check_prints_scores_and_texts_beside_their_references(tmp_path, capsys):
     with Report(tmp_path, recipe_of("start", reports={"show": 1}), 0) as report:
-        report.check(4, [CORRECT, WRONG])
+        predictions = [CORRECT, WRONG]
+        report.check(4, predictions, check_scores(predictions))
     [line] = lines_of(tmp_path)
     assert line == {"step": 4, "captions exact": 100.0, "questions exact": 0.0}
     captured = capsys.readouterr()
@@ -83,10 +86,10 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    recipe = recipe_of("start", reports={"tensorboard": True})
+    recipe = recipe_of("start", reports={"trackers": ["tensorboard"]})
     with Report(tmp_path, recipe, 0) as report:
         report.step(1, STATS)
-        report.check(1, [CORRECT])
+        report.check(1, [CORRECT], check_scores([CORRECT]))
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0)]
@@ -103,4 +106,4 @@ def test_without_tensorboard_a_recipe_that_asks_for_it_is_refused(tmp_path, monk
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(GITError, match=r"pip install 'git-model\[tensorboard\]'"):
-        Report(tmp_path, recipe_of("start", reports={"tensorboard": True}), 0)
+        require_trackers(recipe_of("start", reports={"trackers": ["tensorboard"]}))

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from runs import (
     finished,
     log_of,
@@ -71,7 +72,7 @@ def states(out: Path) -> list[str]:
     return sorted(path.name for path in (out / STATE).iterdir())
 
 
-def until(process: subprocess.Popen, condition) -> None:
+def until(process: Forked, condition) -> None:
     """Wait for the condition or the end of the process."""
     while not condition() and process.poll() is None:
         time.sleep(0.001)

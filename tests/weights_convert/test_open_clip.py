@@ -14,7 +14,8 @@ from tiny import tiny_config
 from git_model import GIT, GITError
 from git_model.config import style_preprocess
 from git_model.model.encoder import Encoder
-from weights_convert.open_clip import read_file, read_named, start
+from weights_convert.open_clip import read_file, read_named
+from weights_convert.towers import untrained
 
 
 def assert_same_tokens(encoder: Encoder, model: Any) -> None:
@@ -179,7 +180,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_a_start_has_the_encoder_and_a_fresh_decoder(tmp_path: Path) -> None:
     config, state = read_file(save(tmp_path, build()), heads=2, activation="gelu")
     base = tiny_config(frames=2)
-    started = start(config, state, base, seed=3)
+    started = untrained(config, state, base, seed=3)
     assert started.config.encoder == config
     assert started.config.decoder == base.decoder
     assert started.config.preprocess == style_preprocess("huggingface", image_size=32, video=True)
@@ -196,7 +197,7 @@ def test_the_seed_decides_the_fresh_weights_and_no_other_randomness(tmp_path: Pa
     expected = torch.rand(1)
     torch.manual_seed(5)
     words = [
-        start(config, state, tiny_config(), seed=s).state["decoder.token_embedding.weight"]
+        untrained(config, state, tiny_config(), seed=s).state["decoder.token_embedding.weight"]
         for s in (0, 0, 1)
     ]
     assert torch.rand(1) == expected

@@ -1,0 +1,150 @@
+"""The studies: run what is missing of them, and print their tables.
+
+    python examples/experiments/studies.py RESULTS_FOLDER
+    python examples/experiments/studies.py RESULTS_FOLDER --study mask --workers 2 --plot
+
+A run that was stopped continues where it was. See study.py for the rules.
+"""
+
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import click
+from calibration import scores_with_calibration
+from composition import Composition
+from composition import scores as composition_scores
+from fusion import cross_attention, pooled_queries
+from image_mask import MASKS, masked_model, scores_under_masks
+from lab import measure
+from study import N_SEEDS, Arm, Study, plot, run_study, table
+from temporal_embeddings import pretrained_encoder, zero_temporal
+
+from git_model import GITError
+from git_model.training.recipe import Recipe, read_recipe
+
+FOLDER = Path(__file__).parent
+EXACT = {"loss": 3, "exact": 1}
+
+
+def _recipe(name: str, steps: int | None) -> Recipe:
+    """A recipe; with another number of steps for trying the studies."""
+    recipe = read_recipe(FOLDER / f"{name}.toml")
+    if steps is None:
+        return recipe
+    warmup = min(recipe.learning.warmup_steps, steps - 1)
+    return replace(recipe, steps=steps, learning=replace(recipe.learning, warmup_steps=warmup))
+
+
+@cache
+def studies(steps: int | None = None) -> dict[str, Study]:
+    """All studies by their names."""
+    captions, clips = _recipe("captions", steps), _recipe("clips", steps)
+    tested = {"exact": 1} | {f"exact, tested {kind}": 1 for kind in MASKS}
+    masks = [
+        Study(
+            f"mask_{n_tokens}",
+            f"Which image tokens must an image token of the decoder attend to? ({n_tokens} tokens)",
+            captions,
+            tuple(Arm(kind, masked_model(kind, patch_size)) for kind in MASKS),
+            scores_under_masks,
+            {"loss": 3} | tested,
+        )
+        for n_tokens, patch_size in ((10, 21), (50, 9))
+    ]
+    return {
+        study.name: study
+        for study in (
+            *masks,
+            Study(
+                "fusion",
+                "Prefix, cross-attention, or pooled queries?",
+                captions,
+                (
+                    Arm("prefix"),
+                    Arm("cross-attention", cross_attention),
+                    Arm("pooled queries", pooled_queries),
+                ),
+                measure,
+                EXACT,
+            ),
+            Study(
+                "composition",
+                "Can a model name a colour and a shape that training never shows together?",
+                captions,
+                tuple(
+                    Arm(f"{n} of 45 pairs held out", data=Composition(n).data)
+                    for n in (4, 8, 16, 24)
+                ),
+                composition_scores,
+                EXACT | {"exact, old pairs": 1, "probe, colour": 1, "probe, shape": 1},
+            ),
+            Study(
+                "label_smoothing",
+                "What does label smoothing do to the model's confidence?",
+                captions,
+                tuple(
+                    Arm(f"{share:g}", learning={"label_smoothing": share})
+                    for share in (0.0, 0.1, 0.3)
+                ),
+                scores_with_calibration,
+                EXACT | {"calibration error": 2, "confidence": 1, "tokens right": 1},
+            ),
+            Study(
+                "temporal_embeddings",
+                "Does a model need temporal embeddings?",
+                clips,
+                (
+                    Arm("learned", pretrained_encoder),
+                    Arm("none", zero_temporal, {"frozen": ("encoder", "temporal_embedding")}),
+                ),
+                measure,
+                EXACT,
+            ),
+        )
+    }
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--study", "names", multiple=True, type=click.Choice(list(studies())),
+              help="Of these alone; by default of all.")  # fmt: skip
+@click.option("--seeds", default=N_SEEDS, show_default=True, type=click.IntRange(min=2))
+@click.option("--steps", type=click.IntRange(min=8), help="By default those of the recipe.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--plot", "with_plot", is_flag=True, help="Draw the curves, too: STUDY.png.")
+def main(
+    folder: Path,
+    names: tuple[str, ...],
+    seeds: int,
+    steps: int | None,
+    workers: int,
+    with_plot: bool,
+) -> None:
+    """Run the studies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names or studies():
+        study = studies(steps)[name]
+        try:
+            runs = run_study(
+                study,
+                folder / f"{name}.jsonl",
+                n_seeds=seeds,
+                workers=workers,
+                find=partial(find, steps),
+                report=partial(click.echo, err=True),
+            )
+        except GITError as error:
+            raise click.ClickException(str(error)) from None
+        click.echo(f"\n{study.question}\n\n{table(study, runs)}")
+        if with_plot:
+            plot(study, runs, folder / f"{name}.png")
+
+
+def find(steps: int | None, name: str) -> Study:
+    """A study by its name, for another process."""
+    return studies(steps)[name]
+
+
+if __name__ == "__main__":
+    main()

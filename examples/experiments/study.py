@@ -1,0 +1,336 @@
+"""Studies: an experiment with enough seeds to tell arms apart, and rules that are stated before.
+
+Every arm of a study is trained from the same seeds, each with its own learning rate:
+
+- the rate: each arm is trained at every rate of the study from the two pilot seeds, and takes the
+  rate of the least mean held-out loss. Pilot runs do not count as results.
+- the results: eight seeds or more. A seed decides the initial weights and the order of the examples
+  alike in all arms, so arms are compared seed by seed: the mean of the differences to the study's
+  first arm, with its 95 % interval by Student's t.
+- the curve: the held-out loss several times in a run, which shows whether a run has converged.
+
+Every run is a line of JSON in the study's file. A run that is in the file is not repeated.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from lab import held_out_loss
+
+from git_model import Captioner, GITError
+from git_model.data.example import Source
+from git_model.data.loader import StepLoader
+from git_model.training.initialization import initial_model
+from git_model.training.loop import Initializer, Trainer
+from git_model.training.recipe import Recipe, difference
+from git_model.utils.atomic import new_file
+from git_model.utils.distributed import ProcessGroup
+from git_model.utils.serialize import from_dict, to_dict
+
+PILOT_SEEDS = (1000, 1001)
+N_SEEDS = 8
+RATES = (1e-3, 2e-3, 4e-3)
+N_CURVE = 8  # points of a run's curve
+CURVE_EXAMPLES = 200
+# The 97.5 % quantile of Student's t for 1, 2, … degrees of freedom.
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179,
+         2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064,
+         2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
+
+Scores = dict[str, float]
+OpenData = Callable[[Recipe], tuple[Source, Source]]  # of training, and held out
+
+
+def recipe_data(recipe: Recipe) -> tuple[Source, Source]:
+    """The data sets that a recipe names."""
+    assert recipe.validation is not None
+    return recipe.data.open(), recipe.validation.open()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that a study compares.
+
+    initializer: makes the model before its first step.
+    learning: changes to the recipe's table [learning].
+    data: opens its data sets.
+    """
+
+    name: str
+    initializer: Initializer = initial_model
+    learning: Mapping[str, Any] = field(default_factory=dict)
+    data: OpenData = recipe_data
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, and its arms; the first is what the others are compared with.
+
+    score: measures a trained model on held-out examples.
+    columns: the scores of the table and their decimals.
+    """
+
+    name: str
+    question: str
+    recipe: Recipe
+    arms: tuple[Arm, ...]
+    score: Callable[[Captioner, Source], Scores]
+    columns: Mapping[str, int]
+    rates: tuple[float, ...] = RATES
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What a run is made of, besides its study."""
+
+    arm: str
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    curve: (step, held-out loss), the first before the first step.
+    parameters: their number.
+    """
+
+    key: RunKey
+    scores: Scores
+    curve: list[tuple[int, float]]
+    parameters: int
+    seconds: float
+
+
+def run_study(
+    study: Study,
+    path: Path,
+    *,
+    n_seeds: int = N_SEEDS,
+    workers: int = 1,
+    find: Callable[[str], Study] | None = None,
+    report: Callable[[str], None] = print,
+) -> dict[RunKey, Run]:
+    """The runs of a study: those in its file, and the missing ones, which are added to it.
+
+    Args:
+        workers: processes; with more than one, `find` gives each of them the study by its name.
+
+    Raises:
+        GITError: the file has runs of another recipe.
+    """
+    runs = read_runs(path, study.recipe)
+    pilots = [
+        RunKey(arm.name, rate, seed)
+        for seed in PILOT_SEEDS
+        for arm in study.arms
+        for rate in study.rates
+    ]
+    _run_missing(study, path, pilots, runs, workers, find, report)
+    rates = {arm.name: chosen_rate(arm.name, study.rates, runs) for arm in study.arms}
+    keys = [RunKey(name, rate, seed) for seed in range(n_seeds) for name, rate in rates.items()]
+    _run_missing(study, path, keys, runs, workers, find, report)
+    return runs
+
+
+def _run_missing(
+    study: Study,
+    path: Path,
+    keys: Sequence[RunKey],
+    runs: dict[RunKey, Run],
+    workers: int,
+    find: Callable[[str], Study] | None,
+    report: Callable[[str], None],
+) -> None:
+    missing = [key for key in keys if key not in runs]
+    for run in _results(study, missing, workers, find):
+        runs[run.key] = run
+        _write(path, study.recipe, runs)
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in run.scores.items())
+        key = run.key
+        report(f"{study.name}: {key.arm}, rate {key.rate:g}, seed {key.seed}: {scores}")
+
+
+def _results(
+    study: Study, keys: Sequence[RunKey], workers: int, find: Callable[[str], Study] | None
+) -> Iterator[Run]:
+    if workers == 1 or find is None:
+        yield from (train_arm(study, key) for key in keys)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        futures = [pool.submit(_train_named, find, study.name, key) for key in keys]
+        yield from (future.result() for future in as_completed(futures))
+
+
+def _train_named(find: Callable[[str], Study], name: str, key: RunKey) -> Run:
+    return train_arm(find(name), key)
+
+
+def train_arm(study: Study, key: RunKey) -> Run:
+    """Train an arm at a rate from a seed, and measure it."""
+    start, arm = time.perf_counter(), study.arm(key.arm)
+    rates = {"encoder_lr": key.rate, "decoder_lr": key.rate}
+    learning = replace(study.recipe.learning, **rates, **arm.learning)
+    recipe = replace(study.recipe, seed=key.seed, learning=learning)
+    torch.set_num_threads(recipe.compute.threads or 1)
+    data, held_out = arm.data(recipe)
+    trainer = Trainer(recipe, ProcessGroup(torch.device("cpu")), arm.initializer)
+    captioner = Captioner(trainer.model, trainer.tokenizer)
+    loader = StepLoader(
+        data, trainer.tokenizer, trainer.model.config, recipe.loader, seed=recipe.seed
+    )
+    due = {recipe.steps * point // N_CURVE for point in range(1, N_CURVE + 1)}
+    curve = [(0, _curve_loss(captioner, held_out))]
+    for step, batches in enumerate(loader.steps(1, recipe.steps), 1):
+        trainer.step(step, batches)
+        if step in due:
+            curve.append((step, _curve_loss(captioner, held_out)))
+    trainer.model.eval()
+    scores = study.score(captioner, held_out)
+    parameters = sum(weight.numel() for weight in trainer.model.parameters())
+    return Run(key, scores, curve, parameters, time.perf_counter() - start)
+
+
+def _curve_loss(captioner: Captioner, source: Source) -> float:
+    """The held-out loss on the first examples; dropout is off, and on again afterwards."""
+    captioner.model.eval()
+    loss = held_out_loss(captioner, _First(source, CURVE_EXAMPLES))
+    captioner.model.train()
+    return loss
+
+
+class _First:
+    """The first n examples of a source: a `Source`."""
+
+    def __init__(self, source: Source, n: int) -> None:
+        self._source, self._n = source, min(n, len(source))
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, index: int) -> Any:
+        return self._source[index]
+
+
+def chosen_rate(arm: str, rates: Sequence[float], runs: Mapping[RunKey, Run]) -> float:
+    """The rate of the least mean held-out loss in the pilot runs; of equal ones the lower."""
+
+    def loss(rate: float) -> float:
+        losses = [runs[RunKey(arm, rate, seed)].scores["loss"] for seed in PILOT_SEEDS]
+        return statistics.mean(losses)
+
+    return min(sorted(rates), key=loss)
+
+
+def paired_interval(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+    """The mean of the differences, value less reference, and half the width of its 95 % interval.
+
+    Raises:
+        ValueError: the numbers are not as many, or fewer than two.
+    """
+    differences = [value - base for value, base in zip(values, reference, strict=True)]
+    n = len(differences)
+    quantile = T_975[min(n - 1, len(T_975)) - 1]
+    return statistics.mean(differences), quantile * statistics.stdev(differences) / n**0.5
+
+
+def results_of(study: Study, runs: Mapping[RunKey, Run]) -> dict[str, list[Run]]:
+    """The runs of each arm at its rate, by seed, without the pilots: the seeds that all have."""
+    rates = {arm.name: chosen_rate(arm.name, study.rates, runs) for arm in study.arms}
+    seeds = [
+        {key.seed for key in runs if key.arm == name and key.rate == rate} - set(PILOT_SEEDS)
+        for name, rate in rates.items()
+    ]
+    common = sorted(set.intersection(*seeds))
+    return {
+        name: [runs[RunKey(name, rate, seed)] for seed in common] for name, rate in rates.items()
+    }
+
+
+def table(study: Study, runs: Mapping[RunKey, Run]) -> str:
+    """A Markdown table: each arm's means, and its differences to the first arm with 95 %
+    intervals."""
+    results = results_of(study, runs)
+    reference = results[study.arms[0].name]
+    heads = ["", "rate", "weights"]
+    for column in study.columns:
+        heads += [column, "difference [95 %]"]
+    rows = [heads, ["---"] * len(heads)]
+    for name, arm_runs in results.items():
+        row = [name, f"{arm_runs[0].key.rate:g}", f"{arm_runs[0].parameters:,}"]
+        for column, decimals in study.columns.items():
+            values, base = ([run.scores[column] for run in each] for each in (arm_runs, reference))
+            row += [f"{statistics.mean(values):.{decimals}f}", _difference(values, base, decimals)]
+        rows.append(row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _difference(values: Sequence[float], reference: Sequence[float], decimals: int) -> str:
+    if values is reference or list(values) == list(reference):
+        return ""
+    if len(values) < 2:
+        return "one seed"
+    mean, half = paired_interval(values, reference)
+    return f"{mean:+.{decimals}f} [{mean - half:+.{decimals}f}, {mean + half:+.{decimals}f}]"
+
+
+def plot(study: Study, runs: Mapping[RunKey, Run], path: Path) -> None:
+    """The mean curve of each arm, with the range of its seeds, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="step", ylabel="held-out loss, nats a token", yscale="log", title=study.question
+    )
+    for name, arm_runs in results_of(study, runs).items():
+        steps = [step for step, _ in arm_runs[0].curve]
+        columns = list(zip(*([loss for _, loss in run.curve] for run in arm_runs), strict=True))
+        axes.plot(steps, [statistics.mean(column) for column in columns], label=name)
+        axes.fill_between(steps, list(map(min, columns)), list(map(max, columns)), alpha=0.2)
+    axes.legend()
+    with new_file(path) as beside:
+        figure.savefig(beside, format="png", dpi=120)
+
+
+def read_runs(path: Path, recipe: Recipe) -> dict[RunKey, Run]:
+    """The runs in a file: a line with the recipe, then a line for each run.
+
+    Raises:
+        GITError: they are of another recipe.
+    """
+    if not path.exists():
+        return {}
+    header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    change = difference(from_dict(Recipe, header["recipe"]), recipe)
+    if change is not None:
+        raise GITError(f"{path} has runs of another recipe: {change}; name another folder")
+    runs = [
+        Run(
+            RunKey(**line["key"]),
+            line["scores"],
+            [(step, loss) for step, loss in line["curve"]],
+            line["parameters"],
+            line["seconds"],
+        )
+        for line in lines
+    ]
+    return {run.key: run for run in runs}
+
+
+def _write(path: Path, recipe: Recipe, runs: Mapping[RunKey, Run]) -> None:
+    lines = [{"recipe": to_dict(recipe)}, *(asdict(run) for run in runs.values())]
+    with new_file(path) as beside:
+        beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,144 @@
+"""Emoji as a data set: train on one vendor's drawings, test on another's, and on new names.
+
+    python examples/real_pictures/emoji.py data/emoji
+    git-model data vocab data/emoji/train --out data/emoji/vocabulary --size 2000
+    git-model train configs/train/emoji.toml --out runs/emoji
+
+It fetches the npm packages emoji-datasource-google and emoji-datasource-twitter (MIT; Google's Noto
+emoji are under the Apache licence 2.0, Twitter's Twemoji under CC BY 4.0) and writes three folders:
+
+- train: Google's drawings of nine tenths of the names, each with several random backgrounds, sizes,
+  angles and colours
+- other_vendor: Twitter's drawings of the same names
+- new_names: Google's drawings of the other names
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from random import Random
+
+import click
+from common import Picture, fetch, npm_files, write_splits
+from PIL import Image, ImageEnhance
+
+from git_model import GITError
+from git_model.shapes.world import uniform
+
+VERSION = "16.0.0"
+SIZE = 64  # pixels
+TRAIN_VENDOR, TEST_VENDOR = "google", "twitter"
+SCALES = (0.7, 1.0)  # of a drawing's side to the picture's
+ANGLES = (-12.0, 12.0)  # degrees
+FACTORS = (0.8, 1.2)  # of brightness and of colour
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """A name, and a drawing with a transparent background."""
+
+    name: str
+    drawing: Image.Image
+
+
+def emoji_of(package: Path, vendor: str) -> dict[str, Emoji]:
+    """A vendor's emoji by their file names, without those of skin tones."""
+    table: list[dict[str, object]] = []
+    drawings: dict[str, bytes] = {}
+    for path, data in npm_files(package):
+        if path == "package/emoji.json":
+            table = json.loads(data)
+        elif path.startswith(f"package/img/{vendor}/64/"):
+            drawings[Path(path).name] = data
+    names = {str(row["image"]): " ".join(str(row["name"]).lower().split()) for row in table}
+    return {
+        file: Emoji(names[file], Image.open(BytesIO(data)).convert("RGBA"))
+        for file, data in sorted(drawings.items())
+        if file in names
+    }
+
+
+def is_new(name: str) -> bool:
+    """Whether a name is one of the tenth that training never shows."""
+    return hashlib.sha256(name.encode()).digest()[0] % 10 == 0
+
+
+def plain(drawing: Image.Image) -> Image.Image:
+    """A drawing on white."""
+    return _place(drawing, 0.85, 0.0, (255, 255, 255), (0.5, 0.5))
+
+
+def varied(drawing: Image.Image, rng: Random) -> Image.Image:
+    """A drawing on a random background, in a random size, angle and colour; never mirrored, for
+    there are a left and a right arrow."""
+    grey = round(uniform(rng, 90, 255))
+    background = tuple(min(255, grey + round(uniform(rng, -25, 25))) for _ in range(3))
+    position = (rng.random(), rng.random())
+    picture = _place(drawing, uniform(rng, *SCALES), uniform(rng, *ANGLES), background, position)
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Color, ImageEnhance.Contrast):
+        picture = enhancer(picture).enhance(uniform(rng, *FACTORS))
+    return picture
+
+
+def _place(
+    drawing: Image.Image,
+    scale: float,
+    angle: float,
+    background: tuple[int, ...],
+    position: tuple[float, float],
+) -> Image.Image:
+    """Args: position: 0 to 1 of the free space, from the left and from the top."""
+    picture = Image.new("RGBA", (SIZE, SIZE), (*background, 255))
+    side = round(SIZE * scale)
+    thing = drawing.rotate(angle, Image.Resampling.BICUBIC).resize((side, side))
+    left, top = (round((SIZE - side) * share) for share in position)
+    picture.alpha_composite(thing, (left, top))
+    return picture.convert("RGB")
+
+
+def pictures(train: dict[str, Emoji], test: dict[str, Emoji], variants: int) -> Iterator[Picture]:
+    """The pictures of all splits."""
+    for file, emoji in train.items():
+        stem = Path(file).stem
+        if is_new(emoji.name):
+            yield Picture("new_names", f"{stem}.png", plain(emoji.drawing), emoji.name)
+            continue
+        for number in range(variants):
+            rng = Random(f"{file} {number}")
+            image = varied(emoji.drawing, rng)
+            yield Picture("train", f"{stem}_{number:02}.png", image, emoji.name)
+        if file in test:
+            image = plain(test[file].drawing)
+            yield Picture("other_vendor", f"{stem}.png", image, emoji.name)
+
+
+@click.command(help=__doc__)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--packages", type=click.Path(path_type=Path), default=Path("data/packages"),
+              show_default=True, help="Where the packages lie, or are put.")  # fmt: skip
+@click.option("--variants", default=12, show_default=True, type=click.IntRange(min=1))
+def main(out: Path, packages: Path, variants: int) -> None:
+    """Fetch the packages and write the folders."""
+    try:
+        train, test = (
+            emoji_of(
+                fetch(
+                    ["npm", "pack", f"emoji-datasource-{vendor}@{VERSION}"],
+                    f"emoji-datasource-{vendor}-*.tgz",
+                    packages,
+                ),
+                vendor,
+            )
+            for vendor in (TRAIN_VENDOR, TEST_VENDOR)
+        )
+        counts = write_splits(out, pictures(train, test, variants))
+    except GITError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(", ".join(f"{split}: {n:,}" for split, n in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

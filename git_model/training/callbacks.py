@@ -1,0 +1,72 @@
+"""Your own code within a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from git_model.training.reports import StepStats
+from git_model.utils.dotted import dotted_name
+from git_model.utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from git_model.training.loop import Trainer
+
+
+class Callback:
+    """Called by every process of a run; override what you need.
+
+    A run calls `on_step` once for each step, in order. After a kill it calls it again for the steps
+    since the last state. A callback that remembers something across steps overrides `state_dict`
+    and `load_state_dict`, and then resumes with the run.
+    """
+
+    def on_step(self, trainer: "Trainer", step: int, stats: StepStats) -> bool | None:
+        """After a step; True ends the run."""
+
+    def on_check(self, trainer: "Trainer", step: int, scores: Mapping[str, float]) -> bool | None:
+        """After a checkpoint and its validation; True ends the run.
+
+        Args:
+            scores: by name, such as "captions cider_d"; empty without validation data.
+        """
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What to save with the state: JSON values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+def call_all(callbacks: Sequence[Callback], name: str, *arguments: Any) -> bool:
+    """Call a method of every callback; whether any of them ends the run."""
+    results = [getattr(callback, name)(*arguments) for callback in callbacks]
+    return any(results)
+
+
+def states_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """The states of callbacks that have one, by the names of their classes."""
+    states = {dotted_name(callback): callback.state_dict() for callback in callbacks}
+    return {name: dict(state) for name, state in states.items() if state}
+
+
+def restore(callbacks: Sequence[Callback], states: Mapping[str, Any]) -> None:
+    """Restore the states of callbacks.
+
+    Raises:
+        ConfigError: a callback that had a state is missing.
+    """
+    by_name = {dotted_name(callback): callback for callback in callbacks}
+    for name, state in states.items():
+        if name not in by_name:
+            raise ConfigError(f"this run was started with callback {name}: pass it in callbacks=")
+        by_name[name].load_state_dict(state)
+
+
+def require_callbacks(callbacks: Sequence[Any]) -> None:
+    """Refuse objects that are no callbacks, and two of one class, whose states have one name."""
+    names = [dotted_name(callback) for callback in callbacks]
+    for callback, name in zip(callbacks, names, strict=True):
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks has {name}, expected objects of a class of Callback")
+        if names.count(name) > 1:
+            raise ConfigError(f"callbacks has {names.count(name)} of {name}, expected one")

@@ -1,0 +1,203 @@
+"""The losses that a recipe names: cross-entropy, and beside it a teacher or a contrastive loss.
+
+Self-critical training is in scst.py. To add one: a class with `__call__(model, batch)`, a dataclass
+with its settings in recipe.py, and a line in `open_loss`. For an experiment neither is needed:
+`kind = "python"` takes a function by its dotted name.
+"""
+
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from git_model.checkpoints.loading import open_model
+from git_model.data.collation import Batch
+from git_model.data.example import Source, Stream
+from git_model.model.git import GIT, Scene
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.loss import (
+    CrossEntropy,
+    Loss,
+    LossOutput,
+    at_least_float32,
+    predicted,
+    scene_of,
+    token_losses,
+    visual_of,
+)
+from git_model.training.recipe import (
+    ContrastiveConfig,
+    DistillationConfig,
+    PythonLossConfig,
+    Recipe,
+    ScstConfig,
+)
+from git_model.training.scst import Scst, document_frequencies
+from git_model.utils.dotted import dotted_name, import_object
+from git_model.utils.errors import ConfigError, GITError
+
+
+def open_loss(
+    recipe: Recipe, model: GIT, tokenizer: Tokenizer, source: Source | Stream | None = None
+) -> Loss:
+    """The recipe's loss.
+
+    Args:
+        source: the training data, in which SCST counts n-grams; None: the recipe's.
+
+    Raises:
+        GITError: the teacher does not fit the model, or a loss of your own cannot be imported.
+    """
+    config, smoothing = recipe.loss, recipe.learning.label_smoothing
+    if isinstance(config, ScstConfig):
+        source = recipe.open_data() if source is None else source
+        return Scst(config, tokenizer, document_frequencies(config, source))
+    if isinstance(config, DistillationConfig):
+        teacher = open_teacher(config.teacher, model, tokenizer)
+        return Distillation(teacher, config.weight, config.temperature, smoothing)
+    if isinstance(config, ContrastiveConfig):
+        return Contrastive(config.weight, config.temperature, smoothing)
+    if isinstance(config, PythonLossConfig):
+        return own_loss(config)
+    return CrossEntropy(smoothing)
+
+
+def own_loss(config: PythonLossConfig) -> Loss:
+    """A loss of your own: a class is called with the arguments, a function is bound to them."""
+    value: Any = import_object(config.loss, "loss.loss")
+    if not inspect.isclass(value):
+        return cast(Loss, functools.partial(value, **config.arguments))
+    try:
+        loss = cast(Loss, value(**config.arguments))
+    except TypeError as error:
+        raise ConfigError(
+            f"loss.loss is {config.loss}, which cannot be called so: {error}"
+        ) from None
+    require_loss(loss)
+    return loss
+
+
+def require_loss(loss: Any) -> None:
+    """Refuse an object that is no loss, or has weights of its own."""
+    if not callable(loss):
+        raise ConfigError(f"the loss is {dotted_name(loss)}, expected a function (model, batch)")
+    if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
+        raise ConfigError(
+            f"the loss {dotted_name(loss)} has weights to train, expected none: a checkpoint and "
+            "a state hold only the model's"
+        )
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """(1 - weight) * cross-entropy + weight * T^2 * KL(teacher || model), both distributions
+    softened by the temperature T, at each token to predict (Hinton et al. 2015)."""
+
+    teacher: GIT
+    weight: float
+    temperature: float
+    label_smoothing: float = 0.0
+
+    def __call__(self, model: GIT, batch: Batch) -> LossOutput:
+        """The sum over the tokens to predict."""
+        logits, target = predicted(model, batch, scene_of(model, batch))
+        teacher = self.teacher.to(logits.device)
+        with torch.no_grad():
+            teacher_logits, _ = predicted(teacher, batch, teacher.see(batch.pixels))
+        entropy = token_losses(
+            logits, target, label_smoothing=self.label_smoothing, style=model.config.style
+        )
+        divergence = self.temperature**2 * F.kl_div(
+            (at_least_float32(logits) / self.temperature).log_softmax(-1),
+            (at_least_float32(teacher_logits) / self.temperature).log_softmax(-1),
+            reduction="none",
+            log_target=True,
+        ).sum(-1)
+        total = (1 - self.weight) * entropy.sum() + self.weight * divergence.sum()
+        return LossOutput(
+            total,
+            {"cross_entropy": entropy.detach().sum(), "divergence": divergence.detach().sum()},
+        )
+
+
+def open_teacher(name: str, model: GIT, tokenizer: Tokenizer) -> GIT:
+    """A teacher's network, in eval mode.
+
+    Raises:
+        GITError: it has another vocabulary, another preprocessing, or fewer frames than the model.
+    """
+    teacher, vocabulary = open_model(name, style=model.config.style)
+    config, expected = teacher.config, model.config
+    if vocabulary is None or vocabulary.vocabulary() != tokenizer.vocabulary():
+        raise GITError(f"teacher {name} has another vocabulary than the model, expected the same")
+    if config.preprocess != expected.preprocess:
+        raise GITError(
+            f"teacher {name} preprocesses images otherwise than the model: {config.preprocess}, "
+            f"expected {expected.preprocess}"
+        )
+    if config.frames < expected.frames:
+        raise GITError(
+            f"teacher {name} has {config.frames} temporal embeddings, expected at least "
+            f"{expected.frames}"
+        )
+    return teacher.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """Cross-entropy + weight * InfoNCE between images and texts, without weights of its own.
+
+    An image's vector is the mean of its projected tokens, a text's is the decoder's hidden state at
+    its last token, without an image. Cosine similarities are divided by the temperature. A text is
+    to pick its image among the images of the forward pass, and an image its texts.
+    """
+
+    weight: float
+    temperature: float
+    label_smoothing: float = 0.0
+
+    def __call__(self, model: GIT, batch: Batch) -> LossOutput:
+        """The sum over the tokens to predict; the contrastive loss counts for each of them."""
+        visual = visual_of(model, batch)
+        logits, target = predicted(model, batch, Scene(model.decoder.prefill(visual)))
+        entropy = token_losses(
+            logits, target, label_smoothing=self.label_smoothing, style=model.config.style
+        ).sum()
+        contrast = self.contrast(at_least_float32(visual).mean(1), *text_vectors(model, batch))
+        total = entropy + self.weight * contrast * batch.n_predicted
+        return LossOutput(
+            total,
+            {
+                "cross_entropy": entropy.detach(),
+                "contrastive": contrast.detach() * batch.n_predicted,
+            },
+        )
+
+    def contrast(self, images: Tensor, texts: Tensor, image_of: Tensor) -> Tensor:
+        """The mean of both directions, a single number.
+
+        Args:
+            images: (B, D).
+            texts: (N, D).
+            image_of: (N,), the image of each text.
+        """
+        if not len(texts):
+            return 0 * images.sum()
+        similarity = F.normalize(texts, dim=-1) @ F.normalize(images, dim=-1).T / self.temperature
+        to_image = F.cross_entropy(similarity, image_of)
+        is_own = image_of[:, None] == torch.arange(len(images), device=images.device)
+        own = similarity.masked_fill(~is_own, -torch.inf).logsumexp(0)  # (B,)
+        to_text = (similarity.logsumexp(0) - own)[is_own.any(0)].mean()
+        return (to_image + to_text) / 2
+
+
+def text_vectors(model: GIT, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The vector (N, D) of each text that is not all padding, and its image (N,)."""
+    n_tokens = batch.mask.long().cumsum(1).argmax(1)  # the last token to predict of each row
+    rows = batch.mask.any(1).nonzero()[:, 0]
+    hidden = model.decoder(batch.tokens)[rows, n_tokens[rows]]
+    return at_least_float32(hidden), rows // (len(batch.tokens) // len(batch.pixels))

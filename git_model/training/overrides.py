@@ -1,0 +1,92 @@
+"""Changes of a recipe on the command line: `--set learning.decoder_lr=3e-4`."""
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from git_model.training.recipe import Recipe
+from git_model.utils.errors import ConfigError
+
+BARE = re.compile(r"[A-Za-z_./~][\w./:+~-]*")  # a text that needs no quotes here
+# A key that stands for several.
+SHORTHANDS = {"learning.rate": ("learning.encoder_lr", "learning.decoder_lr")}
+
+
+def with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """A recipe's table with some keys changed.
+
+    Args:
+        settings: such as "steps=100" or "learning.rate=3e-4": a dotted key, and a TOML value, in
+            which a text of letters, digits and ./:+- needs no quotes. Later ones win.
+
+    Raises:
+        ConfigError: there is no such key, with a hint at the nearest; or no such value.
+    """
+    for setting in settings:
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}: expected key=value, such as --set steps=100")
+        _require_key(key)
+        for name in SHORTHANDS.get(key, (key,)):
+            table = _changed(table, name.split("."), _value(key, text), key)
+    return table
+
+
+def recipe_keys() -> list[str]:
+    """All keys of a recipe, dotted, in their order; those of data sets and losses of any kind."""
+    return list(dict.fromkeys(_keys(Recipe, "")))
+
+
+def _keys(cls: Any, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        name = f"{prefix}{item.name}"
+        tables = [table for table in _choices(hints[item.name]) if dataclasses.is_dataclass(table)]
+        if not tables:
+            yield name
+        for table in tables:
+            yield from _keys(table, f"{name}.")
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _require_key(key: str) -> None:
+    keys = [*recipe_keys(), *SHORTHANDS]
+    is_table = any(name.startswith(f"{key}.") for name in keys)
+    inside = any(key.startswith(f"{name}.") for name in keys if name.endswith("arguments"))
+    if key in keys or is_table or inside:
+        return
+    last = {name.rpartition(".")[2]: name for name in reversed(keys)}
+    close = difflib.get_close_matches(key, keys, 1) or [
+        last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], last, 1)
+    ]
+    hint = f"did you mean {close[0]}?" if close else "docs/recipe.md lists all"
+    raise ConfigError(f"--set {key}: a recipe has no such key, {hint}")
+
+
+def _value(key: str, text: str) -> Any:
+    """A TOML value, or a text without quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        if BARE.fullmatch(text):
+            return text
+    raise ConfigError(f'--set {key}: {text!r} is no TOML value, such as 3e-4, true, "a" or [1, 2]')
+
+
+def _changed(table: dict[str, Any], path: Sequence[str], value: Any, key: str) -> dict[str, Any]:
+    """The table with the value at a path; tables on the way are made."""
+    name, *rest = path
+    if not rest:
+        return table | {name: value}
+    inner = table.get(name, {})
+    if not isinstance(inner, dict):
+        raise ConfigError(f"--set {key}: {name} is no table in this recipe")
+    return table | {name: _changed(inner, rest, value, key)}

@@ -1,0 +1,61 @@
+"""An object by its dotted name, such as `package.module.name`.
+
+Importing a module runs it. So only names that a user wrote into his own recipe come here, never
+names from a checkpoint or a data set.
+"""
+
+import re
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from git_model.utils.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+
+
+def import_object(name: str, where: str) -> Any:
+    """The function or class of a dotted name.
+
+    Args:
+        where: what errors begin with, such as the recipe's key.
+
+    Raises:
+        ConfigError: it is no dotted name, its module cannot be imported or lacks the name, or the
+            object cannot be called.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{where} is {name!r}, expected a dotted name such as module.function")
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = import_module(module_name)
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(
+            f"{where} is {name}, but {module_name} cannot be imported ({error}): its folder must "
+            "be on Python's path, as with PYTHONPATH=."
+        ) from None
+    value = getattr(module, attribute, None)
+    if not callable(value):
+        problem = "has no such name" if value is None else "cannot be called"
+        raise ConfigError(f"{where} is {name}, but {module_name} {problem}")
+    return value
+
+
+def call_object(name: str, where: str, *arguments: Any, **options: Any) -> Any:
+    """Call the object of a dotted name.
+
+    Raises:
+        ConfigError: as in `import_object`, or it does not take these arguments.
+    """
+    function = import_object(name, where)
+    try:
+        return function(*arguments, **options)
+    except TypeError as error:
+        raise ConfigError(f"{where} is {name}, which cannot be called so: {error}") from None
+
+
+def dotted_name(value: Any) -> str:
+    """The dotted name of a function or class, or of an object's class."""
+    value = value.func if isinstance(value, partial) else value
+    target = value if hasattr(value, "__qualname__") else type(value)
+    return f"{target.__module__}.{target.__qualname__}"

@@ -1,0 +1,52 @@
+"""Sentences with measured figures agree with the file that docs/measure.py wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+MEASURED = json.loads((DOCS / "measurements.json").read_text())
+SHARE = MEASURED["occlusion_agreement"]["share"]
+MEMORY, MASKS, BEAMS = MEASURED["memory"], MEASURED["masks"], MEASURED["beams"]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def pair(name: str) -> tuple[str, str]:
+    """A map's shares for colour words and shape words."""
+    return percent(SHARE["colour"][name]), percent(SHARE["shape"][name])
+
+
+LAST, ALL = pair("layer 3"), pair("all layers")
+UNSEEN = f"other {MEMORY['unseen']} the model gets {MEMORY['unseen_right']} exactly right"
+CHANCE = percent(1 / MEASURED["occlusion_agreement"]["patches"])
+RIGHT, LOGPROB = BEAMS["right"], BEAMS["mean_logprob"]
+SENTENCES = [
+    ("13-map", f"for {ALL[0]} of the colour words and {ALL[1]} of the shape words"),
+    ("13-map", f"Chance would be {CHANCE}."),
+    ("13-map", f"agrees for {LAST[0]} of the colour words, and for {LAST[1]} of the shape words"),
+    ("13-map", "the other way round, {} and {}.".format(*pair("layer 1"))),
+    ("13-map", "**Rollout is worse here**: {} and {}.".format(*pair("rollout"))),
+    ("2-encoder", "none of 300 changes"),
+    ("9-search", f"same text for {BEAMS['images'] - BEAMS['differ']} of 200 images"),
+    ("9-search", f"{RIGHT['beams 3']} against {RIGHT['greedy']} is no difference"),
+    ("9-search", f"the {LOGPROB['greedy']:.3f} of greedy search"),
+    ("11-training", f"{percent(MEMORY['seen'] / MEMORY['captions'])} were seen"),
+    ("11-training", UNSEEN),
+]
+
+
+@pytest.mark.parametrize(("page", "sentence"), SENTENCES)
+def test_a_sentence_has_the_figure_that_was_measured(page: str, sentence: str) -> None:
+    assert sentence in " ".join((DOCS / "walkthrough" / f"{page}.md").read_text().split())
+
+
+def test_the_figures_behind_sentences_without_a_number_hold() -> None:
+    assert MEASURED["gelu"] == {"captions": 300, "changed": 0}
+    themselves = MASKS["image tokens attend to themselves only"]
+    assert 0.4 < themselves / 300 < 0.6  # "about half of the captions fail"
+    assert max(MASKS, key=MASKS.__getitem__) == "prefix mask"
+    assert BEAMS["only_beams_right"] - BEAMS["only_greedy_right"] == 1
