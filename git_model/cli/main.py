@@ -13,6 +13,7 @@ from git_model.cli.classify import classify
 from git_model.cli.convert import convert
 from git_model.cli.evaluate import evaluate
 from git_model.cli.explain import explain
+from git_model.cli.export import export
 from git_model.cli.page import page
 from git_model.cli.score import score
 from git_model.cli.train import train
@@ -57,6 +58,6 @@ def main() -> None:
 
 
 for command in (
-    caption, ask, classify, score, batch, train, evaluate, convert, verify, explain, page,
+    caption, ask, classify, score, batch, train, evaluate, convert, export, verify, explain, page,
 ):  # fmt: skip
     main.add_command(command)

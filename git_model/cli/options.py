@@ -41,6 +41,7 @@ class ModelOptions:
     style: Style | None
     integrity: bool = False
     compile: bool = False
+    threads: int | None = None
 
     def open_model(self) -> "Captioner":
         """The model, which must have a vocabulary."""
@@ -48,7 +49,10 @@ class ModelOptions:
         from git_model.checkpoints.loading import require_vocabulary
 
         require_vocabulary(self.model)
+        if self.threads is not None:
+            import torch
 
+            torch.set_num_threads(self.threads)
         return Captioner.from_pretrained(
             self.model,
             revision=self.revision,
@@ -130,7 +134,14 @@ def uncompiled_model_options(command: Command) -> Command:
             "--device",
             default="cpu",
             show_default=True,
-            help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.",
+            help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one. For an exported model a "
+            "device of its engine, such as an execution provider of ONNX Runtime.",
+        ),
+        option(
+            "Model",
+            "--threads",
+            type=click.IntRange(min=1),
+            help="CPU threads of the model.  [default: as torch chooses]",
         ),
         option("Model", "--revision", help="Branch, tag or commit of a hub id."),
         option(
@@ -140,7 +151,8 @@ def uncompiled_model_options(command: Command) -> Command:
             default="demo",
             show_default=True,
             metavar="MODEL",
-            help="demo, a folder, or a hub id such as microsoft/git-base-coco.",
+            help="demo, a folder (an exported one, too), or a hub id such as "
+            "microsoft/git-base-coco.",
         ),
     ):
         command = decorate(command)
