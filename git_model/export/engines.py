@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ Arrays = Sequence[np.ndarray]
 
 
 class Engine(ABC):
-    """The graphs of one folder, on one device.
+    """The graphs of one folder, on one device, with as many CPU threads as torch has.
+
+    calls: how often each graph ran.
 
     Args:
         device: the engine's name for it, such as "cpu"; "auto" lets the engine choose.
-        threads: of a CPU.
 
     Raises:
         GITError: the engine is not installed, has no such device, or cannot load a graph.
@@ -33,6 +35,7 @@ class Engine(ABC):
         self.device = device
         self.calls = dict.fromkeys(graphs, 0)
         self._threads = torch.get_num_threads()
+        self._lock = Lock()  # OpenVINO runs one request of a graph at a time
         paths = {graph: folder / f"{graph}{SUFFIX[info.engine]}" for graph in graphs}
         self._graphs = {graph: self._load(path) for graph, path in paths.items()}
 
@@ -57,10 +60,12 @@ class Engine(ABC):
         return logits, present
 
     def _outputs(self, name: str, *inputs: Tensor) -> list[Tensor]:
-        self.calls[name] += 1
         arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in inputs]
         named = dict(zip(INPUTS[name], arrays, strict=True))
-        return [torch.from_numpy(output) for output in self._run(self._graphs[name], named)]
+        with self._lock:
+            self.calls[name] += 1
+            outputs = self._run(self._graphs[name], named)
+        return [torch.from_numpy(output) for output in outputs]
 
 
 class OnnxRuntime(Engine):
@@ -110,8 +115,7 @@ class OpenVINO(Engine):
             return core.compile_model(model, device, settings)
 
     def _run(self, graph: Any, inputs: dict[str, np.ndarray]) -> Arrays:
-        outputs = graph.create_infer_request().infer(inputs, share_inputs=True)
-        return [np.array(output) for output in outputs.values()]
+        return list(graph(inputs).values())
 
 
 def open_engine(folder: Path, info: ExportInfo, graphs: Sequence[str], device: str) -> Engine:

@@ -132,14 +132,14 @@ class ExportedSession:
         if list(rows) == list(range(len(self._slots))):
             return
         n_texts = self._past.shape[3]
-        old = [self._slots[row] for row in rows]
-        images = sorted({slot // n_texts for slot in old})
-        image_of = [images.index(slot // n_texts) for slot in old]
+        old_slots = [self._slots[row] for row in rows]
+        images = sorted({slot // n_texts for slot in old_slots})
+        image_of = [images.index(slot // n_texts) for slot in old_slots]
         width = max(Counter(image_of).values())
         source = [image * n_texts for image in images for _ in range(width)]  # idle: any text
         n_used: Counter[int] = Counter()
         self._slots = []
-        for image, slot in zip(image_of, old, strict=True):
+        for image, slot in zip(image_of, old_slots, strict=True):
             self._slots.append(image * width + n_used[image])
             source[self._slots[-1]] = slot
             n_used[image] += 1

@@ -6,6 +6,7 @@ the processor.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
@@ -24,12 +25,12 @@ def write_openvino(source: Path, folder: Path, dtype: ExportDtype) -> None:
     import openvino
 
     core = openvino.Core()
-    with SharedWeights(folder / WEIGHTS) as weights:
+    with SharedWeights(folder / WEIGHTS) as weights, TemporaryDirectory(dir=folder.parent) as apart:
         for path in sorted(source.glob("*.onnx")):
             model = core.read_model(path)
             if dtype == "int8":
                 _quantize_weights(model)
-            xml = source / f"{path.stem}.xml"
+            xml = Path(apart) / f"{path.stem}.xml"
             openvino.save_model(model, xml, compress_to_fp16=dtype != "float32")
             _share(xml, weights, folder / xml.name)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-ALIGNMENT = 4096  # bytes: an engine maps a tensor into memory only at the start of a page
+PAGE = 4096  # bytes: an engine maps a tensor into memory only at the start of a page
+MIN_MAPPED = 2**16  # smaller tensors are packed more closely
 
 
 class SharedWeights:
@@ -33,7 +34,7 @@ class SharedWeights:
         """Where these bytes stand in the file; they are appended unless they are in it already."""
         key = sha256(values).digest()
         if key not in self._offsets:
-            padding = -self._end % ALIGNMENT
+            padding = -self._end % (PAGE if len(values) >= MIN_MAPPED else 64)
             self._file.write(b"\0" * padding)
             self._offsets[key] = self._end + padding
             self._file.write(values)

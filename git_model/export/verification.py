@@ -121,15 +121,15 @@ def _texts(
     """The distance of the log-probabilities of texts from both models, and the share of equal
     tokens."""
     prompts = [[source.config.bos_id]] * N_IMAGES
-    both = [
+    results = [
         [text for row in generate(model, scene, prompts, options) for text in row]
         for model, scene in zip((exported, source), scenes, strict=True)
     ]
-    pairs = list(zip(*both, strict=True))
+    pairs = list(zip(*results, strict=True))
     longest = [max(len(a.tokens), len(b.tokens)) for a, b in pairs]
     n_equal = sum(sum(map(int.__eq__, a.tokens, b.tokens)) for a, b in pairs)
-    same = [(a.logprob, b.logprob) for a, b in pairs if a.tokens == b.tokens]
-    logprobs = torch.tensor(same or [(0.0, 1.0)])
+    of_equal = [(a.logprob, b.logprob) for a, b in pairs if a.tokens == b.tokens]
+    logprobs = torch.tensor(of_equal or [(0.0, 1.0)])
     return distance(logprobs[:, 0], logprobs[:, 1]), n_equal / sum(longest)
 
 

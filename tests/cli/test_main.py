@@ -339,7 +339,7 @@ def test_help_lists_the_commands_by_use() -> None:
     text = run("--help").stdout
     found = re.findall(r"^  (\w+) ", text[text.index("Commands:") :], flags=re.MULTILINE)
     first = ["caption", "ask", "classify", "score", "batch", "train", "evaluate"]
-    assert found == [*first, "convert", "verify", "explain", "page"]
+    assert found == [*first, "convert", "export", "verify", "explain", "page"]
 
 
 @pytest.mark.parametrize("command", ["caption", "ask", "classify", "score", "evaluate", "batch"])

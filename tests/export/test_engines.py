@@ -243,7 +243,7 @@ def test_training_from_an_exported_model_is_refused(exports: Path, tmp_path: Pat
         model=None, initial="bert", tokenizer=None, checkpoint=str(exports / "onnx-float32"),
     )  # fmt: skip
     with pytest.raises(GITError, match="cannot be trained"):
-        train(recipe, tmp_path / "run")
+        train(recipe, tmp_path / "run", resume=False)
 
 
 @pytest.mark.parametrize(

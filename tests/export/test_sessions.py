@@ -41,8 +41,8 @@ def test_every_search_gives_the_source_models_texts(seed: int) -> None:
     prompts = [[1, 7, 9], [1], [1, 5], [1, 3, 11, 4]]  # of different lengths, two for each image
     for options in SEARCHES:
         ours, theirs = (
-            generate(which, scene, prompts, options)
-            for which, scene in zip((exported, model), scenes, strict=True)
+            generate(network, scene, prompts, options)
+            for network, scene in zip((exported, model), scenes, strict=True)
         )
         for row, expected in zip(ours, theirs, strict=True):
             assert [text.tokens for text in row] == [text.tokens for text in expected]
@@ -62,10 +62,10 @@ def test_scores_and_tries_are_the_source_models(seed: int) -> None:
     trie, options = TokenTrie(texts), DecodingOptions(max_new_tokens=4)
     results = [
         (
-            score_texts(which, which.see(pixels), prompts, texts),
-            generate(which, which.see(pixels), prompts, options, trie),
+            score_texts(network, network.see(pixels), prompts, texts),
+            generate(network, network.see(pixels), prompts, options, trie),
         )
-        for which in (exported, model)
+        for network in (exported, model)
     ]
     (scores, labels), (expected_scores, expected_labels) = results
     for row, expected in zip(scores, expected_scores, strict=True):
@@ -88,8 +88,8 @@ def test_beams_share_the_image_that_was_encoded_once() -> None:
 def test_a_text_without_an_image_is_the_source_models() -> None:
     model, _ = pair_of(3)
     texts = [
-        generate(which, None, [[1, 5], [1]], DecodingOptions(max_new_tokens=4))
-        for which in (as_exported(model), model)
+        generate(network, None, [[1, 5], [1]], DecodingOptions(max_new_tokens=4))
+        for network in (as_exported(model), model)
     ]
     ours, theirs = ([text.tokens for [text] in rows] for rows in texts)
     assert ours == theirs
@@ -99,8 +99,8 @@ def test_rows_may_be_dropped_doubled_and_reordered_among_images() -> None:
     model, pixels = pair_of(4)
     rows = [3, 3, 0, 1, 3]
     logits = []
-    for which in (as_exported(model), model):
-        session = open_session(which, which.see(pixels))
+    for network in (as_exported(model), model):
+        session = open_session(network, network.see(pixels))
         session.step(torch.tensor([[1], [5], [6], [7]]))
         session.select(rows)  # one row more of the second image than of the first
         session.step(torch.tensor([[4], [9], [8], [7], [3]]))
