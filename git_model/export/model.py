@@ -164,7 +164,7 @@ class ExportedSession:
     def _filled(self, rows: Tensor) -> Tensor:
         """Values of the rows (R, T) for all texts of the graph; idle ones get 0, or padding."""
         n_slots = len(self._mask)
-        if n_slots == len(rows):
+        if self._slots == list(range(n_slots)):
             return rows
         return rows.new_zeros(n_slots, rows.shape[1]).index_copy(0, torch.tensor(self._slots), rows)
 

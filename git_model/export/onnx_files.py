@@ -143,7 +143,7 @@ def _halve(model: Any) -> None:
         if tensor.dtype != ir.DataType.FLOAT or tensor.size < MIN_HALVED:
             continue
         name = value.name
-        value.name = f"{name}.float32"
+        graph.initializers.pop(name)
         half = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape)
         half.const_value = ir.tensor(tensor.numpy().astype(np.float16), name=name)
         uses = list(value.uses())
@@ -155,7 +155,6 @@ def _halve(model: Any) -> None:
             _as_float(cast.outputs[0], f"{name}.as_float32", value.shape)
             value.replace_all_uses_with(cast.outputs[0])
             graph.insert_before(graph[0], cast)
-        del graph.initializers[name]
         graph.register_initializer(half)
 
 

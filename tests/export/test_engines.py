@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from commands import WORDS, refusal, run
-from parity_models import make_pair
+from parity_models import bite, make_pair
 from PIL import Image
 from tiny import tiny_config
 
 from git_model import Captioner, DecodingOptions, Frames
 from git_model.checkpoints.native import EXPORT_FORMAT, write_checkpoint
 from git_model.export import engines, folder, write
-from git_model.export.graphs import SEE, STEP
+from git_model.export.graphs import SEE, STEP, programs, stacked
 from git_model.export.model import ExportedGIT, open_exported
+from git_model.export.onnx_files import write_onnx
 from git_model.export.verification import verify
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
@@ -344,6 +346,24 @@ def test_a_folder_that_exists_is_kept_unless_overwritten(exports: Path, tmp_path
         )
         assert "already exists" in line
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_model_that_keeps_the_aspect_ratio_takes_images_of_any_size(tmp_path: Path) -> None:
+    config = tiny_config()
+    config = dataclasses.replace(
+        config,
+        encoder=dataclasses.replace(config.encoder, layers=1),
+        decoder=dataclasses.replace(config.decoder, layers=1),
+        preprocess=dataclasses.replace(config.preprocess, crop=None, long_side_max=40),
+    )
+    model = bite(GIT(config).double(), seed=3).float().eval()
+    write_onnx([next(programs(model))], tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "see.onnx")
+    for n_images, height, width in ((1, 16, 16), (2, 24, 16), (1, 17, 40), (3, 8, 8)):
+        pixels = torch.randn(n_images, 3, height, width)
+        [image] = session.run(None, {"pixels": pixels.numpy()})
+        expected = stacked(model.see(pixels))
+        torch.testing.assert_close(torch.from_numpy(image), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
