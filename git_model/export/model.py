@@ -88,12 +88,11 @@ class ExportedSession:
     """
 
     def __init__(self, model: ExportedGIT, scene: Scene | None) -> None:
-        decoder = model.config.decoder
+        if scene is None:
+            raise GITError("an exported model takes no text without an image: use its source")
         self._model = model
-        self._head = (decoder.heads, 0, decoder.width // decoder.heads)
-        empty = torch.zeros(decoder.layers, 2, 1, *self._head)
-        self._image = empty if scene is None else stacked(scene)  # (L, 2, B, H, I, d)
-        self._past = empty  # (L, 2, B, N, H, S, d)
+        self._image = stacked(scene)  # (L, 2, B, H, I, d)
+        self._past = self._image[:, :, :, None, :, :0]  # (L, 2, B, N, H, S, d)
         self._mask = torch.zeros(0, 0, dtype=torch.bool)  # (B N, S)
         self._slots: list[int] = []  # of each row, among the B N texts of the graph
         self._lengths: list[int] = []  # of each row's text, without padding
@@ -155,9 +154,7 @@ class ExportedSession:
             raise GITError(
                 f"{n_rows} texts for {n_images} images: expected equally many texts for each image"
             )
-        self._past = self._image.new_zeros(
-            *self._image.shape[:2], n_images, n_rows // n_images, *self._head
-        )
+        self._past = self._past.expand(-1, -1, -1, n_rows // n_images, -1, -1, -1)
         self._mask = torch.zeros(n_rows, 0, dtype=torch.bool)
         self._slots, self._lengths = list(range(n_rows)), [0] * n_rows
 

@@ -85,16 +85,6 @@ def test_beams_share_the_image_that_was_encoded_once() -> None:
     assert set(engine.shapes[1:4]) == {(2, 2, 3, 1)}  # three beams of each of two images
 
 
-def test_a_text_without_an_image_is_the_source_models() -> None:
-    model, _ = pair_of(3)
-    texts = [
-        generate(network, None, [[1, 5], [1]], DecodingOptions(max_new_tokens=4))
-        for network in (as_exported(model), model)
-    ]
-    ours, theirs = ([text.tokens for [text] in rows] for rows in texts)
-    assert ours == theirs
-
-
 @pytest.mark.parametrize("rows", [[3, 3, 0, 1, 3], [1, 3, 0, 2, 2], [2, 0, 1, 3, 0]])
 def test_rows_may_be_dropped_doubled_and_reordered_among_images(rows: list[int]) -> None:
     model, pixels = pair_of(4)
@@ -126,7 +116,8 @@ def test_a_session_refuses_what_does_not_fit(action, line: str) -> None:
 
 
 def test_a_mask_after_the_first_step_is_refused() -> None:
-    session = open_session(as_exported(tiny_model().float()), None)
+    exported = as_exported(tiny_model().float())
+    session = open_session(exported, exported.see(torch.zeros(1, 3, 16, 16)))
     session.step(torch.ones(1, 2).long())
     with pytest.raises(GITError, match="expected it at the first"):
         session.step(torch.ones(1, 1).long(), torch.ones(1, 1, dtype=torch.bool))
@@ -138,6 +129,7 @@ def test_a_mask_after_the_first_step_is_refused() -> None:
         (lambda model: model(None, torch.ones(1, 1).long()), "logits of whole texts"),
         (lambda model: model.tensors(), "give its weights"),
         (lambda model: model.to("cpu"), "move or change"),
+        (lambda model: generate(model, None, [[1]]), "no text without an image"),
         (lambda model: model.see(torch.zeros(1, 3, 8, 16)), "exported for 16 x 16"),
         (lambda model: model.see(torch.zeros(1, 4, 3, 16, 16)), "a clip of 4 frames"),
     ],
