@@ -73,13 +73,12 @@ class StepGraph(nn.Module):
         """The logits of the next token, and the text cache."""
         decoder, dtype, shape = self.model.decoder, self.model.dtype, tokens.shape[:2]
         cache = KVCache(0)
-        cache.layers = [
-            PureLayerCache(KeyValue(*layer.unbind(0))) for layer in past.to(dtype).flatten(2, 3)
-        ]
-        prefix = [KeyValue(*layer.unbind(0)) for layer in image.to(dtype).unbind(0)]
+        layers = [PureLayerCache(layer) for layer in _layers(past.to(dtype).flatten(2, 3))]
+        cache.layers = [*layers]
+        prefix = _layers(image.to(dtype))
         hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
         logits = decoder.lm_head(hidden[:, -1])
-        present = torch.stack([torch.stack(layer.text[:2]) for layer in cache.layers])
+        present = torch.stack([torch.stack(layer.text[:2]) for layer in layers])
         return logits.unflatten(0, shape).float(), present.unflatten(2, shape).float()
 
 
@@ -106,7 +105,13 @@ def stacked(scene: Scene) -> Tensor:
 
 def unstacked(image: Tensor) -> Scene:
     """The scene of `stacked`, without a copy."""
-    return Scene(tuple(KeyValue(*layer.unbind(0)) for layer in image.unbind(0)))
+    return Scene(tuple(_layers(image)))
+
+
+def _layers(stack: Tensor) -> list[KeyValue]:
+    """The keys and values of each layer (L, 2, …)."""
+    pairs = (layer.unbind(0) for layer in stack.unbind(0))
+    return [KeyValue(key, value) for key, value in pairs]
 
 
 def image_size(config: GITConfig) -> tuple[int, int] | None:

@@ -52,7 +52,7 @@ class ExportedGIT(GIT):
         """Texts in progress about the images of a scene."""
         return ExportedSession(self, scene)
 
-    def forward(self, *_: object, **__: object) -> Never:  # type: ignore[override]
+    def forward(self, *_: object, **__: object) -> Never:
         """Refuse: an exported model has no logits of whole texts."""
         raise self._refusal("compute the logits of whole texts")
 
