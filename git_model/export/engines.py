@@ -13,7 +13,7 @@ from torch import Tensor
 
 from git_model.export.folder import SUFFIX, ExportInfo
 from git_model.export.graphs import INPUTS, SEE, SEE_CLIP, STEP
-from git_model.export.packages import require_packages
+from git_model.export.packages import openvino_core, require_packages
 from git_model.utils.errors import CheckpointError, GITError
 
 Arrays = Sequence[np.ndarray]
@@ -97,9 +97,7 @@ class OpenVINO(Engine):
     """OpenVINO. Its devices: cpu, gpu, gpu.1, npu, auto."""
 
     def _load(self, path: Path) -> Any:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_core()
         device = self.device.upper()
         names = [name.lower() for name in core.available_devices]
         if device != "AUTO" and device.lower() not in names:

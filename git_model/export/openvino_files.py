@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from git_model.export.folder import WEIGHTS, ExportDtype
+from git_model.export.packages import openvino_core
 from git_model.export.shared_weights import SharedWeights
 
 
@@ -24,10 +25,9 @@ def write_openvino(source: Path, folder: Path, dtype: ExportDtype) -> None:
     """
     import openvino
 
-    core = openvino.Core()
     with SharedWeights(folder / WEIGHTS) as weights, TemporaryDirectory(dir=folder.parent) as apart:
         for path in sorted(source.glob("*.onnx")):
-            model = core.read_model(path)
+            model = openvino_core().read_model(path)
             if dtype == "int8":
                 _quantize_weights(model)
             xml = Path(apart) / f"{path.stem}.xml"

@@ -1,7 +1,9 @@
 """Packages of the extras `onnx` and `openvino`."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 from git_model.utils.errors import GITError
 
@@ -15,3 +17,12 @@ def require_packages(extra: str, names: Sequence[str]) -> None:
     for name in names:
         if find_spec(name) is None:
             raise GITError(f"the package {name} is not installed: pip install 'git-model[{extra}]'")
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's core, one for the life of this process: when the last one goes, OpenVINO unloads
+    its libraries, and threads that used them crash at their end."""
+    import openvino
+
+    return openvino.Core()
