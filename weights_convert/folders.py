@@ -17,6 +17,7 @@ from git_model.checkpoints.native import (
     is_checkpoint,
     read_checkpoint,
     read_digests,
+    refuse_exported,
     require_format,
     write_checkpoint,
 )
@@ -197,6 +198,7 @@ def convert(
 def _read(source: str, origin: Origin | None, options: dict[str, Any]) -> Checkpoint:
     """The checkpoint of a source in this format, with the tensors' stored dtype."""
     folder = folder_of(source)
+    refuse_exported(folder, "converted")
     if is_checkpoint(folder):
         require_format(folder, read_mapping(folder / CONFIG).get("format"))
     if origin in ENCODERS:

@@ -13,6 +13,7 @@ from git_model.checkpoints.native import (
     CONFIG,
     folder_of,
     is_checkpoint,
+    is_exported,
     read_checkpoint,
     require_digests,
     sha256_of,
@@ -25,7 +26,7 @@ from git_model.utils.devices import dtype_of, usable_device
 from git_model.utils.errors import CheckpointError, GITError
 from git_model.utils.kernels import pack_weights
 
-WEIGHT_FILES = (".safetensors", ".bin", ".pt")
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".onnx", ".xml", ".pt2")
 
 
 def open_model(
@@ -44,8 +45,12 @@ def open_model(
 
     Arguments as in `Captioner.from_pretrained`; `hub` has those that downloading takes.
     """
+    folder = folder_of(name)
+    if is_exported(folder):
+        options = {"dtype": dtype, "compile": compile, "revision": revision, "adapter": adapter}
+        return _open_exported(folder, options, device=device, style=style, integrity=integrity)
     target = usable_device(device)
-    _refuse_adapter(folder_of(name))
+    _refuse_adapter(folder)
     hub["revision"] = revision
     dtype = dtype_of(dtype, target)
     # An adapter checks the base's own values, so these are not rounded before.
@@ -64,6 +69,24 @@ def open_model(
     if compile:
         model.encoder.compile()
     pack_weights(model.decoder)
+    return model, tokenizer
+
+
+def _open_exported(
+    folder: Path, options: dict[str, Any], *, device: str | torch.device, **settings: Any
+) -> tuple[GIT, Tokenizer | None]:
+    """The same for a folder that `git-model export` wrote."""
+    if options["dtype"] not in (torch.float32, "float32", "auto"):
+        raise GITError(
+            f"{folder}: an exported model has its own number format, leave out the dtype"
+        )
+    for name in ("compile", "revision", "adapter"):
+        if options[name]:
+            raise GITError(f"{folder}: an exported model takes no {name}, leave it out")
+    model = exports().open_exported(folder, device=str(device), **settings)
+    tokenizer = Tokenizer.from_folder(folder) if has_vocabulary(folder) else None
+    if tokenizer is not None:
+        tokenizer.check_fit(model.config)
     return model, tokenizer
 
 
@@ -135,6 +158,13 @@ def _open_adapter(model: GIT, folder: Path, name: str, *, integrity: bool) -> No
     if integrity and is_adapter(folder):
         require_digests(folder)
     open_adapter(model, folder, name)
+
+
+def exports() -> ModuleType:
+    """The module that runs models of other engines: imported here alone, when needed."""
+    from git_model.export import model
+
+    return model
 
 
 def converters() -> ModuleType:

@@ -7,7 +7,7 @@ the program `sha256sum`, so `sha256sum --check SHA256SUMS` checks the other file
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import file_digest
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from git_model.utils.serialize import (
 
 FORMAT = "git_model 2"
 OLD_FORMAT = "git_model 1"  # of versions before 0.2
+EXPORT_FORMAT = "git_model export 1"  # of another engine: see git_model/export
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", tokenizer_files.JSON
 DIGESTS = "SHA256SUMS"
 FILES = (CONFIG, WEIGHTS, *tokenizer_files.FILES)  # that are read where they exist
@@ -50,6 +51,24 @@ def is_checkpoint(folder: Path) -> bool:
         return read_mapping(folder / CONFIG).get("format") in (FORMAT, OLD_FORMAT)
     except ConfigError:
         return False
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether config.json says that `git-model export` wrote this folder, in any version."""
+    try:
+        name = read_mapping(folder / CONFIG).get("format")
+    except ConfigError:
+        return False
+    return isinstance(name, str) and name.startswith(EXPORT_FORMAT.rstrip("0123456789"))
+
+
+def refuse_exported(folder: Path, task: str) -> None:
+    """Refuse a folder that `git-model export` wrote, for a task that needs the weights."""
+    if is_exported(folder):
+        raise CheckpointError(
+            f"{folder}: an exported model cannot be {task}: name the checkpoint that it was "
+            "exported from"
+        )
 
 
 def read_checkpoint(
@@ -200,8 +219,11 @@ def read_digests(folder: Path) -> dict[str, str]:
     return digests
 
 
-def require_digests(folder: Path) -> None:
+def require_digests(folder: Path, files: Collection[str] = FILES) -> None:
     """Refuse a folder of our format in which a file is not the one that was written.
+
+    Args:
+        files: names of the files that are read where they exist.
 
     Raises:
         CheckpointError: a file that is read differs from its digest, or has none, or a file with a
@@ -213,7 +235,7 @@ def require_digests(folder: Path) -> None:
             "again, or open it without --integrity"
         )
     stored, actual = read_digests(folder), digests_of(folder)
-    for name in sorted({*stored, *(actual.keys() & FILES)}):
+    for name in sorted({*stored, *(actual.keys() & set(files))}):
         if name not in actual:
             raise CheckpointError(f"{folder / name}: missing, but {DIGESTS} lists it")
         if name not in stored:

@@ -120,6 +120,18 @@ class _Plan:
     decoding: Decoding
     options: dict[str, Any]
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether the model runs in another engine, which has its own names of devices."""
+        from git_model.checkpoints.native import is_exported
+
+        return is_exported(Path(self.model.model))
+
+    @property
+    def torch_device(self) -> str:
+        """The device of this process's tensors."""
+        return "cpu" if self.is_exported else self.model.device
+
     def inputs(self, captioner: "Captioner") -> "SourceInputs":
         """The inputs; videos only for a model with temporal embeddings, or by --video-as."""
         from git_model.batch.inputs import find_inputs
@@ -163,8 +175,9 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
     from git_model.cli.batch_signals import stop_signals
     from git_model.utils.distributed import init
 
-    with stop_signals() as stop, init(plan.model.device, GROUP_TIMEOUT) as group:
-        captioner = replace(plan.model, device=str(group.device)).open_model()
+    with stop_signals() as stop, init(plan.torch_device, GROUP_TIMEOUT) as group:
+        model = plan.model if plan.is_exported else replace(plan.model, device=str(group.device))
+        captioner = model.open_model()
         options = plan.options_for(captioner)
         inputs = plan.inputs(captioner)
         make_sink_folder(sink)
@@ -236,7 +249,7 @@ def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
         out,
         options,
         record_editor(captioner, options, plan.model_fields()),
-        gpu=usable_device(plan.model.device).type == "cuda",
+        gpu=usable_device(plan.torch_device).type == "cuda",
     ):
         if "error" in record:
             n_failed += 1

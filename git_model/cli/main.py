@@ -15,6 +15,7 @@ from git_model.cli.convert import convert
 from git_model.cli.data import data
 from git_model.cli.evaluate import evaluate
 from git_model.cli.explain import explain
+from git_model.cli.export import export
 from git_model.cli.page import page
 from git_model.cli.score import score
 from git_model.cli.train import train
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 for command in (
-    caption, ask, classify, score, batch, train, evaluate, compare, convert, verify, explain, page,
-    data,
+    caption, ask, classify, score, batch, train, evaluate, compare, convert, export, verify,
+    explain, page, data,
 ):  # fmt: skip
     main.add_command(command)

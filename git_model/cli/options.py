@@ -43,6 +43,7 @@ class ModelOptions:
     integrity: bool = False
     compile: bool = False
     adapter: str | None = None
+    threads: int | None = None
 
     def open_model(self) -> "Captioner":
         """The model, which must have a vocabulary."""
@@ -50,7 +51,10 @@ class ModelOptions:
         from git_model.checkpoints.loading import require_vocabulary
 
         require_vocabulary(self.model)
+        if self.threads is not None:
+            import torch
 
+            torch.set_num_threads(self.threads)
         return Captioner.from_pretrained(
             self.model,
             revision=self.revision,
@@ -167,7 +171,14 @@ _how_options = (  # the last one comes first in `--help`
         "--device",
         default="auto",
         show_default=True,
-        help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.",
+        help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one. For an exported model a device "
+        "of its engine, such as an execution provider of ONNX Runtime.",
+    ),
+    option(
+        "Model",
+        "--threads",
+        type=click.IntRange(min=1),
+        help="CPU threads of the model.  [default: as torch chooses]",
     ),
     option("Model", "--revision", help="Branch, tag or commit of a hub id."),
 )

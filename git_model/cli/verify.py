@@ -30,9 +30,20 @@ from git_model.cli.options import GroupedCommand, option
     type=click.Path(path_type=Path),
     help="The image that its published logits belong to.  [default: downloaded]",
 )
+@option(
+    "Exported models",
+    "--source",
+    metavar="MODEL",
+    help="What the exported MODEL is compared with.  [default: what it was exported from]",
+)
 @click.argument("model", metavar="MODEL")
 def verify(
-    model: str, image: Path | None, released: str | None, revision: str | None, dtype: str
+    model: str,
+    image: Path | None,
+    released: str | None,
+    revision: str | None,
+    dtype: str,
+    source: str | None,
 ) -> None:
     """Check MODEL, a folder or a hub id, and compare it with its references, stage by stage.
 
@@ -45,12 +56,22 @@ def verify(
     the publisher's, or let --integrity of other commands compare them with SHA256SUMS, which
     `convert` writes.
 
+    A folder that `git-model export` wrote is compared with its source instead: image prefix,
+    logits, greedy and beam search, scores.
+
     The exit code is 1 if a check fails or a difference is above its tolerance.
     """
     if image is not None and released is None and not model.startswith("microsoft/"):
         raise click.UsageError("--image is for released checkpoints, say which with --released")
     from git_model.checkpoints.loading import converters, open_model
+    from git_model.checkpoints.native import is_exported
 
+    if is_exported(Path(model)):
+        if image is not None or released is not None:
+            raise click.UsageError("--image and --released are for checkpoints, this is exported")
+        sys.exit(_compare_with_source(Path(model), source, revision))
+    if source is not None:
+        raise click.UsageError("--source is for exported models, this is a checkpoint")
     network, tokenizer = open_model(model, revision=revision, dtype=dtype)
     n_failed = 0
     for check in converters().verify(
@@ -59,3 +80,20 @@ def verify(
         click.echo(str(check))
         n_failed += check.failed
     sys.exit(1 if n_failed else 0)
+
+
+def _compare_with_source(folder: Path, source: str | None, revision: str | None) -> int:
+    """Print the comparison of an exported model with its source; the exit code."""
+    from git_model.checkpoints.loading import open_model
+    from git_model.export.model import open_exported
+    from git_model.export.verification import verify as compare
+
+    exported = open_exported(folder, integrity=True)
+    network, _ = open_model(
+        source or exported.info.source, revision=revision, style=exported.config.style
+    )
+    n_failed = 0
+    for comparison in compare(exported, network):
+        click.echo(str(comparison))
+        n_failed += comparison.failed
+    return 1 if n_failed else 0

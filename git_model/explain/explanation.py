@@ -164,6 +164,11 @@ def explain(
         GITError: the file cannot be read, no token was generated, the model has no vocabulary, its
             encoder was compiled, or its tokens are no grid of positions.
     """
+    if any(parameter.is_meta for parameter in captioner.model.parameters()):
+        raise GITError(
+            "explain records what happens inside the layers, which an exported model does not "
+            "show: name the checkpoint that it was exported from"
+        )
     options = options or captioner.model.config.decoding
     loaded = captioner.load(image, sampling)
     scene, encoder_maps, decoder_maps = _see(captioner, loaded.pixels)

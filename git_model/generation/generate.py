@@ -8,7 +8,7 @@ from git_model.generation.beam_search import beam_search
 from git_model.generation.logits_processors import chain, processors_of
 from git_model.generation.sampling import Generation, greedy_or_sample
 from git_model.generation.scoring import score_trie
-from git_model.generation.session import Prompts, Session, TextSession, left_padded
+from git_model.generation.session import Prompts, TextSession, left_padded, open_session
 from git_model.generation.trie import TokenTrie
 from git_model.model.git import GIT, Scene
 from git_model.utils.errors import GITError
@@ -47,7 +47,7 @@ def generate(
     positions = config.decoder.positions
     limits = [min(options.max_new_tokens, positions - len(prompt)) for prompt in prompts]
     start = left_padded(prompts, config.pad_id, model.device)._replace(limits=limits)
-    return searcher(options, config.eos_ids, trie)(Session(model, scene), start)
+    return searcher(options, config.eos_ids, trie)(open_session(model, scene), start)
 
 
 def score_texts(
@@ -79,7 +79,7 @@ def score_texts(
         chunk = order[first : first + size]
         trie = TokenTrie([texts[n] for n in chunk])
         for row, logprobs in zip(
-            scores, score_trie(Session(model, scene), start, trie), strict=True
+            scores, score_trie(open_session(model, scene), start, trie), strict=True
         ):
             for n, values in zip(chunk, logprobs, strict=True):
                 row[n] = values

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -54,6 +54,19 @@ def left_padded(
         return Prompts(prompts, tokens, None)
     starts = torch.tensor([[length - len(prompt)] for prompt in prompts], device=device)
     return Prompts(prompts, tokens, torch.arange(length, device=device) >= starts)
+
+
+@runtime_checkable
+class OpensSessions(Protocol):
+    """A model with sessions of its own: one that runs outside PyTorch."""
+
+    def session(self, scene: Scene | None) -> TextSession:
+        """Texts in progress about the images of a scene."""
+
+
+def open_session(model: GIT, scene: Scene | None) -> TextSession:
+    """A session on a model: of its own kind if it has one."""
+    return model.session(scene) if isinstance(model, OpensSessions) else Session(model, scene)
 
 
 class Session:

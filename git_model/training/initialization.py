@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from git_model.checkpoints.loading import open_model
+from git_model.checkpoints.native import folder_of, refuse_exported
 from git_model.config import GITConfig, named_config
 from git_model.model.encoder import Encoder
 from git_model.model.git import GIT
@@ -46,6 +47,7 @@ def _opened_or_random(recipe: Recipe) -> tuple[GIT, Tokenizer]:
     if recipe.checkpoint is None:
         tokenizer = named_tokenizer(str(recipe.tokenizer))  # the recipe has checked that it is set
         return random_model(recipe, tokenizer), tokenizer
+    refuse_exported(folder_of(recipe.checkpoint), "trained")
     model, old_tokenizer = open_model(recipe.checkpoint, style=recipe.style)
     if recipe.tokenizer is not None:
         tokenizer = named_tokenizer(recipe.tokenizer)

@@ -1,0 +1,53 @@
+"""The command `export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from git_model.cli.options import GroupedCommand, option
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("model", metavar="MODEL")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@option("Input", "--revision", help="Branch, tag or commit of a hub id.")
+@option(
+    "Input",
+    "--style",
+    type=click.Choice(["huggingface", "microsoft"]),
+    help="Export the checkpoint as this reference runs it.  [default: as it says]",
+)
+@option(
+    "Output",
+    "--format",
+    "engine",
+    type=click.Choice(["onnx", "openvino", "torch"]),
+    default="onnx",
+    show_default=True,
+    help="The engine: ONNX Runtime, OpenVINO, or programs of torch.export.",
+)
+@option(
+    "Output",
+    "--dtype",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Number format of the weights; int8: of matrix products, the rest is float16.",
+)
+@option("Output", "--overwrite", is_flag=True, help="Replace an exported model in FOLDER.")
+def export(model: str, folder: Path, **options: Any) -> None:
+    """Export MODEL, a checkpoint's folder or hub id, for use without PyTorch.
+
+    The new FOLDER, which appears whole or not at all, holds two graphs, one file with the weights
+    of both, the configuration, the vocabulary and the digest of each file. Its name works as
+    --model of caption, ask, score, classify, batch, evaluate and page; `git-model verify FOLDER`
+    compares it with MODEL.
+
+    Needs the extra of the engine: pip install 'git-model[onnx]' or 'git-model[openvino]'.
+    """
+    from git_model.export.write import export as write
+
+    write(model, folder, **options)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    click.echo(f"{folder}: {size / 1e6:,.1f} MB")

@@ -1,0 +1,1 @@
+"""Models outside PyTorch: written as graphs, run by another engine, compared with their source."""

@@ -1,0 +1,106 @@
+"""The folder of an exported model: config.json, tokenizer.json, the graphs, SHA256SUMS.
+
+config.json holds the model's whole configuration, and under `export` how the graphs were made.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from git_model.checkpoints.native import (
+    CONFIG,
+    DIGESTS,
+    EXPORT_FORMAT,
+    digests_of,
+    require_digests,
+)
+from git_model.config import GITConfig
+from git_model.export.graphs import SEE, SEE_CLIP, STEP
+from git_model.preprocessing import tokenizer_files
+from git_model.utils.errors import CheckpointError, ConfigError
+from git_model.utils.serialize import from_dict, is_file, read_mapping, to_dict
+
+Engine = Literal["onnx", "openvino", "torch"]
+ExportDtype = Literal["float32", "float16", "int8"]
+SUFFIX: Mapping[Engine, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+WEIGHTS = "weights.bin"  # of all graphs together; torch's programs hold their own
+FILES = (
+    CONFIG, DIGESTS, WEIGHTS, *tokenizer_files.FILES,
+    *(f"{graph}{suffix}" for graph in (SEE, SEE_CLIP, STEP) for suffix in SUFFIX.values()),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInfo:
+    """How a model was exported.
+
+    source: the name that it was opened by; source_digest: of its weights, see `weights_digest`.
+    version: of git-model.
+    """
+
+    engine: Engine
+    dtype: ExportDtype
+    source: str
+    source_digest: str
+    version: str
+
+    def files(self, config: GITConfig) -> list[str]:
+        """The names of the files that the engine reads."""
+        graphs = (SEE, STEP, *((SEE_CLIP,) if config.frames else ()))
+        names = [f"{graph}{SUFFIX[self.engine]}" for graph in graphs]
+        return names if self.engine == "torch" else [*names, WEIGHTS]
+
+
+def write_info(folder: Path, info: ExportInfo, config: GITConfig) -> None:
+    """Write config.json, and SHA256SUMS of everything in the folder."""
+    settings = {"format": EXPORT_FORMAT, "export": to_dict(info), **to_dict(config)}
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    lines = [f"{digest}  {name}\n" for name, digest in digests_of(folder).items()]
+    (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GITConfig]:
+    """How a model was exported, and its configuration.
+
+    Args:
+        integrity: compare every file with its digest first.
+
+    Raises:
+        CheckpointError: another version, or a file is missing or damaged; it is named.
+    """
+    where = str(folder / CONFIG)
+    try:
+        settings = read_mapping(folder / CONFIG)
+        version = settings.pop("format", None)
+        if version != EXPORT_FORMAT:
+            raise CheckpointError(
+                f"{where}: an exported model of format {version!r}, expected {EXPORT_FORMAT!r}: "
+                "export its source again with `git-model export`"
+            )
+        if integrity:
+            require_digests(folder, FILES)
+        info = from_dict(ExportInfo, settings.pop("export", {}), f"{where}: export")
+        config = from_dict(GITConfig, settings, where)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    for name in info.files(config):
+        if not is_file(folder / name):
+            raise CheckpointError(
+                f"{folder / name}: no such file, so the exported model is not complete: copy the "
+                "whole folder, or export its source again"
+            )
+    return info, config
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of tensors, by name, type, shape and values: whichever file they came from."""
+    digest = sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,195 @@
+"""The two graphs of a model, `see` and `step`, as programs of torch.export.
+
+`see` encodes images once, `step` appends tokens to texts about them. Both are pure functions of
+their inputs: the caller keeps the image prefix and the text cache. A video model has a third graph,
+`see_clip`, because a still image and a clip differ in more than the number of frames.
+
+Letters in shapes: B images, N texts of each image, T new tokens, S tokens before, I image tokens,
+L layers, H heads, d = width / H, V vocabulary.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from git_model.config import MAX_SIZE, GITConfig
+from git_model.model.attention import KeyValue, KVCache, LayerCache
+from git_model.model.encoder import MAX_PATCHES
+from git_model.model.git import GIT, Scene
+
+SEE, SEE_CLIP, STEP = "see", "see_clip", "step"
+INPUTS = {
+    SEE: ("pixels",),
+    SEE_CLIP: ("pixels",),
+    STEP: ("tokens", "token_mask", "image", "past"),
+}
+OUTPUTS = {SEE: ("image",), SEE_CLIP: ("image",), STEP: ("logits", "present")}
+# The names of the sizes that a caller may choose, by input and dimension.
+DIMENSIONS: dict[str, dict[str, dict[int, str]]] = {
+    SEE: {"pixels": {0: "images", 2: "height", 3: "width"}},
+    SEE_CLIP: {"pixels": {0: "images", 1: "frames", 3: "height", 4: "width"}},
+    STEP: {
+        "tokens": {0: "images", 1: "texts", 2: "tokens"},
+        "token_mask": {0: "images", 1: "texts", 2: "past + tokens"},
+        "image": {2: "images", 4: "image_tokens"},
+        "past": {2: "images", 3: "texts", 5: "past"},
+    },
+}
+
+
+class SeeGraph(nn.Module):
+    """Encoder, projector and prefill: pixels (B, 3, height, width), or (B, F, 3, height, width) for
+    clips -> image prefix (L, 2, B, H, I, d), keys before values."""
+
+    def __init__(self, model: GIT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The image prefix of these pixels, which are float32."""
+        return stacked(self.model.see(pixels.to(self.model.dtype))).float()
+
+
+class StepGraph(nn.Module):
+    """One step of N texts of each of B images, which share the image prefix.
+
+    tokens (B, N, T) int64; token_mask (B, N, S + T) bool, False for padding, in the past and in
+    `tokens`; image (L, 2, B, H, I, d), from `see`; past (L, 2, B, N, H, S, d), the texts' keys and
+    values so far, S = 0 at first -> logits (B, N, V) of the token after the last, and present
+    (L, 2, B, N, H, S + T, d), the past of the next step.
+    """
+
+    def __init__(self, model: GIT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The logits of the next token, and the text cache."""
+        decoder, dtype, shape = self.model.decoder, self.model.dtype, tokens.shape[:2]
+        cache = KVCache(0)
+        layers = [PureLayerCache(layer) for layer in _layers(past.to(dtype).flatten(2, 3))]
+        cache.layers = [*layers]
+        prefix = _layers(image.to(dtype))
+        hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
+        logits = decoder.lm_head(hidden[:, -1])
+        present = torch.stack([torch.stack(layer.text[:2]) for layer in layers])
+        return logits.unflatten(0, shape).float(), present.unflatten(2, shape).float()
+
+
+class PureLayerCache(LayerCache):
+    """A cache that makes a new tensor at each step, where the usual one writes in place."""
+
+    def __init__(self, past: KeyValue) -> None:
+        super().__init__()
+        self.text, self.length = past, past.key.shape[2]
+
+    def extend(self, new: KeyValue) -> KeyValue:
+        """Append keys and values, and return all of them."""
+        self.text = KeyValue(
+            torch.cat([self.text.key, new.key], dim=2),
+            torch.cat([self.text.value, new.value], dim=2),
+        )
+        return self.text
+
+
+def stacked(scene: Scene) -> Tensor:
+    """An image prefix as one tensor (L, 2, B, H, I, d), keys before values."""
+    return torch.stack([torch.stack([layer.key, layer.value]) for layer in scene.layers])
+
+
+def unstacked(image: Tensor) -> Scene:
+    """The scene of `stacked`, without a copy."""
+    return Scene(tuple(_layers(image)))
+
+
+def _layers(stack: Tensor) -> list[KeyValue]:
+    """The keys and values of each layer (L, 2, …)."""
+    pairs = (layer.unbind(0) for layer in stack.unbind(0))
+    return [KeyValue(key, value) for key, value in pairs]
+
+
+def image_size(config: GITConfig) -> tuple[int, int] | None:
+    """(height, width) of the pixels, or None where the checkpoint's preprocessing keeps each
+    image's aspect ratio, so that sizes differ."""
+    return config.preprocess.crop or config.preprocess.exact
+
+
+def programs(model: GIT) -> Iterator[tuple[str, ExportedProgram]]:
+    """Each graph of a model, by name, as a program with every size free that may change.
+
+    Args:
+        model: in eval mode, on the CPU.
+    """
+    model.requires_grad_(requires_grad=False)
+    graphs = {SEE: SeeGraph(model), STEP: StepGraph(model)}
+    if model.config.frames:
+        graphs[SEE_CLIP] = SeeGraph(model)
+    for name, graph in graphs.items():
+        examples = _examples(name, model)
+        with _quiet():
+            yield (
+                name,
+                torch.export.export(
+                    graph.eval(),
+                    examples,
+                    dynamic_shapes=_dynamic(name, model.config),
+                    strict=False,
+                ),
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export without its notes about sizes, which are meant for its developers."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _examples(name: str, model: GIT) -> tuple[Tensor, ...]:
+    """Inputs of a graph whose free sizes are all different, and none of them 0 or 1."""
+    config, decoder = model.config, model.config.decoder
+    patch, grid = config.encoder.patch_size, config.encoder.grid
+    height, width = image_size(config) or (patch * (grid + 1), patch * (grid + 2))
+    if name != STEP:
+        frames = config.frames - 1 if config.frames > 2 else config.frames
+        clip = (frames,) if name == SEE_CLIP else ()
+        return (torch.zeros(2, *clip, 3, height, width),)
+    head = decoder.width // decoder.heads
+    image = torch.zeros(decoder.layers, 2, 2, decoder.heads, 7, head)
+    past = torch.zeros(decoder.layers, 2, 2, 3, decoder.heads, 4, head)
+    tokens = torch.zeros(2, 3, 2, dtype=torch.long)
+    return tokens, torch.ones(2, 3, 6, dtype=torch.bool), image, past
+
+
+def _dynamic(name: str, config: GITConfig) -> list[dict[int, object]]:
+    """For each input the dimensions that are free, as torch.export wants it."""
+    positions = config.decoder.positions
+    limits = {
+        "images": (1, MAX_SIZE),
+        "texts": (1, MAX_SIZE),
+        "tokens": (1, positions),
+        "past": (0, positions),
+        "image_tokens": (0, (MAX_PATCHES + 1) * max(config.frames, 1)),
+        "frames": (1, config.frames),
+    }
+    sizes = {key: Dim(key, min=low, max=high) for key, (low, high) in limits.items() if high > low}
+    free = {"past + tokens"} | (set() if image_size(config) else {"height", "width"})
+    return [
+        {
+            dim: sizes.get(key, Dim.AUTO)
+            for dim, key in DIMENSIONS[name][entry].items()
+            if key in sizes or key in free
+        }
+        for entry in INPUTS[name]
+    ]

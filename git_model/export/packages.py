@@ -1,0 +1,28 @@
+"""Packages of the extras `onnx` and `openvino`."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from git_model.utils.errors import GITError
+
+
+def require_packages(extra: str, names: Sequence[str]) -> None:
+    """Refuse to go on without these packages.
+
+    Raises:
+        GITError: it names the package and the extra that installs it.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise GITError(f"the package {name} is not installed: pip install 'git-model[{extra}]'")
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's core, one for the life of this process: when the last one goes, OpenVINO unloads
+    its libraries, and threads that used them crash at their end."""
+    import openvino
+
+    return openvino.Core()
