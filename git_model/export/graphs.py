@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from git_model.config import MAX_SIZE, GITConfig
+from git_model.config import MAX_SIZE, EncoderConfig, GITConfig
 from git_model.model.attention import KeyValue, KVCache, LayerCache
 from git_model.model.encoder import MAX_PATCHES
 from git_model.model.git import GIT, Scene
@@ -156,11 +156,19 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def free_size(config: GITConfig, more_rows: int, more_columns: int) -> tuple[int, int]:
+    """A size (height, width) of images where it is free: the encoder's own, and more patches."""
+    encoder = config.encoder
+    if not isinstance(encoder, EncoderConfig):
+        return encoder.image_size, encoder.image_size
+    rows, columns = encoder.grid + more_rows, encoder.grid + more_columns
+    return rows * encoder.patch_size, columns * encoder.patch_size
+
+
 def _examples(name: str, model: GIT) -> tuple[Tensor, ...]:
     """Inputs of a graph whose free sizes are all different, and none of them 0 or 1."""
     config, decoder = model.config, model.config.decoder
-    patch, grid = config.encoder.patch_size, config.encoder.grid
-    height, width = image_size(config) or (patch * (grid + 1), patch * (grid + 2))
+    height, width = image_size(config) or free_size(config, 1, 2)
     if name != STEP:
         frames = config.frames - 1 if config.frames > 2 else config.frames
         clip = (frames,) if name == SEE_CLIP else ()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from git_model.config import DecodingOptions
 from git_model.export.folder import weights_digest
-from git_model.export.graphs import image_size
+from git_model.export.graphs import free_size, image_size
 from git_model.export.model import ExportedGIT
 from git_model.generation.generate import generate, score_texts
 from git_model.generation.session import open_session
@@ -89,8 +89,7 @@ def distance(result: Tensor, reference: Tensor) -> float:
 def random_images(model: GIT) -> Iterator[tuple[str, Tensor]]:
     """Pixels of images, and of clips for a video model."""
     config, rng = model.config, torch.Generator().manual_seed(0)
-    patch, grid = config.encoder.patch_size, config.encoder.grid
-    height, width = image_size(config) or (patch * grid, patch * (grid + 1))
+    height, width = image_size(config) or free_size(config, 0, 1)
     yield "images", torch.randn(N_IMAGES, 3, height, width, generator=rng)
     if config.frames:
         yield "clips", torch.randn(N_IMAGES, config.frames, 3, height, width, generator=rng)

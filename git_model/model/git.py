@@ -145,8 +145,9 @@ class GIT(nn.Module):
                 f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
                 "images or (B, frames, 3, height, width) for clips"
             )
-        temporal = self._temporal(pixels.shape[1])  # (F, D)
-        tokens = self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, len(temporal)))
+        frames = pixels.shape[1]  # not `len`, which would fix the number in an exported graph
+        temporal = self._temporal(frames)  # (F, D)
+        tokens = self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, frames))
         return (tokens + temporal[:, None]).flatten(1, 2)  # (B, F, 1 + N, D) -> (B, F (1 + N), D)
 
     def _temporal(self, frames: int) -> Tensor:

@@ -317,6 +317,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: str, dty
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_torch_programs_run_and_are_not_opened_with_pickle(exports: Path, tmp_path: Path) -> None:
     out = tmp_path / "programs"
     assert run("export", exports / "source", out, "--format", "torch").exit_code == 0
