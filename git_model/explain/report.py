@@ -192,7 +192,7 @@ def _data(explanation: Explanation) -> dict[str, object]:
     """The data that report.js draws; weights are packed by `_packed`."""
     n_layers, n_heads = explanation.image_attention.shape[:2]
     drops = explanation.occlusion
-    most = 0.0 if drops is None else max(drops.max().item(), 0.0)
+    largest_drop = 0.0 if drops is None else max(drops.max().item(), 0.0)
     return {
         "layers": n_layers,
         "heads": n_heads,
@@ -201,8 +201,8 @@ def _data(explanation: Explanation) -> dict[str, object]:
         "input_tokens": explanation.input_tokens,
         "patch_attention": _packed(explanation.image_attention[..., explanation.n_prefix :]),
         "rollout": _packed(explanation.rollout),
-        "occlusion": None if drops is None else _packed(drops.clamp(min=0) / max(most, 1e-12)),
-        "max_drop": most,
+        "occlusion": None if drops is None else _packed(drops.clamp(min=0) / max(largest_drop, 1e-12)),
+        "max_drop": largest_drop,
         "text_attention": _packed(explanation.text_attention),
         "class_attention": _packed(
             explanation.image_attention[..., : explanation.n_prefix].sum((-1, -2))
