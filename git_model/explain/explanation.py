@@ -26,6 +26,7 @@ from git_model.explain.attention_maps import (
 from git_model.explain.beam_tree import Branch, beam_tree
 from git_model.explain.occlusion import occlusion
 from git_model.model.attention import Attention, prefix_mask
+from git_model.model.git import GIT
 from git_model.preprocessing.image import denormalize
 from git_model.preprocessing.inputs import ImageInput
 from git_model.preprocessing.sampling import ReadOptions, Sampling
@@ -164,11 +165,7 @@ def explain(
         GITError: the file cannot be read, no token was generated, the model has no vocabulary, its
             encoder was compiled, or its tokens are no grid of positions.
     """
-    if any(parameter.is_meta for parameter in captioner.model.parameters()):
-        raise GITError(
-            "explain records what happens inside the layers, which an exported model does not "
-            "show: name the checkpoint that it was exported from"
-        )
+    _require_layers(captioner.model)
     options = options or captioner.model.config.decoding
     loaded = captioner.load(image, sampling)
     scene, encoder_maps, decoder_maps = _see(captioner, loaded.pixels)
@@ -204,6 +201,14 @@ def explain(
         purpose=captioner.purpose,
         purpose_warning=captioner.purpose_warning(loaded),
     )
+
+
+def _require_layers(model: GIT) -> None:
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise GITError(
+            "explain records what happens inside the layers, which an exported model does not "
+            "show: name the checkpoint that it was exported from"
+        )
 
 
 def _occlusion(

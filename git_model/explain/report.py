@@ -201,7 +201,9 @@ def _data(explanation: Explanation) -> dict[str, object]:
         "input_tokens": explanation.input_tokens,
         "patch_attention": _packed(explanation.image_attention[..., explanation.n_prefix :]),
         "rollout": _packed(explanation.rollout),
-        "occlusion": None if drops is None else _packed(drops.clamp(min=0) / max(largest_drop, 1e-12)),
+        "occlusion": None
+        if drops is None
+        else _packed(drops.clamp(min=0) / max(largest_drop, 1e-12)),
         "max_drop": largest_drop,
         "text_attention": _packed(explanation.text_attention),
         "class_attention": _packed(
