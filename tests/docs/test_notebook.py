@@ -37,6 +37,7 @@ def run(notebook: NotebookNode, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     return outputs(notebook)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_notebook_runs_and_prints_what_it_shows_apart_from_what_the_training_reaches(
     notebook: NotebookNode, monkeypatch: pytest.MonkeyPatch

@@ -22,11 +22,6 @@ def module(path: Path) -> ModuleType:
     return loaded
 
 
-@pytest.fixture(autouse=True)
-def import_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-
-
 results = module(ROOT / "benchmarks" / "results.py")
 
 

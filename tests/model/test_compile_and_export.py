@@ -23,7 +23,9 @@ def pixels_of(n_images: int) -> Tensor:
     return torch.randn(n_images, 3, 16, 16, generator=torch.Generator().manual_seed(n_images))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 def test_the_encoder_compiles_as_one_graph(model: GIT, dtype: torch.dtype) -> None:
     encoder = GIT.from_state(model.config, model.tensors(), "copy").to(dtype).encoder
     compiled = torch.compile(encoder, fullgraph=True)

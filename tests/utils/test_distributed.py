@@ -105,7 +105,11 @@ def test_shards_of_a_model_with_frozen_parts_compute_what_a_single_process_does(
 
 @pytest.mark.parametrize(
     ("first", "then"),
-    [((2, "fsdp"), (1, "none")), ((1, "none"), (2, "fsdp")), ((2, "none"), (2, "fsdp"))],
+    [
+        pytest.param((2, "fsdp"), (1, "none"), marks=pytest.mark.slow),
+        ((1, "none"), (2, "fsdp")),
+        pytest.param((2, "none"), (2, "fsdp"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_resumes_with_another_number_of_processes(tmp_path, table, single, first, then):
     out = tmp_path / "run"

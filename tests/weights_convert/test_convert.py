@@ -260,7 +260,10 @@ def test_what_the_hub_refuses_is_one_line(
 
 
 @pytest.mark.parametrize("name", ["/no/where", "./no/where", "nowhere", "a/b/c", "../x", "~/x"])
-def test_what_is_neither_folder_nor_hub_id_is_not_asked_for(name: str, hub: list) -> None:
+def test_what_is_neither_folder_nor_hub_id_is_not_asked_for(
+    name: str, hub: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(GITError, match="no such folder, and not a hub id"):
         find_folder(name)
     assert hub == []
