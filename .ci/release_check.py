@@ -80,9 +80,9 @@ def main() -> None:
         for package in PACKAGES:  # so that tests import what was installed
             shutil.rmtree(sources / package)
         for artifact in (wheel, sdist):
-            place = folder / artifact.suffix.strip(".")
-            place.mkdir()
-            check_installed(artifact, sources, place)
+            own_folder = folder / artifact.suffix.strip(".")
+            own_folder.mkdir()
+            check_installed(artifact, sources, own_folder)
     print("both work")
 
 

@@ -21,8 +21,8 @@ from results import Table  # noqa: E402
 
 from git_model import GIT  # noqa: E402
 from git_model.generation.session import Session  # noqa: E402
+from git_model.utils.distance import distance  # noqa: E402
 from weights_convert.microsoft import read_folder  # noqa: E402
-from weights_convert.verification import distance  # noqa: E402
 
 Pair = tuple[Tensor, Tensor]
 

@@ -253,10 +253,10 @@ class Captioner:
         Args:
             image: as `load` returns it.
         """
-        side = self.model.config.purpose_side
-        if not side or image.size is None or max(image.size) <= side:
+        config = self.model.config
+        if image.size is None or not config.exceeds_purpose(image.size):
             return None
-        width, height = image.size
+        side, (width, height) = config.purpose_side, image.size
         return (
             f"the model was made for {self.purpose or f'images of at most {side} pixels a side'}; "
             f"this has {width} x {height} pixels, so do not trust its text"

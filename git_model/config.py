@@ -410,6 +410,10 @@ class GITConfig:
                         f"{self.decoder.vocab_size}"
                     )
 
+    def exceeds_purpose(self, size: tuple[int, int]) -> bool:
+        """Whether an image of this size, in pixels, is larger than what the model was made for."""
+        return 0 < self.purpose_side < max(size)
+
     @property
     def eos_id(self) -> int:
         """The end token of training texts and scored texts."""

@@ -1,12 +1,11 @@
 """The built-in model, on scenes that its training never showed."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from scripts import load_script
 
 from git_model.captioner import Captioner
 from git_model.checkpoints.defaults import DEMO_PURPOSE
@@ -26,15 +25,6 @@ TARGETS: dict[tuple[ShapesTask, Split], float] = {  # per cent exactly right
     ("clips", "held_out"): 90,
     ("clip_questions", "held_out"): 90,
 }
-
-
-def script(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +50,7 @@ def test_it_has_the_configuration_and_the_vocabulary_of_its_recipe(demo: Caption
 def test_it_is_right_about_most_scenes_of_every_task(
     demo: Captioner, case: tuple[ShapesTask, Split]
 ) -> None:
-    accuracy = script("benchmarks/demo_accuracy.py").accuracy
+    accuracy = load_script("benchmarks/demo_accuracy.py").accuracy
     assert accuracy(demo, *case, 100) >= TARGETS[case] - 10  # a hundred scenes are few
 
 
@@ -69,14 +59,14 @@ def test_it_is_right_about_most_scenes_of_every_task(
 def test_it_reaches_its_targets_on_two_thousand_scenes_of_every_task(
     demo: Captioner, case: tuple[ShapesTask, Split]
 ) -> None:
-    accuracy = script("benchmarks/demo_accuracy.py").accuracy
+    accuracy = load_script("benchmarks/demo_accuracy.py").accuracy
     assert accuracy(demo, *case, 2000) >= TARGETS[case]
 
 
 def test_the_demonstration_prints_right_answers(
     demo: Captioner, capsys: pytest.CaptureFixture
 ) -> None:
-    script("examples/five_tasks.py").main()
+    load_script("examples/five_tasks.py").main()
     truth = json.loads((ROOT / "examples/images/truth.json").read_text())
     *_, last_line = capsys.readouterr().out.splitlines()
     n_right, _, n_total, *_ = last_line.split()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from test_demo import script
+from scripts import load_script
 from tiny import tiny_model
 
 from git_model.captioner import Captioner
@@ -149,7 +149,7 @@ def test_the_example_of_another_encoder_trains_and_loads_again(capsys, tmp_path,
     pytest.importorskip("open_clip")
     monkeypatch.setattr(TowerConfig, "KINDS", set(TowerConfig.KINDS))
     monkeypatch.setattr(towers, "TOWERS", dict(towers.TOWERS))
-    example = script("examples/your_own_encoder.py")
+    example = load_script("examples/your_own_encoder.py")
     config = TowerConfig(kind="open_clip_resnet", name="RN50", image_size=64, width=2048)
     tokens = example.ResNetTokens(config)(torch.zeros(1, 3, 64, 96))
     assert tokens.shape == (1, 2 * 3, 2048)

@@ -28,6 +28,7 @@ from git_model.generation.session import Session
 from git_model.model.git import GIT
 from git_model.preprocessing.image import decode_image, open_image, preprocess
 from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.utils.distance import distance
 from git_model.utils.errors import GITError
 from weights_convert import huggingface
 from weights_convert.files import Checkpoint
@@ -118,11 +119,6 @@ def verify(
     yield from against_transformers(model, source, revision, pixels, tokens)
     if logits is not None:
         yield against_published(model, str(released), logits, image)
-
-
-def distance(result: Tensor, reference: Tensor) -> float:
-    """The largest difference over the largest number of the reference."""
-    return ((result - reference).abs().max() / reference.abs().max()).item()
 
 
 def random_inputs(model: GIT) -> tuple[Tensor, Tensor]:

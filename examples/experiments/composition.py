@@ -20,19 +20,14 @@ from git_model.shapes.texts import describe
 from git_model.shapes.world import (
     APPEARANCES,
     BACKGROUNDS,
-    CELL,
     COLOURS,
-    MAX_SHIFT,
     OUTLINES,
-    SIZES,
     Appearance,
-    Thing,
     World,
     draw,
     pick,
     pick_several,
-    random_tint,
-    uniform,
+    random_thing,
 )
 from git_model.training.recipe import Recipe
 
@@ -65,24 +60,14 @@ class Scenes:
         n = pick(rng, range(1, self._max_things + 1))
         cells = sorted(pick_several(rng, range(9), n))
         kinds = pick_several(rng, self.kinds, n)
-        things = tuple(_thing(rng, kind, cell) for kind, cell in zip(kinds, cells, strict=True))
+        things = tuple(
+            random_thing(rng, kind, cell) for kind, cell in zip(kinds, cells, strict=True)
+        )
         return World(things=things, background=pick(rng, BACKGROUNDS))
 
     def __getitem__(self, index: int) -> Example:
         world = self.world(index)
         return Example(str(index), draw(world), (Annotation((describe(world),)),))
-
-
-def _thing(rng: Random, appearance: Appearance, cell: int) -> Thing:
-    row, column = divmod(cell, 3)
-    return Thing(
-        colour=appearance[0],
-        shape=appearance[1],
-        x=(column + 0.5) * CELL + uniform(rng, -MAX_SHIFT, MAX_SHIFT),
-        y=(row + 0.5) * CELL + uniform(rng, -MAX_SHIFT, MAX_SHIFT),
-        radius=uniform(rng, *pick(rng, list(SIZES.values()))),
-        tint=random_tint(rng),
-    )
 
 
 class Composition:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from git_model.cli.options import GroupedCommand, option
+from git_model.cli.options import GroupedCommand, broken_limit_option, option
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import is_folder, read_mapping
 
@@ -49,15 +49,6 @@ form_option = option(
     show_default=True,
     help="The form to write.",
 )
-broken_option = option(
-    "Input",
-    "--broken-limit",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Examples that may be unreadable; they are named, and left out.",
-)
 
 
 @data.command(cls=GroupedCommand)
@@ -92,7 +83,7 @@ def inspect(source: str, vocabulary: str | None, as_json: bool) -> None:
 @data_argument
 @out_argument
 @form_option
-@broken_option
+@broken_limit_option
 def convert(source: str, out: Path, form: str, broken_limit: int) -> None:
     """Write DATA in another form into the new folder OUT, and print its table [data].
 
@@ -123,7 +114,7 @@ def convert(source: str, out: Path, form: str, broken_limit: int) -> None:
 )
 @option("Output", "--seed", default=0, show_default=True, help="Another one splits otherwise.")
 @form_option
-@broken_option
+@broken_limit_option
 def split(
     source: str, out: Path, parts: tuple[str, ...], seed: int, form: str, broken_limit: int
 ) -> None:

@@ -17,6 +17,7 @@ from git_model.cli.options import (
     GroupedCommand,
     ModelOptions,
     Template,
+    broken_limit_option,
     decoding_options,
     distinct_lines,
     model_options,
@@ -76,15 +77,7 @@ COMMON_OPTIONS = ("metrics", "intervals", "as_json")
     help="Use only the first N examples.",
     metavar="N",
 )
-@option(
-    "Input",
-    "--broken-limit",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Examples that may be unreadable; they are named, and left out.",
-)
+@broken_limit_option
 @option(
     "Scores",
     "--metric",

@@ -110,6 +110,17 @@ def option(heading: str, *names: str, **settings: Any) -> Callable[[Command], Co
     return click.option(*names, cls=GroupedOption, heading=heading, **settings)
 
 
+broken_limit_option = option(
+    "Input",
+    "--broken-limit",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Examples that may be unreadable; they are named, and left out.",
+)
+
+
 def model_options(
     model_help: str, *, default: str | None = None, can_compile: bool = True
 ) -> Callable[[Command], Command]:

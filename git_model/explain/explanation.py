@@ -197,7 +197,7 @@ def explain(
         encoder_attention=_stacked([matrices for _, matrices in encoder_maps]),
         text_matrix=weights[..., scene.n_tokens :].cpu(),
         mask=_full_mask(captioner.model.config, scene.n_tokens, text_maps[0]).cpu(),
-        tree=_beam_tree(captioner, scene, prompt, options, caption),
+        tree=_beam_tree(captioner, scene, prompt, options, caption, token_text),
         purpose=captioner.purpose,
         purpose_warning=captioner.purpose_warning(loaded),
     )
@@ -228,10 +228,10 @@ def _beam_tree(
     prompt: list[int],
     options: DecodingOptions,
     caption: Caption,
+    token_text: Callable[[int], str],
 ) -> list[list[Branch]] | None:
     if options.num_beams == 1:
         return None
-    token_text = _token_texts(captioner.tokenizer)
     return beam_tree(captioner.model, scene, prompt, options, caption.tokens, token_text)
 
 

@@ -1,6 +1,5 @@
 """An exported model in the place of a `GIT`, and a session on it for the searches."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Never
@@ -12,6 +11,7 @@ from git_model.config import GITConfig, Style
 from git_model.export.engines import Engine, open_engine
 from git_model.export.folder import ExportInfo, read_info
 from git_model.export.graphs import SEE, SEE_CLIP, STEP, image_size, stacked, unstacked
+from git_model.generation.session import slots_of
 from git_model.model.git import GIT, Scene
 from git_model.utils.errors import GITError
 
@@ -134,14 +134,10 @@ class ExportedSession:
         old_slots = [self._slots[row] for row in rows]
         images = sorted({slot // n_texts for slot in old_slots})
         image_of = [images.index(slot // n_texts) for slot in old_slots]
-        width = max(Counter(image_of).values())
+        self._slots, width = slots_of(image_of)
         source = [image * n_texts for image in images for _ in range(width)]  # idle: any text
-        n_used: Counter[int] = Counter()
-        self._slots = []
-        for image, slot in zip(image_of, old_slots, strict=True):
-            self._slots.append(image * width + n_used[image])
-            source[self._slots[-1]] = slot
-            n_used[image] += 1
+        for slot, old_slot in zip(self._slots, old_slots, strict=True):
+            source[slot] = old_slot
         self._lengths = [self._lengths[row] for row in rows]
         self._mask = self._mask[source]
         self._past = self._past.flatten(2, 3)[:, :, source].unflatten(2, (len(images), width))

@@ -13,6 +13,7 @@ from git_model.export.model import ExportedGIT
 from git_model.generation.generate import generate, score_texts
 from git_model.generation.session import open_session
 from git_model.model.git import GIT, Scene
+from git_model.utils.distance import distance
 from git_model.utils.errors import GITError
 
 N_IMAGES, N_STEPS = 2, 6
@@ -79,11 +80,6 @@ def verify(exported: ExportedGIT, source: GIT) -> Iterator[Comparison]:
             yield Comparison(f"{kind}, {name}", difference, tolerance, equal, required)
         scores = map(_scores, (exported, source), scenes)
         yield Comparison(f"{kind}, scores", distance(*scores), tolerance)
-
-
-def distance(result: Tensor, reference: Tensor) -> float:
-    """The largest difference over the largest number of the reference."""
-    return ((result - reference).abs().max() / reference.abs().max()).item()
 
 
 def random_images(model: GIT) -> Iterator[tuple[str, Tensor]]:

@@ -56,6 +56,24 @@ def left_padded(
     return Prompts(prompts, tokens, torch.arange(length, device=device) >= starts)
 
 
+def slots_of(image_of: Sequence[int]) -> tuple[list[int], int]:
+    """The slot of each row where every image has equally many, and how many that is.
+
+    Args:
+        image_of: the image of each row.
+
+    >>> slots_of([0, 1, 1])
+    ([0, 2, 3], 2)
+    """
+    n_slots = max(Counter(image_of).values())
+    n_used: Counter[int] = Counter()
+    slots = []
+    for image in image_of:
+        slots.append(image * n_slots + n_used[image])
+        n_used[image] += 1
+    return slots, n_slots
+
+
 @runtime_checkable
 class OpensSessions(Protocol):
     """A model with sessions of its own: one that runs outside PyTorch."""
@@ -139,12 +157,7 @@ class Session:
 
     def _with_slots(self, scene: Scene) -> tuple[KeyValue, ...]:
         """The image prefix, with the slot of each row where the images' rows differ in number."""
-        n_slots = max(Counter(self._image_of).values())
-        n_used: Counter[int] = Counter()
-        index = []
-        for image in self._image_of:
-            index.append(image * n_slots + n_used[image])
-            n_used[image] += 1
+        index, n_slots = slots_of(self._image_of)
         if index == list(range(n_slots * len(scene))):
             return scene.layers
         slots = Slots(torch.tensor(index, device=self._model.device), n_slots * len(scene))

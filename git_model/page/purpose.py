@@ -19,7 +19,7 @@ def doubt_about(frames: Sequence[Image.Image], config: GITConfig, *, shapes: boo
         shapes: whether the model is the built-in one, which knows drawn shapes only.
     """
     side, (width, height) = config.purpose_side, frames[0].size
-    if side and max(width, height) > side:
+    if config.exceeds_purpose((width, height)):
         return f"it has {width} x {height} pixels, more than {side} x {side}"
     if shapes and not all(map(_is_drawn, frames)):
         return "it is not a drawing on a plain grey background"

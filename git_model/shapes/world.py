@@ -219,7 +219,7 @@ def _random_world(rng: Random) -> World:
     is_line = arrangement == "line"
     cells = pick(rng, LINES) if is_line else pick_several(rng, range(9), len(appearances))
     things = [
-        _random_thing(rng, appearance, cell)
+        random_thing(rng, appearance, cell)
         for appearance, cell in zip(appearances, cells, strict=True)
     ]
     return World(
@@ -228,7 +228,8 @@ def _random_world(rng: Random) -> World:
     )
 
 
-def _random_thing(rng: Random, appearance: Appearance, cell: int) -> Thing:
+def random_thing(rng: Random, appearance: Appearance, cell: int) -> Thing:
+    """A thing of this appearance near the middle of a cell (0 to 8, row by row)."""
     row, column = divmod(cell, 3)
     return Thing(
         colour=appearance[0],

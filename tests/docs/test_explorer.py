@@ -1,14 +1,12 @@
 """docs/explorer: its GIT in JavaScript equals the PyTorch model, and its page does what it says."""
 
 import base64
-import importlib.util
 import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 import torch
 from browser import chromium
 from PIL import Image
+from scripts import load_script
 
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
@@ -98,15 +97,6 @@ def settle(tab: Any) -> None:
     tab.wait_for_function("!frame && !settling")
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"explorer_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def encoded(image: Image.Image) -> str:
     return base64.b64encode(np.asarray(image).tobytes()).decode()
 
@@ -119,7 +109,7 @@ def pixels_of(captioner: Captioner, *images: Image.Image) -> torch.Tensor:
 
 
 def test_the_generated_files_are_what_build_py_writes() -> None:
-    for name, text in script("build").files().items():
+    for name, text in load_script("docs/explorer/build.py").files().items():
         assert (FOLDER / name).read_text(encoding="utf-8") == text, f"run build.py: {name} is old"
 
 

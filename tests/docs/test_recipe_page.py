@@ -1,7 +1,8 @@
 """The page of all keys of a recipe is that of the code."""
 
-import importlib.util
 from pathlib import Path
+
+from scripts import load_script
 
 from git_model.training.overrides import recipe_keys
 
@@ -9,11 +10,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_page_is_current_and_has_every_key_with_a_meaning() -> None:
-    spec = importlib.util.spec_from_file_location("recipe_page", DOCS / "recipe_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("docs/recipe_page.py")
     text = (DOCS / "recipe.md").read_text()
     assert text == module.page(), "run python docs/recipe_page.py"
     for key in recipe_keys():

@@ -1,33 +1,21 @@
 """Figures in README and docs are those that a command wrote, and the benchmarks can be started."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
-def module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-results = module(ROOT / "benchmarks" / "results.py")
+results = load_script("benchmarks/results.py")
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_a_benchmark_imports_only_what_is_there(path: Path) -> None:
-    assert module(path).__doc__.count(f"python benchmarks/{path.name}")
+    assert load_script(path).__doc__.count(f"python benchmarks/{path.name}")
 
 
 @pytest.mark.parametrize("page", results.pages(), ids=lambda path: path.name)
