@@ -1,4 +1,4 @@
-"""The types of an image or a clip that callers may give, and their pixels."""
+"""The types that stand for an image or a clip, and their conversion to pixels."""
 
 import os
 from collections.abc import Sequence
@@ -31,7 +31,9 @@ TAKEN = (
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of one clip, in order. A plain list of images is a batch."""
+    """The frames of one clip, in order: images of any type that `Captioner.load` takes. All of them
+    are used, so there may be at most as many as the model has temporal embeddings. (A plain list of
+    images is a batch.)"""
 
     images: Sequence[Still]
 
@@ -48,9 +50,10 @@ class LoadedImage:
     """An image as the model's input: pixels (3, H, W), or (F, 3, H, W) of a clip.
 
     frames: the indices of a clip's frames in its file; None for an image or `Frames`.
-    is_truncated: whether the file is cut short or damaged, and this is what could be decoded.
+    is_truncated: whether the file is cut short or damaged, so that the pixels are only those that
+        could be decoded.
     size: (width, height) as stored, in pixels; None if unknown.
-    is_sideways: stored rotated or mirrored, and left so by this preprocessing.
+    is_sideways: whether the image is stored rotated or mirrored and this preprocessing keeps that.
     """
 
     pixels: Tensor
