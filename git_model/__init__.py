@@ -4,7 +4,7 @@
     captioner = Captioner.from_pretrained("demo")
     print(captioner.caption("photo.jpg").text)
 
-Names are imported when first used, so that `import git_model` costs nothing.
+A name is imported when it is first used, so that `import git_model` is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The front door: images in, text out. Model, tokenizer and preprocessing in one object."""
+"""`Captioner`: model, tokenizer and preprocessing in one object; images in, text out."""
 
 import functools
 import inspect
@@ -29,7 +29,7 @@ from git_model.utils.devices import DTYPES, dtype_of, usable_device
 from git_model.utils.errors import GITError
 from git_model.utils.kernels import pack_weights
 
-MAX_ROWS = 256  # texts that are generated at a time, however many questions there are
+MAX_ROWS = 256  # texts that are generated at a time, but at least one for each image
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,11 +39,12 @@ Texts = list[str] | tuple[str, ...]  # not Sequence[str], which a single str wou
 
 @dataclass(frozen=True, repr=False)
 class Caption:
-    """A text about an image, and how probable it is.
+    """A text about an image, and its log-probability.
 
     tokens: ids, with the end token if it was reached.
-    logprob: log p(tokens | image), the sum of `token_logprobs`.
-    spelling: the tokens as the vocabulary spells them; notebooks shade the words by it.
+    logprob: log p(tokens | image), of an answer log p(tokens | image, question): the sum of
+        `token_logprobs`, in nats.
+    spelling: the tokens as the vocabulary spells them; a notebook uses them to shade the words.
     """
 
     text: str
@@ -68,7 +69,8 @@ class Caption:
 
 @dataclass(frozen=True)
 class Label:
-    """A class, its share of the probability of all classes given, and its log p(label | image)."""
+    """A label, its probability among all labels of the call (they sum to 1), and its log p(label |
+    image): of the text that the template makes of it."""
 
     label: str
     probability: float
@@ -77,7 +79,7 @@ class Label:
 
 @dataclass(frozen=True, repr=False)
 class ImageScene(Scene):
-    """The scene of one image or clip. frames: as in `LoadedImage`."""
+    """The scene of one image or clip. frames: the indices of a clip's frames, see `LoadedImage`."""
 
     frames: list[int] | None = None
 
@@ -87,7 +89,7 @@ class BatchScene:
     """The scenes of a batch. Images of one shape share a scene.
 
     parts: scenes, each with the positions of its images in the batch.
-    frames: for each image as in `LoadedImage`.
+    frames: for each image the indices of a clip's frames, see `LoadedImage`.
     """
 
     parts: tuple[tuple[list[int], Scene], ...]
@@ -162,26 +164,27 @@ class Captioner:
         """Open a model.
 
         Args:
-            name: a hub id such as "microsoft/git-base-vqav2"; a folder in our format, in Hugging
-                Face's or in the original's, or "demo", the model inside this package, which knows
-                drawn shapes only. Before a download one line on stderr names its size and licence.
+            name: a hub id such as "microsoft/git-base-vqav2"; a folder in this project's format, in
+                Hugging Face's or in the original's, or one that `git-model export` wrote; or
+                "demo", the model inside this package, which knows drawn shapes only. Before a
+                download one line on stderr names its size and licence.
             dtype: "float32", "bfloat16", "float16", "float64", or "auto": bfloat16 on a device that
                 computes in it, on others float32.
             device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
-            revision: of a hub id: a branch, tag or commit.
+            revision: a branch, tag or commit of a hub id.
             style: "huggingface" or "microsoft": run the checkpoint as that reference does; by
-                default as the checkpoint says.
-            integrity: compare every file with the digests in the folder's SHA256SUMS first, which
-                `git-model convert` wrote; for folders of our format.
-            compile: run the encoder through torch.compile, for many images: the first of each
-                size takes some seconds more.
+                default the style that the checkpoint names.
+            integrity: first compare every file with its digest in the folder's SHA256SUMS; for
+                folders that this project wrote, such as those of `git-model convert`.
+            compile: run the encoder through torch.compile. It pays for many images: the first
+                image of each size takes some seconds more.
             adapter: a folder with an adapter that was trained on this model (docs/adapters.md).
-            token, cache_dir, local_files_only: of a hub id, as in `huggingface_hub`: the access
+            token, cache_dir, local_files_only: for a hub id, as in `huggingface_hub`: the access
                 token, the folder for downloads, and whether to use only what lies there.
 
         Raises:
-            GITError: no such model, or a damaged one; no such device; or an adapter of another
-                model.
+            GITError: there is no such model, or it is damaged; there is no such device or dtype; or
+                the adapter belongs to another model.
         """
         return cls(
             *open_model(
@@ -209,13 +212,13 @@ class Captioner:
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> Self:
-        """Move the model to a device, convert it to a number format, or both.
+        """Move the model to a device, convert its weights to a number format (dtype), or both.
 
         Args:
-            device, dtype: as in `from_pretrained`; a number format may come first, as in torch.
+            device, dtype: as in `from_pretrained`; a dtype may be the first argument, as in torch.
 
         Returns:
-            this captioner. A scene that it encoded before stays where it was.
+            this captioner. A scene that was encoded before is not moved.
 
         Raises:
             GITError: no such device or number format.
@@ -229,10 +232,10 @@ class Captioner:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary.
+        """The tokenizer of the checkpoint.
 
         Raises:
-            GITError: the checkpoint came without one, as the original's do.
+            GITError: the checkpoint has no vocabulary, as the original's checkpoints have none.
         """
         if self._tokenizer is None:
             raise GITError(
@@ -248,10 +251,13 @@ class Captioner:
         return self.model.config.purpose
 
     def purpose_warning(self, image: LoadedImage) -> str | None:
-        """A line that says why the model was not made for this image, if so: it is too large.
+        """A warning in one line if the image is larger than those that the model was made for.
 
         Args:
             image: as `load` returns it.
+
+        Returns:
+            the line, or None.
         """
         config = self.model.config
         if image.size is None or not config.exceeds_purpose(image.size):
@@ -268,7 +274,11 @@ class Captioner:
         return self.model.device
 
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pillow images, or the frames of a clip, as pixels (B, 3, H, W)."""
+        """Pillow images, or the F frames of a clip, as pixels (B, 3, H, W) in float32, normalised.
+
+        Raises:
+            GITError: an image cannot be used, or their sizes differ after preprocessing.
+        """
         return preprocess_batch(images, self.model.config.preprocess)
 
     def load(self, image: ImageInput, sampling: Sampling | ReadOptions = "uniform") -> LoadedImage:
@@ -291,10 +301,16 @@ class Captioner:
         """Encode an image or a clip, or a list of them as a batch, once.
 
         Args:
-            images, sampling: as in `load`; a list is always a batch, of any sizes.
+            images: as in `load`; a list is always a batch, and its images may have any sizes.
+            sampling: as in `load`.
+
+        Returns:
+            what `caption`, `ask`, `score` and `classify` take: an `ImageScene` of an image or a
+            clip, a `BatchScene` of a list.
 
         Raises:
             GITError: a file cannot be read, or the list is empty.
+            TypeError: an image is of another type, shape or number format.
         """
         if isinstance(images, list | tuple):
             return self.see_batch([self.load(image, sampling) for image in images])
@@ -302,7 +318,11 @@ class Captioner:
         return ImageScene(self.see_pixels(loaded.pixels[None]).layers, loaded.frames)
 
     def see_batch(self, images: Sequence[LoadedImage]) -> BatchScene:
-        """As `see`, for a batch that `load` prepared."""
+        """As `see`, for a batch of images that `load` returned.
+
+        Raises:
+            GITError: there is no image.
+        """
         if not images:
             raise GITError("no image was given, expected at least one")
         pixels = [image.pixels for image in images]
@@ -332,11 +352,17 @@ class Captioner:
     def caption(
         self, scene: SceneOrImage | SceneOrBatch, options: DecodingOptions | None = None
     ) -> Caption | list[Caption]:
-        """Describe an image: the best caption, or a list of them for a batch.
+        """Caption an image, or each image of a batch.
 
         Args:
             scene: what `see` returned, or what it takes.
             options: by default those of the checkpoint, `model.config.decoding`.
+
+        Returns:
+            the best caption, or for a batch a list with one for each image.
+
+        Raises:
+            GITError: as in `see`; or the options do not fit the model.
         """
         scene = self._seen(scene)
         captions = self.generate(scene, [[None]] * len(scene), options)
@@ -370,14 +396,18 @@ class Captioner:
         questions: str | Texts,
         options: DecodingOptions | None = None,
     ) -> Caption | list[Caption] | list[list[Caption]]:
-        """Answer a question, or a list of them, about each image; the image is encoded once.
+        """Answer a question, or a list of them, about each image. Each image is encoded once.
+
+        Args:
+            scene, options: as in `caption`.
 
         Returns:
-            a Caption whose text is the best answer, a list of them for a list of questions; for a
-            batch a list of either, image by image.
+            a Caption whose text is the best answer; for a list of questions a list of these; for a
+            batch a list with either for each image.
 
         Raises:
-            GITError: a question is empty, or longer than the model's positions.
+            GITError: as in `caption`; or a question is empty, or too long for the model's
+                positions.
         """
         scene = self._seen(scene)
         row = [questions] if isinstance(questions, str) else _require_list(questions, "question")
@@ -399,13 +429,19 @@ class Captioner:
     def score(
         self, scene: SceneOrImage | SceneOrBatch, texts: Texts, *, question: str | None = None
     ) -> list[Caption] | list[list[Caption]]:
-        """The exact log p(text | image) of each text, its end included.
+        """The exact log p(text | image) of each text, the end token included.
 
         Args:
-            question: score the texts as answers to it.
+            scene: as in `caption`.
+            question: score the texts as answers to this question.
 
         Returns:
-            the texts in the order given, for a batch a list of them for each image.
+            the texts with their log-probabilities, in the order of `texts`; for a batch a list of
+            these for each image.
+
+        Raises:
+            GITError: as in `see`; or there is no text, or a text is empty, holds the end token, or
+                is too long for the model's positions.
         """
         scene = self._seen(scene)
         tokens = [self._ended(text) for text in _require_list(texts, "text")]
@@ -465,17 +501,23 @@ class Captioner:
         question: str | None = None,
         generate: bool = False,
     ) -> Caption | list[Caption] | list[Label] | list[list[Label]]:
-        """Rank these labels for each image, by their exact probabilities, most probable first.
+        """Rank labels for each image by their exact probabilities.
 
         Args:
-            template: the text that a label makes, such as "a photo of a {}".
-            question: take the labels as answers to it.
-            generate: generate one label instead, greedily under a trie of all labels, as the paper
-                classifies (section 4.4): not always the most probable label, but cheaper where
-                there are many.
+            scene: as in `caption`.
+            template: the text that is made of a label, such as "a photo of a {}".
+            question: take the labels as answers to this question.
+            generate: generate one label instead, by greedy search under a trie of all labels, as
+                the paper classifies (section 4.4). It is not always the most probable label, but
+                costs less if there are many.
+
+        Returns:
+            all labels, the most probable first; with `generate` a Caption with the generated label
+            as its text. For a batch a list with either for each image.
 
         Raises:
-            GITError: a label is empty, or two labels have the same tokens.
+            GITError: as in `see`; or there is no label, a label is empty or too long, two labels
+                have the same tokens, or the template has no {}.
         """
         scene = self._seen(scene)
         tokens = self._label_tokens(labels, template)
@@ -491,14 +533,19 @@ class Captioner:
         questions: Sequence[Sequence[str | None]],
         options: DecodingOptions | None = None,
     ) -> list[list[list[Caption]]]:
-        """All texts of a search, which `caption` and `ask` take the best of.
+        """All texts that a search returns; `caption` and `ask` keep the best one of them.
 
         Args:
-            questions: those of each image, or None for a caption; images may differ in number.
+            questions: for each image a list of its questions, in which None stands for a caption.
+                The lists may differ in length.
+            options: as in `caption`.
 
         Returns:
             for each image, for each of its questions, `options.num_return_sequences` texts, best
             first.
+
+        Raises:
+            GITError: as in `ask`.
         """
         options = self.model.config.decoding if options is None else options
         if not isinstance(options, DecodingOptions):
@@ -516,7 +563,12 @@ class Captioner:
         return results
 
     def prompt(self, question: str | None) -> list[int]:
-        """What a text is generated after: the start token and, for an answer, the question."""
+        """The token ids that a text is generated after: the start token and, for an answer, the
+        tokens of the question.
+
+        Raises:
+            GITError: the question is empty, or too long for the model's positions.
+        """
         config = self.model.config
         return (
             [config.bos_id] if question is None else prompt_tokens(question, self.tokenizer, config)
@@ -584,7 +636,7 @@ class Captioner:
         return _per_image(scene, choose)
 
     def _ended(self, text: str) -> list[int]:
-        """The tokens of a text and the end token, which stands nowhere else."""
+        """The tokens of a text, and the end token, which the text itself must not hold."""
         tokens, end = self.tokenizer.encode(text), self.model.config.eos_id
         if not tokens:
             raise GITError(f"the text {text!r} is empty, expected some words")
@@ -622,8 +674,8 @@ def _require_list(texts: Texts, kind: str) -> Texts:
 def _chunks(
     scene: ImageScene | BatchScene, prompts: Sequence[Sequence[list[int]]], options: DecodingOptions
 ) -> Iterator[tuple[list[int], Scene, slice]]:
-    """The work of `Captioner.generate` in parts of at most MAX_ROWS texts: images of one shape with
-    equally many prompts, their scene, and which of their prompts."""
+    """The work of `Captioner.generate` in parts of at most MAX_ROWS texts, or one prompt for each
+    image: images of one shape with equally many prompts, their scene, a slice of their prompts."""
     width = max(options.num_beams, options.num_return_sequences)
     for members, part in _parts(scene):
         for count in sorted({len(prompts[image]) for image in members} - {0}):
@@ -655,8 +707,8 @@ def _caption(text: str, generation: Generation, spelling: list[str]) -> Caption:
 
 
 def _words(spelling: Sequence[str], logprobs: Sequence[float]) -> list[tuple[str, float]]:
-    """The words of a text, with their log-probabilities; "##s" continues a word, and special
-    tokens are none."""
+    """The words of a text with their log-probabilities. A token such as "##s" continues a word;
+    special tokens are left out."""
     words: list[tuple[str, float]] = []
     for token, logprob in zip(spelling, logprobs, strict=False):
         if token.startswith("##") and words:

@@ -79,11 +79,11 @@ def _fraction(config: Any, table: str, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A vision transformer that this project writes out: CLIP's, or SigLIP's (see encoder.py). The
+    """A vision transformer that this project implements: CLIP's, or SigLIP's (see encoder.py). The
     defaults are CLIP's ViT-B/16 at 224 pixels (paper, section 3.1)."""
 
     kind: Literal["clip", "siglip"] = "clip"
-    image_size: int = 224  # pixels a side that the positions were trained for; others interpolate
+    image_size: int = 224  # pixels a side; the positions are interpolated for other sizes
     patch_size: int = 16
     width: int = 768
     layers: int = 12
@@ -113,7 +113,8 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
-    """Another image encoder: a model of the library timm, or one of yours (see towers.py)."""
+    """Another image encoder: a model of the library timm, or one that your code registers (see
+    towers.py)."""
 
     KINDS: ClassVar[set[str]] = {"timm"}  # `register_encoder` adds to them
     OTHER_KINDS: ClassVar[str] = "or a kind that your code has registered before (register_encoder)"
@@ -154,7 +155,7 @@ class DecoderConfig:
     tied: bool = False  # the output layer uses the token embeddings as its weight
     norm: NormPosition = "post"  # after each residual connection (BERT), or before each sublayer
     norm_kind: NormKind = "layer"  # LayerNorm or RMSNorm, for every norm of the decoder
-    mask: Mask = "prefix"  # what image tokens attend to: all image tokens, those before, themselves
+    mask: Mask = "prefix"  # what an image token attends to: see `prefix_mask`
 
     def __post_init__(self) -> None:
         _positive(self, "decoder", "vocab_size", "positions")
@@ -167,11 +168,11 @@ class DecoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
-    """From a picture to pixels: resize, crop, scale, normalise. Every choice that differs between
-    the references is a field here, so that a checkpoint carries its own."""
+    """From an image to pixels: resize, crop, scale, normalise. Every choice in which the references
+    differ is a field here, so that each checkpoint stores its own choice."""
 
     short_side: int | None = 224  # resize until the short side has this many pixels; None: do not
-    long_side_max: int | None = None  # but keep the long side within this (microsoft, questions)
+    long_side_max: int | None = None  # limit of the long side (style microsoft, questions)
     exact: tuple[int, int] | None = None  # (height, width): stretch to this instead
     crop: tuple[int, int] | None = (224, 224)  # (height, width) cut from the centre; None: do not
     resample: Resample = "bicubic"
@@ -179,8 +180,8 @@ class PreprocessConfig:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     transparency: Literal["white", "drop"] = "white"  # lay on white, or forget the alpha channel
-    crop_offset: Literal["floor", "round"] = "floor"  # an odd margin: round half to even in torch
-    upright: bool = True  # rotate a photo as its EXIF orientation says, as `load_image` does
+    crop_offset: Literal["floor", "round"] = "floor"  # odd margins: Transformers, torchvision
+    upright: bool = True  # rotate a photo by its EXIF orientation, as Transformers' `load_image`
     scale_16_bit: bool = True  # 16 bits and floats by their range; the references clip at 255
 
     def __post_init__(self) -> None:
@@ -229,7 +230,7 @@ def _option(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})
 
 
-# Names of other programs, which no spelling leads to.
+# Names of options in other programs; no similarity of spelling leads from them to ours.
 OTHER_NAMES = {
     "beam_size": "num_beams", "beam_width": "num_beams", "n": "num_return_sequences",
     "sample": "do_sample", "max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens",
@@ -277,16 +278,16 @@ def _with_hints(cls: type[T]) -> type[T]:
 class DecodingOptions:
     """How tokens are chosen: greedily, by beam search (`num_beams`), or at random (`do_sample`).
 
-    Names follow Transformers' `generate`, and so do meanings, but where the help says otherwise.
+    Names and meanings are those of Transformers' `generate`, unless a field's help says otherwise.
     """
 
     max_new_tokens: int = _option(20, "Maximum number of generated tokens, the end token included.")
     max_length: int | None = _option(
-        None, "Maximum number of tokens with the prompt; max_new_tokens holds, too."
+        None, "Maximum number of tokens, prompt included; max_new_tokens applies as well."
     )
     min_new_tokens: int = _option(0, "Minimum number of generated tokens before an end token.")
     min_length: int = _option(
-        0, "Minimum number of tokens with the prompt; min_new_tokens holds, too."
+        0, "Minimum number of tokens, prompt included; min_new_tokens applies as well."
     )
     num_beams: int = _option(1, "Beam width; 1 is greedy search.")
     length_penalty: float = _option(
@@ -294,16 +295,20 @@ class DecodingOptions:
     )
     early_stopping: EarlyStopping = _option(
         False, "Beam search: stop at num_beams finished texts (true), by an estimate (false), or "
-        "when no better text is possible (never)."
+        "when no better text is possible (never). Style huggingface only."
     )  # fmt: skip
     style: Style = _option("huggingface", "Beam search: score and stop as this reference does.")
     num_return_sequences: int = _option(1, "Number of texts for each image or question.")
-    do_sample: bool = _option(False, "Sample each token instead of taking the best.")
+    do_sample: bool = _option(False, "Sample each token instead of taking the most probable one.")
     temperature: float = _option(1.0, "Sampling: divide the logits by this.")
     top_k: int = _option(0, "Sampling: keep the k most probable tokens only; 0 keeps all.")
-    top_p: float = _option(1.0, "Sampling: keep the most probable tokens up to this probability.")
+    top_p: float = _option(
+        1.0, "Sampling: keep the most probable tokens up to this total probability."
+    )
     seed: int = _option(0, "Sampling: seed of the random numbers.")
-    repetition_penalty: float = _option(1.0, "Above 1: tokens that occurred become less probable.")
+    repetition_penalty: float = _option(
+        1.0, "Above 1: tokens of the prompt and of the text so far become less probable."
+    )
     no_repeat_ngram_size: int = _option(0, "No n-gram of this size occurs twice; 0 allows all.")
     no_repeat_token: bool = _option(
         False, "No token follows itself (the original's greedy search)."
@@ -340,10 +345,10 @@ class DecodingOptions:
                 raise ConfigError(f"decoding: {name} is {getattr(self, name)}, expected {expected}")
 
     def max_tokens_after(self, prompt: Sequence[int], limit: int) -> int:
-        """The most tokens after this prompt, at least one.
+        """The maximum number of new tokens after this prompt, at least 1.
 
         Args:
-            limit: another limit, of new tokens.
+            limit: one more limit of new tokens.
         """
         limit = min(limit, self.max_new_tokens)
         return (
@@ -354,8 +359,8 @@ class DecodingOptions:
 def style_decoding(style: Style) -> DecodingOptions:
     """How a style's reference decodes by default.
 
-    huggingface: `generate` without options, greedy. microsoft: model.py, `get_git_model`; its 1,024
-    tokens with the start token are a number that its stopping rule depends on.
+    huggingface: `generate` without options, greedy. microsoft: model.py, `get_git_model`; its limit
+    of 1,024 tokens, the start token included, is kept because its stopping rule depends on it.
     """
     if style == "huggingface":
         return DecodingOptions()
@@ -364,7 +369,7 @@ def style_decoding(style: Style) -> DecodingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GITConfig:
-    """A whole model: both towers, what joins them, and how its checkpoint wants to be used."""
+    """The configuration of a model: encoder, decoder, preprocessing, decoding, special tokens."""
 
     encoder: EncoderConfig | TowerConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -420,7 +425,7 @@ class GITConfig:
         return self.eos_ids[0]
 
     def with_style(self, style: Style) -> "GITConfig":
-        """The same model run as the other reference runs it (see the README's table of styles)."""
+        """The configuration for running the model as a style's reference does (docs/styles.md)."""
         if style == self.style:
             return self  # with its own settings, whatever they are
         eps = 1e-8 if style == "microsoft" else 1e-12
@@ -446,8 +451,12 @@ def read_config(path: Path) -> GITConfig:
 
 
 def named_config(name: str) -> GITConfig:
-    """A configuration that ships with the project (`git_base`, `git_large`, `demo`, …), or one in
-    a .toml file of yours."""
+    """A configuration that ships with the project (`git_base`, `git_large`, `demo`, …), or the one
+    in a .toml file.
+
+    Raises:
+        ConfigError: there is no such configuration or file, or the file is damaged.
+    """
     if name.endswith(".toml"):
         return read_config(Path(name))
     folder = config_folder() / "model"

@@ -1,6 +1,6 @@
 """Checkpoints of other projects, converted to the format of `git_model` and back.
 
-Names are imported when first used, so that the command line answers at once.
+A name is imported when it is first used, so that the command line starts fast.
 """
 
 from importlib import import_module

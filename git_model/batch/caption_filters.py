@@ -1,5 +1,5 @@
-"""From the model's captions to the record that is written: phrases removed, words put around them,
-and texts rejected that are too short, too long or too improbable."""
+"""From the model's captions to the record that is written: filters remove phrases, add words, and
+reject texts that are too short, too long or too improbable."""
 
 import re
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from git_model.batch.items import Input, OutputRecord
 from git_model.captioner import Caption
 from git_model.utils.errors import ConfigError
 
-# What a model trained on TextCaps says of writing in an image, mostly invented: kohya's
-# make_captions_by_git.py removes it with --remove_words. These patterns are our own.
+# Phrases about writing in an image, which models trained on TextCaps mostly invent. kohya's
+# make_captions_by_git.py removes them with --remove_words; these patterns are not copied from it.
 WRITING = r"(?:words?|letters?|names?|numbers?|text|phrase|slogan|title|initials)(?!\s+of\b)"
 BEARER = r"(?:sign|label|banner|sticker|tag|badge|logo|poster|board|caption|plaque|patch)"
 QUOTED = r"""(?:"[^"]*(?:"|$)|“[^”]*(?:”|$)|'(?:[^']|(?<=\w)'(?=\w))*(?:'|$))"""
@@ -38,13 +38,13 @@ Mode = Literal["skip", "overwrite", "overwrite-if-other", "append", "prepend"]
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionFilters:
-    """What is removed from captions and put around them, and their length.
+    """What is removed from captions and added to them, and how long they may be.
 
-    trigger: a word that stands before each, and a comma.
-    prefix, postfix: put around each as they are, spaces and all.
-    remove: phrases to remove, in small or capital letters.
-    remove_words: remove phrases on writing in the image, such as "with the words …".
-    min_words, max_words: how long the model's own part may be.
+    trigger: a word that is put before each caption, with a comma.
+    prefix, postfix: texts that are put before and after each caption, without added spaces.
+    remove: phrases to remove; case is ignored.
+    remove_words: remove phrases about writing in the image, such as "with the words …".
+    min_words, max_words: limits of the model's own part, in words.
     """
 
     trigger: str = ""
@@ -64,7 +64,7 @@ class CaptionFilters:
             raise ConfigError("a phrase to remove is empty, expected some words")
 
     def clean(self, text: str) -> str:
-        """A text without the phrases to remove, and without what dangles where they were."""
+        """A text without the phrases to remove, and without a "with" or "and" that they leave behind."""
         before = None
         while text != before:  # a removal may bring the words of a phrase together
             before, text = text, self._remove_once(text)
@@ -83,7 +83,7 @@ class CaptionFilters:
         )
 
     def fault(self, text: str) -> str | None:
-        """Why a cleaned text is rejected, if so."""
+        """The reason for rejecting a cleaned text, or None."""
         n = len(text.split())
         if n < self.min_words:
             return f"{_n_words(n)}, expected at least {self.min_words}"
@@ -105,10 +105,10 @@ def _n_words(n: int) -> str:
 class RecordEditor:
     """Makes an input's record from the model's captions.
 
-    min_confidence: a text below it is rejected.
-    mode: what becomes of a text that is there already.
-    multiple: a record has a list of texts.
-    stamp: what every record carries, such as the model's name.
+    min_confidence: texts of a lower confidence are rejected.
+    mode: what happens to a text that exists already.
+    multiple: whether a record has a list of texts.
+    stamp: fields of every record, such as the model's name.
     """
 
     filters: CaptionFilters = field(default_factory=CaptionFilters)
@@ -130,15 +130,15 @@ class RecordEditor:
         Args:
             frames: the indices of a clip's frames in its file.
             captions: the model's texts, best first.
-            old_text: the text that is there already.
-            warning: why the text is not to be trusted, if so.
+            old_text: the text that exists already, if any.
+            warning: the reason for not trusting the text, if there is one.
 
         Returns:
             `file_name`; `text`, or `question` and `answer`; `logprob` of the caption and its
             `confidence`, the geometric mean of its tokens' probabilities; `frames` of a clip;
             `rejected` with the reason if no text is good enough; the `warning`; and the stamp.
         """
-        # of captions that are equal once they are cleaned the best
+        # of captions that are equal after cleaning, the best one
         cleaned = {self.filters.clean(caption.text): caption for caption in reversed(captions)}
         cleaned = dict(reversed(cleaned.items()))
         faults = {text: self._fault(text, caption) for text, caption in cleaned.items()}
@@ -158,7 +158,7 @@ class RecordEditor:
         return item.fields | values | clip | notes | self.stamp
 
     def _fault(self, text: str, caption: Caption) -> str | None:
-        """Why a text is rejected, if so."""
+        """The reason for rejecting a text, or None."""
         fault = self.filters.fault(text)
         if fault is None and confidence(caption) < self.min_confidence:
             fault = f"confidence {confidence(caption):.3f} is below {self.min_confidence:g}"
@@ -178,8 +178,8 @@ class RecordEditor:
 
 
 def _base_of(old_text: str, additions: list[str], behind: bool) -> str:
-    """The text to join additions to: the old one, or if they are joined to it already, the text
-    that it was before. A run that was killed when it was complete begins anew.
+    """The text to join additions to: the old text, or, if they are joined to it already, the text
+    before that. This happens after a run that was killed at its very end.
 
     Args:
         behind: the additions end the texts; else they begin them.
@@ -196,5 +196,5 @@ def _base_of(old_text: str, additions: list[str], behind: bool) -> str:
 
 
 def confidence(caption: Caption) -> float:
-    """The geometric mean of the tokens' probabilities: 0 to 1, whatever the length."""
+    """The geometric mean of the tokens' probabilities: from 0 to 1, at any length."""
     return exp(caption.logprob / len(caption.tokens)) if caption.tokens else 0.0

@@ -1,5 +1,5 @@
-"""From inputs to outcomes: worker processes load images ahead of the model, which captions them in
-batches of one shape."""
+"""From inputs to outcomes: worker processes load images ahead of the model, and the model captions
+them in batches of one shape."""
 
 import time
 from collections import deque
@@ -31,7 +31,7 @@ InputOutcome = tuple[AnyInput, Outcome]
 class LoadedInput:
     """An image as the model's input, or the reason why it cannot be loaded.
 
-    inputs: what is asked about it.
+    inputs: the inputs about this image, such as its questions.
     """
 
     inputs: InputGroup
@@ -63,8 +63,8 @@ class InputDataset(Dataset[LoadedInput]):
 
 
 def group_by_image(inputs: Iterable[AnyInput]) -> Iterator[InputGroup]:
-    """Inputs that follow one another and are about one image, together, so that it is loaded once;
-    at most as many as a model answers at a time."""
+    """Groups of consecutive inputs about one image, so that the image is loaded once. A group has
+    at most as many inputs as a model answers at a time."""
     for _, group in groupby(inputs, key=_image_of):
         while part := tuple(islice(group, MAX_ROWS)):
             yield part
@@ -78,11 +78,11 @@ def _image_of(item: AnyInput) -> object:
 def load_inputs(
     groups: Iterable[InputGroup], dataset: InputDataset, *, workers: int = 0, ahead: int = 1
 ) -> Generator[LoadedInput, None, None]:
-    """Load the image of each group, in their order. To close the generator ends the workers.
+    """Load the image of each group, in order. Closing the generator ends the workers.
 
     Args:
-        workers: processes that load ahead; 0: this one loads. One that dies, as when memory is
-            short, costs the image that kills it, not the run.
+        workers: processes that load ahead; 0: this process loads. If a worker dies, as when memory
+            is short, only the image that killed it fails.
         ahead: images that they load together before they wait for the model.
     """
     if workers == 0:
@@ -109,8 +109,8 @@ def load_inputs(
 def _recorded(
     groups: Iterator[InputGroup], sent: deque[InputGroup], errors: list[Exception]
 ) -> Iterator[InputGroup]:
-    """Groups on their way to the workers; `sent` has those that are not back. An error ends them,
-    and is kept until what was sent before it is back."""
+    """Groups on their way to the workers; `sent` holds those without a result yet. An error ends
+    the groups, and is kept in `errors` until all earlier groups have their results."""
     try:
         for group in groups:
             sent.append(group)
@@ -120,8 +120,8 @@ def _recorded(
 
 
 def _load_alone(group: InputGroup, dataset: InputDataset) -> LoadedInput:
-    """Load an image that may have killed the worker that loaded it: once more if the worker dies
-    again, because someone else may have killed it."""
+    """Load an image that may have killed its worker. If the worker dies again, it is tried once
+    more, because another program may have killed the worker."""
     reason = ""
     for _ in range(TRIES_ALONE):
         try:
@@ -136,7 +136,8 @@ def _load_alone(group: InputGroup, dataset: InputDataset) -> LoadedInput:
 
 
 def one_shape_batches(stream: Iterable[LoadedInput], size: int) -> Iterator[list[LoadedInput]]:
-    """Batches of at most `size` images of one shape, each with the failures that came meanwhile."""
+    """Batches of at most `size` images of one shape, each with the failures since the last
+    batch."""
     waiting: list[LoadedInput] = []
     failed: list[LoadedInput] = []
     for loaded in stream:
@@ -179,7 +180,7 @@ class BatchCaptioner:
     editor: makes the records.
     old_text: the text that an input has already, if any.
     busy_seconds: how long the model worked.
-    n_sideways: images that are stored rotated or mirrored, and were left so.
+    n_sideways: the number of images that are stored rotated or mirrored, and were left so.
     """
 
     captioner: Captioner
@@ -208,7 +209,7 @@ class BatchCaptioner:
         return outcomes + (self._captioned(rows) if rows else [])
 
     def _fault(self, item: AnyInput) -> str | None:
-        """Why the model cannot answer this, if so."""
+        """The reason why the model cannot answer an input, or None."""
         try:
             self.captioner.prompt(item.question if isinstance(item, Input) else None)
             return None

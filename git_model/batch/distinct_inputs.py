@@ -1,4 +1,4 @@
-"""Inputs that would share a key or a text file, told apart: no input gets another's text."""
+"""Refuses inputs that would share a key or a text file: no input gets another's text."""
 
 import os
 import unicodedata
@@ -14,11 +14,11 @@ from git_model.utils.errors import GITError, one_line
 
 @dataclass(frozen=True)
 class DistinctInputs:
-    """The inputs of a run. The first input with a key or a text file has it. Another input with
-    the same one is refused, with an error that says whose it is; the same input once more is
-    not.
+    """The inputs of a run. A key, and a text file, belong to the first input that has them. Another
+    input with the same key or text file is refused, with an error that names the first one. The
+    same input a second time is not refused.
 
-    folder: of the run, on the disk of the text files.
+    folder: of the run, on the same disk as the text files.
     """
 
     inputs: Iterable[AnyInput]
@@ -82,8 +82,7 @@ def _bytes(text: str) -> bytes:
 
 
 def case_blind(path: Path) -> bool:
-    """Whether the disk that has this file or folder takes names that differ in upper and lower
-    case for one."""
+    """Whether the disk of this file or folder ignores case in names."""
     other = path.with_name(path.name.swapcase())
     try:
         return other.samefile(path)

@@ -21,8 +21,8 @@ from git_model.utils.errors import bounded_line
 
 @dataclass(frozen=True)
 class TarInputs:
-    """Files with certain suffixes in tars. With several tars a key begins with the tar's name, for
-    each may have a 0001.jpg."""
+    """Files with certain suffixes in tars. With several tars a key begins with the tar's name,
+    because each of them may have a 0001.jpg."""
 
     paths: tuple[Path, ...]
     suffixes: tuple[str, ...]
@@ -33,7 +33,8 @@ class TarInputs:
 
     @property
     def folder(self) -> Path:
-        """Where the keys begin: the folder of several tars; of one a folder of its name."""
+        """The folder that the keys are relative to: the common folder of several tars; for one tar
+        a folder of its name."""
         if len(self.paths) == 1:
             return self.paths[0].with_suffix("")
         return Path(os.path.commonpath([path.parent.absolute() for path in self.paths]))
@@ -92,7 +93,7 @@ class TsvInputs:
 
     @property
     def folder(self) -> Path:
-        """Where the keys begin beside those of other sources: a folder of the file's name."""
+        """The folder that the keys are relative to beside other sources: one of the file's name."""
         return self.path.with_suffix("")
 
     def __iter__(self) -> Iterator[AnyInput]:

@@ -1,5 +1,5 @@
 """The files of a folder, or those that match a pattern. A walk holds the names of one folder at a
-time, never those of all inputs."""
+time, not those of all inputs."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ from git_model.utils.errors import bounded_line, shortened
 
 @dataclass(frozen=True)
 class FolderInputs:
-    """The files of a folder with certain suffixes, each folder's sorted, before those of the
-    folders in it.
+    """The files of a folder with certain suffixes: the files of each folder, sorted, before those
+    of the folders in it.
 
-    Hidden files (the name begins with a dot) do not count. Links to folders are followed. A folder
-    or a broken link that is named like an image is an input, which cannot be opened.
+    Hidden files (the name begins with a dot) are no inputs. Links to folders are followed. A folder
+    or a broken link with the name of an image is an input that cannot be opened.
     """
 
     folder: Path
@@ -49,8 +49,8 @@ class FolderInputs:
 
 @dataclass(frozen=True)
 class GlobInputs:
-    """The files below a folder that match a pattern, of which each part stands for one name, or
-    as ** for any folders; of the matches those with certain suffixes. See `FolderInputs`."""
+    """The files below a folder that match a pattern and have certain suffixes. Each part of the
+    pattern stands for one name, or, as **, for any folders. See `FolderInputs`."""
 
     folder: Path
     parts: tuple[str, ...]
@@ -58,7 +58,7 @@ class GlobInputs:
 
     @classmethod
     def of(cls, pattern: str, suffixes: tuple[str, ...]) -> "GlobInputs":
-        """Split a pattern; keys will begin after its last part before the first * or ?.
+        """Split a pattern. Keys are relative to its parts before the first * or ?.
 
         Raises:
             DataError: there is no folder to search.

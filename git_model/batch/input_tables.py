@@ -1,8 +1,8 @@
-"""Sources that name files or web addresses: a list with one on each line, or a table with a column
-of them, and perhaps one of questions.
+"""Sources that name files or web addresses: a list with one name on each line, or a table with a
+column of names, and perhaps a column of questions.
 
-A list may come from anyone: its paths must stay in one folder, and the length of its lines, rows
-and cells is bounded.
+A list may come from anyone, so its paths must stay in one folder, and the length of its lines, rows
+and cells is limited.
 """
 
 import os
@@ -28,7 +28,7 @@ from git_model.preprocessing.fetch import is_url
 if TYPE_CHECKING:
     from tempfile import _TemporaryFileWrapper
 
-PATH_COLUMNS = (NAME_COLUMN, "path", "image", "file", "url")  # the first of them in a table counts
+PATH_COLUMNS = (NAME_COLUMN, "path", "image", "file", "url")  # in order of preference
 QUESTION_ID = "question_id"
 MAX_QUESTION_LENGTH, MAX_ID_LENGTH = 1 << 14, 1 << 8  # characters
 
@@ -37,8 +37,8 @@ MAX_QUESTION_LENGTH, MAX_ID_LENGTH = 1 << 14, 1 << 8  # characters
 class ListInputs:
     """Files that a list names, a path on each line, in any bytes.
 
-    name: what errors call the list.
-    root: what the paths are relative to and may not leave.
+    name: the list's name in errors.
+    root: the folder that the paths are relative to and may not leave.
     """
 
     path: Path
@@ -57,7 +57,8 @@ class ListInputs:
 
 @dataclass(frozen=True)
 class StreamInputs:
-    """The same of a list that comes through a pipe; it stays in a file for as long as this does."""
+    """As `ListInputs`, for a list from a pipe; a temporary file holds it while this object
+    exists."""
 
     file: "_TemporaryFileWrapper[bytes]"
     root: Path
@@ -78,9 +79,9 @@ class StreamInputs:
 class TableInputs:
     """Files that a table names.
 
-    name: what errors call the table.
-    root: what the paths are relative to and may not leave.
-    question_column: "": there are no questions. Beside it may stand a column question_id.
+    name: the table's name in errors.
+    root: the folder that the paths are relative to and may not leave.
+    question_column: "" if there are no questions. The table may also have a column question_id.
     """
 
     table: TableReader
@@ -134,7 +135,7 @@ def input_of(root: Path, name: str) -> Input:
 def table_inputs(
     path: Path, root: Path, path_column: str | None, question_column: str | None
 ) -> TableInputs:
-    """The inputs of a table; path_column None: of the first of `PATH_COLUMNS` in it.
+    """The inputs of a table. With path_column None, the first of `PATH_COLUMNS` in it is used.
 
     Raises:
         DataError: the table cannot be read, or has no such column.
@@ -161,10 +162,10 @@ def _first_column(path: Path, columns: list[str], names: tuple[str, ...], option
 
 
 def key_within(root: Path, file_name: str) -> str:
-    """The path of a file relative to a folder, which it may not leave.
+    """The path of a file relative to a folder.
 
     Raises:
-        DataError: it does, or no file can have this name.
+        DataError: the path leaves the folder, or no file can have this name.
     """
     path, top = Path(file_name), root.absolute()
     if "\0" in file_name or not _is_encodable(file_name):
@@ -179,8 +180,8 @@ def key_within(root: Path, file_name: str) -> str:
 
 
 def _is_encodable(file_name: str) -> bool:
-    """Whether the operating system can be asked for a file of this name. JSON can spell halves of
-    characters; those that stand for a byte may be in a name."""
+    """Whether a file of this name can exist. JSON can spell halves of characters; a name may only
+    have those that stand for a byte."""
     try:
         os.fsencode(file_name)
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""The inputs of one source or of several as one stream: of folders, patterns, files, web addresses,
-lists, tables, tars, TSVs.
+"""The inputs of one or more sources as one stream: folders, patterns, files, web addresses, lists,
+tables, tars, TSVs.
 
-Nothing is held in memory for each input, and every walk gives the same inputs in the same order.
+No input is kept in memory, and every walk gives the same inputs in the same order.
 """
 
 import os
@@ -38,11 +38,12 @@ MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 class InputOptions:
     """How the inputs of a source are found.
 
-    recursive: whether the folders in a folder are searched too.
-    root: the folder that a list's or a table's paths lie in; None: the folder of the list itself.
-    path_column, question_column: the columns of a table; None: see `find_inputs`.
-    questions: asked about every image.
-    videos: whether videos count in a folder or a tar, for models with temporal embeddings.
+    recursive: whether the folders in a folder are searched, too.
+    root: the folder that the paths of a list or a table are relative to; None: that of the list.
+    path_column: the column of a table with the paths; None: see `input_tables.PATH_COLUMNS`.
+    question_column: the column of a table with the questions; None: there are none.
+    questions: questions about every image.
+    videos: whether videos in a folder or a tar are inputs, for models with temporal embeddings.
     """
 
     recursive: bool = True
@@ -57,7 +58,7 @@ class InputOptions:
 class SourceInputs:
     """The inputs of all sources, in order, each with each of the questions.
 
-    parts: the inputs of each source, and what their keys begin with.
+    parts: for each source the prefix of its keys, and its inputs.
     """
 
     parts: tuple[tuple[str, Iterable[AnyInput]], ...]
@@ -81,7 +82,7 @@ class SourceInputs:
 
 
 def find_inputs(sources: str | Sequence[str], options: InputOptions) -> SourceInputs:
-    """The inputs of one or more sources, which can be walked more than once and come in the same
+    """The inputs of one or more sources. They can be walked more than once, always in the same
     order.
 
     Args:
@@ -89,11 +90,11 @@ def find_inputs(sources: str | Sequence[str], options: InputOptions) -> SourceIn
             https address; a list of paths and addresses (.txt, .lst, .list, .json), or - for one on
             the standard input; a table (.json, .jsonl, .csv, .parquet); the original's file of
             images (.tsv); WebDataset's shards (.tar, as a pattern such as {000..999}.tar or *.tar
-            too). A key is a path below the source; of several sources below the folder that they
-            have in common.
+            too). A key is a path below the source; with several sources it is a path below their
+            common folder.
 
     Raises:
-        GITError: there is no such source, it is empty, no list, or the options do not fit it.
+        GITError: a source does not exist, is empty or is no list, or the options do not fit it.
     """
     if options.questions and options.question_column is not None:
         raise GITError("questions come from a column or from a list, expected one of the two")
@@ -204,7 +205,7 @@ def _require_inputs(source: str, inputs: Iterable[AnyInput]) -> None:
 
 
 def _others(inputs: Iterable[AnyInput]) -> str:
-    """What else lies in a source without inputs."""
+    """The other files in a source without inputs, for an error."""
     names = list(islice(getattr(inputs, "untaken", lambda: iter(()))(), 3))
     listed = ", ".join(names)
     return f"; files that are not taken, see `git-model batch --help`: {listed}" if names else ""
@@ -215,8 +216,8 @@ def _may_exist(item: Input) -> bool:
 
 
 def _prefixes(opened: Sequence[Iterable[AnyInput]]) -> list[str]:
-    """What the keys of each source begin with: nothing for a single source; of several its folder,
-    below the one that they have in common."""
+    """The prefix of the keys of each source: empty for a single source; with several sources the
+    folder of each, below their common folder."""
     if len(opened) == 1:
         return [""]
     folders = [os.path.abspath(_folder_of(inputs)) for inputs in opened]  # noqa: PTH100

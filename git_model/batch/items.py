@@ -1,6 +1,6 @@
-"""The two ends of a run: an input, not opened yet, and its output record.
+"""The two ends of a run: an input that is not opened yet, and its output record.
 
-An input is small and pickles cheaply, because it travels to the processes that open it.
+An input is small and pickles cheaply, because it is sent to the processes that open it.
 """
 
 import os
@@ -35,7 +35,7 @@ def readable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """Where a file lies within another: in a tar, or in a row of the original's TSV."""
+    """The position of a file within another file: in a tar, or in a row of the original's TSV."""
 
     archive: Path
     offset: int
@@ -73,12 +73,12 @@ class WebAddress:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An image or a clip to caption, not opened yet, or to answer a question about.
+    """An image or a clip, not opened yet, for a caption or for the answer to a question.
 
-    key: names it: a file's path below the source's folder, with / between its parts; a row's key;
-        a member's name in its tar; a web address. It may hold bytes that are not UTF-8, as
+    key: its name: a file's path below the source's folder, with / between its parts; a row's key; a
+        member's name in its tar; a web address. It may hold bytes that are not UTF-8, as
         `os.fsdecode` keeps them.
-    question_key: names the question, such as VQA's question_id.
+    question_key: the name of the question, such as VQA's question_id.
     """
 
     key: str
@@ -88,12 +88,12 @@ class Input:
 
     @property
     def name(self) -> str:
-        r"""The key fit for JSON and for people: bytes that are not UTF-8 are \xNN."""
+        r"""The key as text for JSON and for people: bytes that are not UTF-8 become \xNN."""
         return readable(self.key)
 
     @property
     def identity(self) -> bytes:
-        """Tells this input from all others: its key and its question."""
+        """Bytes that are different for all inputs: the key and the question."""
         return _identity(self.key, self.question_key, self.question or "")
 
     @property
@@ -107,20 +107,20 @@ class Input:
         return fields
 
     def open(self, frames: int, options: ReadOptions | None = None) -> Image.Image | Clip:
-        """The image, or a clip of at most so many frames; see `video.read_media`.
+        """The image, or a clip of at most `frames` frames; see `video.read_media`.
 
         Raises:
-            GITError: it cannot be opened; the line begins with where it lies.
+            GITError: it cannot be opened; the message begins with its position.
         """
         if isinstance(self.location, Path):
             return read_media(self.location, frames, options)
         return decode_media(self.read(), self._position, frames, options)
 
     def read(self) -> bytes:
-        """The bytes of its file, whatever they are.
+        """The bytes of its file, without a check of their format.
 
         Raises:
-            ImageError: they cannot be read; the line begins with where they lie.
+            ImageError: they cannot be read; the message begins with their position.
         """
         try:
             if isinstance(self.location, ArchiveMember):
@@ -147,8 +147,8 @@ class Input:
 class RefusedInput:
     """An entry of a source that cannot be an input: a row that leaves its folder, a damaged line.
 
-    key: says which entry, and is the same in each walk over the source.
-    reason: one line that begins with where the entry stands.
+    key: the name of the entry, the same in each walk over the source.
+    reason: one line that begins with the position of the entry.
     """
 
     key: str
@@ -187,7 +187,7 @@ def record_identity(record: OutputRecord) -> bytes:
 
 
 def record_text(record: OutputRecord) -> str | None:
-    """The text of a record, several as one; None if there is none."""
+    """The text of a record, several texts joined to one; None if there is none."""
     text = record.get("answer" if "question" in record else "text")
     if isinstance(text, list):
         text = ", ".join(map(str, text))

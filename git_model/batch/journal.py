@@ -1,8 +1,8 @@
 """The journal of a run: for each input a record or a failure, kept on disk.
 
-Every process of a run writes an SQLite file of its own into the run's folder, a transaction for
-each batch: a process may be killed at any moment, and a batch is noted whole or not at all. A run
-that continues reads all the files, whatever the number of processes that wrote them.
+Every process of a run writes its own SQLite file into the run's folder, in one transaction for each
+batch. So a process may be killed at any moment, and a batch is stored whole or not at all. A run
+that continues reads all files, written by any number of processes.
 """
 
 import json
@@ -35,7 +35,7 @@ class JournalError(GITError):
 class Outcome:
     """The outcome of an input: a record, or a failure in one line.
 
-    is_settled: whether a text that is to be written at once, as one beside its image, is written.
+    is_settled: whether the text is written, if it is to be written at once beside its image.
     """
 
     key: bytes
@@ -45,9 +45,9 @@ class Outcome:
 
 
 class Journal:
-    """The outcomes in some SQLite files, of which the first is written.
+    """The outcomes in some SQLite files; new ones are written to the first file.
 
-    One thread may ask while another notes.
+    One thread may read while another one writes.
     """
 
     def __init__(self, files: list[sqlite3.Connection], name: str) -> None:
@@ -55,8 +55,8 @@ class Journal:
         self._lock = Lock()
 
     def find(self, key: bytes) -> Outcome | None:
-        """The outcome of an input, if it has one: a settled one, if a process has settled what
-        another left."""
+        """The outcome of an input, or None. If several processes stored one, a settled outcome is
+        preferred."""
         outcome = None
         with self._guarded():
             for file in self._files:
@@ -66,7 +66,7 @@ class Journal:
         return outcome
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
-        """Note the outcomes of some inputs: all of them, or none if that fails."""
+        """Store the outcomes of some inputs: all of them, or none if that fails."""
         rows = (
             (
                 outcome.key,
@@ -80,8 +80,8 @@ class Journal:
             transaction.executemany(INSERT, rows)
 
     def __iter__(self) -> Iterator[Outcome]:
-        """All outcomes: file by file, in the order in which they were noted. Not while another
-        thread notes."""
+        """All outcomes: file by file, in the order in which they were stored. Not while another
+        thread writes."""
         for file in self._files:
             with self._guarded():
                 rows = file.execute(f"{SELECT} ORDER BY number")
@@ -98,10 +98,11 @@ class Journal:
 
 @contextmanager
 def open_journal(file: Path) -> Iterator[Journal]:
-    """The journal of all files in a folder, to be written to `file`, which is made if need be.
+    """The journal of all files in a folder. New outcomes are written to `file`, which is made if
+    necessary.
 
     Raises:
-        JournalError: a file is damaged, or the disk refuses.
+        JournalError: a file is damaged or cannot be written.
     """
     others = sorted(path for path in file.parent.glob("*.sqlite") if path != file)
     connections: list[sqlite3.Connection] = []
@@ -129,9 +130,9 @@ def _outcome(key: bytes, record: str | None, failure: str | None, settled: int) 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, as one process has it open.
+    """A run's folder, opened by one process.
 
-    path: it lies beside the sink until that is complete.
+    path: beside the sink, until the sink is complete.
     rank: of the process.
     journal: the outcomes so far, of all processes; this process adds its own.
     old: the records that the sink had before the run.
@@ -191,7 +192,7 @@ class DiskSet:
         self._file = file
 
     def add(self, key: bytes) -> bool:
-        """Add a key; whether it is new."""
+        """Add a key. True if it is new."""
         try:
             query = "INSERT OR IGNORE INTO keys VALUES (?)"
             return self._file.execute(query, (key,)).rowcount == 1
@@ -213,7 +214,7 @@ class DiskOwners:
         self._file = file
 
     def claim(self, name: bytes, owner: bytes) -> bytes:
-        """The owner of a name: this one, if it had none."""
+        """The owner of a name. A name without an owner gets this one."""
         try:
             self._file.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (name, owner))
             row = self._file.execute("SELECT owner FROM keys WHERE key = ?", (name,)).fetchone()

@@ -1,9 +1,9 @@
-"""Captions, or answers, for a whole data set, of which no line may be lost.
+"""The loop of a run: captions, or answers, for a whole data set. Every input gets one outcome.
 
-A run walks over the inputs. Those without an outcome are loaded, in batches of images of one shape,
-and the outcomes of a batch are noted in the journal while the model works on the next one. A run
-that is killed continues where its journal ends, on any number of processes. `run.py` has what comes
-before and after.
+A run walks over the inputs. Inputs without an outcome are loaded, in batches of images of one
+shape, and the outcomes of a batch are stored in the journal while the model works on the next
+batch. A run that was killed continues where its journal ends, on any number of processes. `run.py`
+does the work before and after the loop.
 """
 
 import time
@@ -46,8 +46,8 @@ class BatchOptions:
 
     decoding: DecodingOptions
     filters: CaptionFilters = field(default_factory=CaptionFilters)
-    min_confidence: float = 0.0  # a text below it is rejected
-    mode: Mode = "skip"  # what becomes of a text that is there already
+    min_confidence: float = 0.0  # texts of a lower confidence are rejected
+    mode: Mode = "skip"  # what happens to a text that exists already
     batch_size: int = 8  # images that are encoded together
     workers: int = 1  # processes that load images ahead
     reading: ReadOptions = field(default_factory=ReadOptions)  # how files become images and clips
@@ -55,19 +55,19 @@ class BatchOptions:
 
 @dataclass
 class Tally:
-    """How many inputs came to which end, and how long it took."""
+    """The number of inputs by outcome, and the time."""
 
     written: int = 0  # got a text
     rejected: int = 0  # got a text that is not good enough
     failed: int = 0
     kept: int = 0  # had a text before the run
-    others: Counter[str] = field(default_factory=Counter)  # of these, by whom else they are
-    repeated: int = 0  # came before in the same source
+    others: Counter[str] = field(default_factory=Counter)  # of the kept texts, by other origin
+    repeated: int = 0  # occurred before in the same run
     done_before: int = 0  # had an outcome when the run continued
     unsuited: int = 0  # written, but the model was not made for such an image
     sideways: int = 0  # images that are stored rotated or mirrored, and were left so
     busy_seconds: float = 0.0  # in which the model worked
-    seconds: float = 0.0  # from first to last
+    seconds: float = 0.0  # from the beginning to the end
 
     def add(self, other: "Tally") -> None:
         """Add another's counts to these."""
@@ -81,8 +81,8 @@ class BatchJob:
     """One process's part of a run.
 
     editor: makes the records.
-    run: the outcomes so far; this job notes its own there.
-    stop: once it is received, the run ends after the batch at hand.
+    run: the outcomes so far; this job stores its own there.
+    stop: after this request the run ends with the current batch.
     """
 
     captioner: Captioner
@@ -102,7 +102,7 @@ class BatchJob:
             progress: draw a bar on stderr, if it is a terminal.
 
         Raises:
-            GITError: the run is asked to stop, or the disk is full. What is done is noted.
+            GITError: the run is asked to stop, or the disk is full. Finished batches are stored.
         """
         start = time.monotonic()
         model = BatchCaptioner(self.captioner, self.options.decoding, self.editor, self._old_text)
@@ -159,7 +159,7 @@ class BatchJob:
             bar.update()
 
     def _keeps_text(self, item: AnyInput) -> bool:
-        """Whether an input has a text already, which is to stay."""
+        """Whether an input has a text that is to stay."""
         mode = self.options.mode
         if mode not in ("skip", "overwrite-if-other") or not isinstance(item, Input):
             return False
@@ -181,8 +181,8 @@ class BatchJob:
         return None if old is None or old.record is None else record_text(old.record)
 
     def _other_origin(self, item: Input) -> str | None:
-        """What of the origin of an input's old text is not this run's; None: nothing, or nobody
-        knows, as of a text that was written or changed by hand."""
+        """How the origin of an input's old text differs from this run's. None: it does not, or is
+        unknown, as for a text that was written or changed by hand."""
         old = self.run.old.find(item.identity)
         if old is None or old.record is None or "rejected" in old.record:
             return None
@@ -191,7 +191,7 @@ class BatchJob:
         return other_origin(old.record, self.editor.stamp)
 
     def _note(self, outcomes: Sequence[InputOutcome]) -> Tally:
-        """Note the outcomes of a batch; write what is to be written at once."""
+        """Store the outcomes of a batch, and write the texts that are to be written at once."""
         outcomes = [
             (item, replace(outcome, is_settled=not self.sink.writes_at_once))
             for item, outcome in outcomes
@@ -200,7 +200,7 @@ class BatchJob:
         return _count(self._settle(outcomes))
 
     def _settle(self, outcomes: Sequence[InputOutcome]) -> list[Outcome]:
-        """Write the texts that have not been written yet, and note that they are."""
+        """Write the texts that have not been written yet, and store that they are written."""
         settled = [
             outcome if outcome.is_settled else self._write(item, outcome)
             for item, outcome in outcomes

@@ -1,5 +1,5 @@
-"""Which model, and with which options, wrote a text: part of every record, and compared by the next
-run over the same inputs."""
+"""The origin of a text: the model and the options that wrote it. Every record has it, and the next
+run over the same inputs compares it."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ from git_model.preprocessing.sampling import ReadOptions
 ORIGIN = ("model", "revision", "style", "decoding", "options")  # fields of a record
 # The filters that change a text; the others decide whether it is written.
 TEXT_FILTERS = ("trigger", "prefix", "postfix", "remove", "remove_words")
-MAX_ORIGINS = 20  # that are told apart in a count
+MAX_ORIGINS = 20  # origins that are counted one by one
 
 
 def origin_of(
@@ -24,11 +24,11 @@ def origin_of(
     """The origin of a run's texts.
 
     Args:
-        model: its name and revision.
+        model: the model's name and revision.
 
     Returns:
-        these, the style, the decoding options that differ from a plain greedy search, and in
-        `options` the filters and the ways of reading that differ from their defaults, if any do.
+        name and revision, the style, the decoding options that differ from a plain greedy search,
+        and in `options` the filters and reading options that differ from their defaults, if any.
     """
     options = _changes(filters, TEXT_FILTERS) | _changes(reading, _names_of(reading))
     origin = model | {"style": style, "decoding": _changes(decoding, _names_of(decoding))}
@@ -47,8 +47,8 @@ def _changes(values: Any, names: tuple[str, ...]) -> OutputRecord:
 
 
 def other_origin(record: OutputRecord, origin: OutputRecord) -> str | None:
-    """What of a record's origin is not this run's, such as "model demo"; None: nothing, or the
-    record does not say where its text comes from."""
+    """How a record's origin differs from this run's, such as "model demo". None: it does not, or
+    the record has no origin."""
     if "model" not in record:
         return None
     differences = [
@@ -67,7 +67,7 @@ def _as_text(value: Any) -> str:
 
 
 def add_counts(counts: Counter[str], others: Counter[str]) -> Counter[str]:
-    """The sum of two counts of origins; what exceeds MAX_ORIGINS is one entry."""
+    """The sum of two counts of origins. The origins beyond MAX_ORIGINS share one entry."""
     total = counts + others
     largest = dict(total.most_common(MAX_ORIGINS))
     rest = sum(total.values()) - sum(largest.values())

@@ -1,6 +1,7 @@
-"""A contact sheet of what the model sees: its input, converted back to images, with their names.
+"""A contact sheet of the model's input: the pixels of each input, converted back to an image, with
+its name.
 
-A look at it before a long run shows what is turned, cropped, too dark or refused.
+Before a long run it shows which images are rotated, cropped, too dark or refused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ PAPER, INK, GREY, RED = "white", "black", (225, 225, 225), (170, 0, 0)
 
 @dataclass(frozen=True)
 class Preview:
-    """What a sheet shows: how many inputs, and for the others why not."""
+    """The content of a sheet: the number of inputs, and the reasons for those that are refused."""
 
     n_images: int
     refusals: list[str]
@@ -36,7 +37,7 @@ class Preview:
 def draw_preview(
     inputs: Iterable[AnyInput], config: GITConfig, reading: ReadOptions, path: Path, count: int
 ) -> Preview:
-    """Draw the first inputs, each image once, on a sheet that `path` gets.
+    """Draw the first inputs, each image once, on a sheet, and write it to `path`.
 
     Raises:
         GITError: the file's suffix is not one of FORMATS, or it cannot be written.
@@ -65,7 +66,7 @@ def draw_preview(
 
 
 def _tile(name: str, frames: Sequence[Image.Image]) -> Image.Image:
-    """The frames, as large as they fit, above a name; small ones by whole multiples of a pixel."""
+    """The frames, as large as they fit, above a name. Small frames are scaled by whole factors."""
     tile = _empty_tile()
     columns = ceil(sqrt(len(frames)))
     for number, frame in enumerate(frames):

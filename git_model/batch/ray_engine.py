@@ -1,8 +1,8 @@
 """The same captions on a cluster: a pipeline of Ray Data from files to Parquet.
 
-Ray spreads the loading of images over processes, and the captioning over a pool of actors that have
-a model each; it repeats the work of a lost machine. Unlike a run of `run.py` it does not continue
-where it was ended. Needs the extra `ray`.
+Ray spreads the loading of images over processes, and the captioning over a pool of actors, each
+with a model. It repeats the work of a lost machine. Unlike a run of `run.py`, an interrupted run
+cannot be continued. Needs the extra `ray`.
 """
 
 import logging
@@ -78,7 +78,7 @@ def caption_with_ray(
     Args:
         config: the model's.
         open_model: opens it, in each actor.
-        gpu: an actor for each GPU of the cluster; else one for every four CPUs.
+        gpu: use one actor for each GPU of the cluster, instead of one for every four CPUs.
 
     Returns:
         the records that were written; those of inputs that failed have an `error`.

@@ -1,8 +1,8 @@
 """A run over a data set from its first input to its last file, by one process or by many.
 
-While a run is on its way, everything about it lies in a folder beside its sink, named `….run`: the
-journals, the settings it was begun with, and the records that the sink had before. The folder is
-removed when the sink is complete.
+During a run a folder beside its sink, named `….run`, holds the journals, the settings with which
+the run began, and the records that the sink had before. The folder is removed when the sink is
+complete.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ SETTINGS = "settings.json"
 ERRORS = "errors.jsonl"
 REPORT = "batch.json"
 RUN = "batch.run"
-NOTED = "files.sha256"  # in a run's folder: digests of the files beside its sink that are to come
+NOTED = "files.sha256"  # in a run's folder: digests of the files that it will write beside its sink
 ONE_PROCESS = ProcessGroup(torch.device("cpu"))
 
 
@@ -101,7 +101,7 @@ def caption_dataset(
 
 
 def _require_own(sink: Sink) -> None:
-    """Refuse to replace files of a run's names that no run wrote.
+    """Refuse to replace files that have the names of a run's files, but that no run wrote.
 
     Raises:
         GITError: there is such a file.
@@ -189,11 +189,12 @@ def prepare(folder: Path, settings: OutputRecord, records: Iterable[OutputRecord
     """Make a run's folder, or require that the run in it can continue.
 
     Args:
-        settings: what the texts depend on; they must not change within a run.
-        records: of the sink as it is, to be kept.
+        settings: the settings that determine the texts; they must not change within a run.
+        records: the present records of the sink, which are kept.
 
     Raises:
-        GITError: the run was begun with other settings; a record is damaged; the disk refuses.
+        GITError: the run began with other settings, a record is damaged, or the folder cannot be
+            written.
     """
     settings = json.loads(json.dumps(settings))  # as they come back
     old = old_records_path(folder)
@@ -225,13 +226,13 @@ def _require_same(folder: Path, settings: OutputRecord) -> None:
 
 
 def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
-    """Write the sink, and a line for each input that failed, once every process is done.
+    """Write the sink, and a line for each input that failed, after every process is done.
 
     Returns:
-        how many failed.
+        the number of inputs that failed.
 
     Raises:
-        GITError: the disk refuses; the next run tries again.
+        GITError: a file cannot be written; the next run tries again.
     """
     names = [ERRORS, RECORDS] if sink.writes_at_once else [ERRORS]
     with ExitStack() as stack:
@@ -255,8 +256,8 @@ def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
 
 @contextmanager
 def _noted_lines(path: Path, run: Path) -> Iterator[TextIO]:
-    """A new file of lines. Its digest is noted in the run's folder before it gets its name, so that
-    the next run knows that this one wrote it."""
+    """A new file of lines. Its digest is stored in the run's folder before the file gets its name,
+    so that the next run knows that this run wrote it."""
     with new_file(path) as beside:
         with beside.open("w", encoding="utf-8", errors="backslashreplace") as lines:
             yield lines
@@ -286,8 +287,8 @@ class OrderedResults:
         self.n_failed = 0
 
     def records(self, inputs: Iterable[AnyInput]) -> Iterator[InputRecord]:
-        """The record of each input that has one, once; behind them those whose inputs are gone.
-        What the sink had before stays where there is no new text that is good enough."""
+        """The record of each input that has one, once, and then the records whose inputs no longer
+        exist. An old record stays if there is no new text or the new text is rejected."""
         with disk_set() as keys:
             for item in inputs:
                 if keys.add(item.identity):
@@ -315,7 +316,8 @@ class OrderedResults:
 
 
 def close(folder: Path) -> None:
-    """Remove a complete run's folder: at once, because half of one would look like a new run."""
+    """Remove a complete run's folder. It is renamed first, because half a folder would be taken for
+    a new run."""
     removed = folder.with_name(f".{folder.name}.gone")
     shutil.rmtree(removed, ignore_errors=True)  # of a run that was killed right here
     folder.rename(removed)

@@ -17,7 +17,7 @@ from git_model.batch.table_readers import require_bounded_group
 from git_model.data.manifests import DataError, decode, parse, parse_each, text_of
 from git_model.utils.errors import GITError
 
-# The columns of CSV and Parquet; what a record lacks is empty there.
+# The columns of CSV and Parquet; a field that a record lacks is empty.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
            "frames", "truncated", "rejected", "warning", "error", "model", "revision", "style",
            "decoding", "options")  # fmt: skip
@@ -25,8 +25,8 @@ TABLES = ("decoding", "options")  # JSON in a column of text
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
 MAX_RECORD_BYTES = 1 << 24
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may run
-# Characters that would break a line of a TSV, or steer a terminal, and how they are written there.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the beginning of a cell that a spreadsheet may run
+# Characters that would break a line of a TSV or control a terminal, and their spelling in a TSV.
 ESCAPES = {
     code: chr(code).encode("unicode_escape").decode()
     for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
@@ -46,7 +46,7 @@ def read_jsonl(path: Path) -> Iterator[OutputRecord]:
 
 
 def write_jsonl(path: Path, records: Iterable[OutputRecord]) -> None:
-    """A line for each record. Half a character, which JSON can spell, is spelt so again."""
+    """A line for each record. A lone surrogate is written as JSON spells it."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for record in records:
             write_jsonl_line(file, record)

@@ -41,39 +41,39 @@ class Sink(Protocol):
 
     @property
     def extension(self) -> str:
-        """What the names of its files end in, with a dot."""
+        """The suffix of its files, with a dot."""
 
     @property
     def writes_at_once(self) -> bool:
-        """Whether `write` is to be called for each record as it is made."""
+        """Whether `write` is called for each record as soon as it is made."""
 
     def old_records(self) -> Iterable[OutputRecord]:
-        """The records that are there.
+        """The records that the sink holds already.
 
         Raises:
             GITError: they cannot be read; the message names the file.
         """
 
     def output_path(self, item: Input) -> Path | None:
-        """The file of an input's text, where each has a file of its own.
+        """The file of an input's text, if each input has its own file.
 
         Raises:
-            GITError: the input cannot have one.
+            GITError: the input cannot have a file.
         """
 
     def old_text(self, item: Input) -> str | None:
-        """The text of an input that is there, where each has a file of its own."""
+        """The present text of an input, if each input has its own file."""
 
     def write(self, item: Input, record: OutputRecord) -> None:
-        """Write one record; to do so twice changes nothing.
+        """Write one record. Writing it twice gives the same result.
 
         Raises:
             GITError: it cannot be written.
         """
 
     def finish(self, records: Iterable[InputRecord]) -> list[tuple[Input, str]]:
-        """Write all records that are not written yet; they are walked once. The old files stay
-        whole until all is written.
+        """Write all records that are not written yet; they are walked once. The old files are
+        replaced only when all records are written.
 
         Returns:
             inputs whose record could not be written, and why.
@@ -83,18 +83,18 @@ class Sink(Protocol):
 def find_sink(
     out: str | None, extension: str | None, sources: str | Sequence[str], *, csv_safe: bool = True
 ) -> Sink:
-    """The sink of a name. Nothing is made yet, see `make_sink_folder`.
+    """The sink of a name. No folder is made yet; see `make_sink_folder`.
 
     Args:
-        out: a file that ends in .jsonl, .csv, .parquet, .tsv or .tar; else a folder, made if need
-            be, for text files; None: beside the images.
+        out: a file that ends in .jsonl, .csv, .parquet, .tsv or .tar; otherwise a folder for text
+            files; None: text files beside the images.
         extension: of text files; None: .txt.
-        sources: where the inputs come from. Beside images, the files of the run lie in the folder
-            of the first one.
+        sources: where the inputs come from. With text files beside images, the run's own files lie
+            in the folder of the first source.
         csv_safe: in CSV, texts that a spreadsheet would run as formulas begin with an apostrophe.
 
     Raises:
-        GITError: it cannot be a sink.
+        GITError: no sink has such a name.
     """
     sources = [sources] if isinstance(sources, str) else sources
     is_folder = out is None or out.endswith("/") or Path(out).is_dir()
@@ -148,7 +148,7 @@ def _with_dot(extension: str | None) -> str:
 
 
 def _folder_of(source: str) -> Path:
-    """The folder of a source, where a run lies that writes beside images."""
+    """The folder of a source, for the files of a run that writes beside images."""
     path = Path(source)
     is_archive = path.suffix.lower() in (".tar", ".tsv") and not path.is_dir()
     if is_archive or is_url(source):
@@ -166,10 +166,9 @@ def file_text(record: OutputRecord) -> str:
 
 @dataclass(frozen=True)
 class TextFileSink:
-    """A text file for each image, named as it; several texts are several lines.
+    """A text file for each image, with the image's name; several texts are several lines.
 
-    path: the folder of the images, or if `is_mirror` another, in which the text files lie as the
-        images do in theirs.
+    path: the folder of the images; with `is_mirror` another folder, with the same subfolders.
     extension: of the text files, with its dot.
     """
 
@@ -179,7 +178,7 @@ class TextFileSink:
     writes_at_once: bool = True
 
     def old_records(self) -> Iterator[OutputRecord]:
-        """See `Sink`: those that earlier runs noted. What the files say now is another matter."""
+        """See `Sink`: the records of earlier runs. The text files may have changed since then."""
         path = self.path / RECORDS
         if path.is_file():
             try:
@@ -209,7 +208,7 @@ class TextFileSink:
         return []
 
     def output_path(self, item: Input) -> Path:
-        """See `Sink`. Of two images of the same run `DistinctInputs` knows."""
+        """See `Sink`. `DistinctInputs` refuses a second image of a run with the same text file."""
         if self.is_mirror:
             return self._mirrored(item)
         if not isinstance(item.location, Path):
@@ -220,8 +219,8 @@ class TextFileSink:
         """An input's text file.
 
         Raises:
-            GITError: an image beside it has the same one, or there is no image's file to stand
-                beside.
+            GITError: another image in the folder has the same text file, or the image is not a file
+                that a text file can lie beside.
         """
         if isinstance(item.location, Path):
             _require_only(item.location, item.name)
@@ -237,7 +236,7 @@ class TextFileSink:
 
 
 def _path_of(item: Input) -> str:
-    """An input's key as a path: of a web address its host and path."""
+    """An input's key as a path; for a web address its host and path."""
     if not isinstance(item.location, WebAddress):
         return item.key
     parts = urlsplit(item.location.url)
@@ -245,7 +244,8 @@ def _path_of(item: Input) -> str:
 
 
 def _require_only(image: Path, name: str) -> None:
-    """Refuse an image if another has its name with an earlier suffix, and so its text file."""
+    """Refuse an image if another image has the same name with an earlier suffix, and so the same
+    text file."""
     for suffix in MEDIA_SUFFIXES:
         for other in (image.with_suffix(suffix), image.with_suffix(suffix.upper())):
             # lexists: it is False for a name that is too long, for which `exists` raises
@@ -294,8 +294,8 @@ class TableSink:
 
 @dataclass(frozen=True)
 class ShardSink:
-    """Tars in which a sample has an image's own file, its texts in a .txt, a line each, and its
-    record in a .json; if it was asked several questions, the list of their records.
+    """Tars of samples. A sample has an image's file, a .txt with its texts, one on each line, and a
+    .json with its record, or with a list of records if there were several questions.
 
     pattern: such as out-{0000..9999}.tar, for shards of 1,000 samples; out.tar for one.
     """
@@ -306,11 +306,11 @@ class ShardSink:
 
     @property
     def path(self) -> Path:
-        """See `Sink`: of a pattern its name without the numbers."""
+        """See `Sink`: the name; of a pattern the name without the numbers."""
         return Path(re.sub(r"[-_.]?\{.*\}", "", self.pattern))
 
     def old_records(self) -> Iterable[OutputRecord]:
-        """See `Sink`: there may be none, because the images in old shards would be lost."""
+        """See `Sink`: none. Old shards are an error, because the images in them would be lost."""
         if self._shard_path(0).exists():
             raise GITError(
                 f"{self._shard_path(0)}: already exists, and shards are only written anew: "

@@ -1,8 +1,8 @@
 """Files of rows: JSON, JSON lines, CSV, Parquet; and the lines of a list.
 
-Rows are read as they are asked for; a JSON file is read whole. Lines, rows and cells are bounded. A
-row that cannot be read is an error in its place. Parquet needs the package pyarrow, the extra
-`parquet`, which is imported when such a file is read.
+Rows are read one by one; only a JSON file is read whole. The size of lines, rows and cells is
+limited. A row that cannot be read gives an error in its place. Parquet needs the package pyarrow,
+the extra `parquet`, which is imported when such a file is read.
 """
 
 import csv
@@ -215,11 +215,13 @@ class ParquetReader:
 
 
 def require_bounded_group(group: Any, columns: list[str] | None = None) -> None:
-    """Refuse a row group of Parquet whose columns, or these columns, would be too large when they
-    are unpacked.
+    """Refuse a row group of Parquet in which a column is too large when it is unpacked.
+
+    Args:
+        columns: the columns that are read; None: all.
 
     Raises:
-        DataError: one would.
+        DataError: a column is too large.
     """
     for index in range(group.num_columns):
         column = group.column(index)
@@ -232,7 +234,8 @@ def require_bounded_group(group: Any, columns: list[str] | None = None) -> None:
 
 
 def _bounded_rows(batch: Any) -> Iterator[Row | DataError]:
-    """The rows of a batch, one at a time; in place of one with a cell that is too long an error."""
+    """The rows of a batch, one at a time; an error in place of a row with a cell that is too
+    long."""
     from pyarrow import DictionaryArray
 
     columns: list[tuple[Any, Callable[[int], Any] | None]] = []
@@ -268,8 +271,8 @@ TABLE_READERS: dict[str, Callable[[Path], TableReader]] = {
 
 
 def numbered_lines(path: Path, name: str) -> Iterator[tuple[int, bytes | DataError]]:
-    """The lines of a file without their ends, with their numbers, one at a time; in place of a line
-    that is too long an error, see `unwrap`.
+    """The lines of a file without their ends, with their numbers, one at a time. In place of a line
+    that is too long there is an error, see `unwrap`.
 
     Raises:
         DataError: the file cannot be read.
@@ -294,7 +297,7 @@ def _bounded_line(line: bytes, number: int, file: BinaryIO) -> bytes | DataError
 
 
 def unwrap(value: T | DataError) -> T:
-    """A value, if it is no error; an error is raised."""
+    """The value itself. An error in its place is raised."""
     if isinstance(value, DataError):
         raise value
     return value

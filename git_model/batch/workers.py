@@ -1,5 +1,5 @@
-"""Worker processes that load images ahead of the model, and that end when the walk over the inputs
-ends, however it ends."""
+"""Worker processes that load images ahead of the model. They end when the walk over the inputs
+ends, also after an error."""
 
 import multiprocessing
 import os
@@ -31,8 +31,8 @@ def is_worker_death(error: BaseException) -> bool:
 def worker_stream(
     tasks: Iterable[Any], dataset: Dataset[T], *, workers: int, ahead: int
 ) -> Iterator[Iterator[T]]:
-    """What worker processes make of each task, in the order of the tasks. When the block ends, no
-    worker is alive any more.
+    """The results of worker processes for each task, in the order of the tasks. When the block
+    ends, no worker is alive any more.
 
     Args:
         tasks: indices of `dataset`. They must not raise: that would leave the loader half built,
@@ -40,7 +40,7 @@ def worker_stream(
         ahead: tasks that the workers together do before they wait.
 
     Raises:
-        RuntimeError: out of the stream, if a worker has died; see `is_worker_death`.
+        RuntimeError: raised by the stream if a worker has died; see `is_worker_death`.
     """
     processes: list[Any] = []
     stream = _WorkerStream()
@@ -62,7 +62,7 @@ def worker_stream(
 
 
 class _WorkerStream:
-    """What comes back from the workers."""
+    """The results of the workers."""
 
     def __init__(self) -> None:
         self._death: RuntimeError | None = None
@@ -88,8 +88,8 @@ class _WorkerStream:
             yield result
 
     def _defer_deaths(self) -> None:
-        """Have torch's signal handler report a worker's death out of `results` only. By itself it
-        raises the error wherever the main thread is, in the midst of the model's work too."""
+        """Let torch's signal handler report a worker's death only from `results`. Without this, it
+        raises the error wherever the main thread is, even while the model works."""
         handler = signal.getsignal(signal.SIGCHLD)
         if callable(handler) and threading.current_thread() is threading.main_thread():
             self._handler = handler
@@ -129,7 +129,8 @@ def _recording_context(processes: list[Any]) -> BaseContext:
 
 
 def _end(processes: Iterable[Any]) -> None:
-    """Kill what is still alive, such as a worker in the midst of a picture: they ignore SIGTERM."""
+    """Kill the workers that are still alive, such as one that decodes an image. They ignore
+    SIGTERM."""
     for process in processes:
         while process.pid is not None and process.is_alive():
             with suppress(RuntimeError):  # torch's signal handler
@@ -146,8 +147,8 @@ def _begin_worker(parent: int, number: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process once its parent is gone: torch's own check comes to nothing where the
-    results that nobody takes any more fill a pipe."""
+    """End this process once its parent has ended. torch's own check does not work if unread results
+    fill a pipe."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
     os._exit(1)

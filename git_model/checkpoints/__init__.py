@@ -1,1 +1,1 @@
-"""Our own checkpoint format, and a model by its name."""
+"""This project's checkpoint format, adapters, and opening a model by its name."""

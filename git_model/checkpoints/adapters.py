@@ -1,8 +1,9 @@
-"""Adapters: a few trained weights beside a frozen base model (LoRA, DoRA), by the library peft.
+"""Adapters: a few trained weights beside a frozen base model (LoRA, DoRA), with the library peft.
 
 A folder holds adapter_config.json and adapter_model.safetensors, as peft writes and reads them, and
 base.json: the base model's name and the fingerprint of its weights. A live adapter is a part of
-each layer that it changes; merged, it is in that layer's weight, and the model is an ordinary one.
+each layer that it changes. A merged adapter is added to the layers' weights, and the model is then
+an ordinary one.
 
 Sources: Hu et al. 2021 (LoRA); Liu et al. 2024 (DoRA).
 """
@@ -30,7 +31,7 @@ SETTINGS, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "b
 PREFIX = "base_model.model."  # of peft's names in a file
 ATTENTION = ("*.attn.qkv", "*.attn.out")
 MAX_RANK = 2**12
-# Settings of peft that decide the computation and that this project has.
+# Settings of peft that determine the computation and that this project supports.
 USED = {"r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "target_modules"}
 # Those that do not change what a stored adapter computes.
 IGNORED = {
@@ -42,13 +43,13 @@ IGNORED = {
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """Which adapter to train: the table [adapter] of a recipe. Everything else is frozen."""
+    """Which adapter to train: the table [adapter] of a recipe. All other weights are frozen."""
 
     kind: Literal["lora", "dora"] = "lora"  # DoRA also learns the length of each weight's rows
-    rank: int = 8  # of the two matrices whose product is added to a weight
-    alpha: float = 16.0  # the adapter's share is scaled by alpha / rank
-    dropout: float = 0.0  # of the adapter's input
-    # Patterns of linear layers' names; empty: query, key, value and output of every attention
+    rank: int = 8  # inner size of the two matrices whose product is added to a weight
+    alpha: float = 16.0  # the product is scaled by alpha / rank
+    dropout: float = 0.0  # probability of dropout on the adapter's input
+    # patterns of linear layers' names; empty: query, key, value and output of every attention
     targets: tuple[str, ...] = ()
     last: int | None = None  # instead of targets: every linear layer of the last n decoder blocks
 
@@ -75,7 +76,7 @@ class AdapterBase:
 
 
 def base_of(model: GIT, name: str) -> AdapterBase:
-    """What `write_adapter` notes about a base model; before `add_adapter`."""
+    """What `write_adapter` stores about a base model; call it before `add_adapter`."""
     return AdapterBase(base=name, fingerprint=fingerprint(model), style=model.config.style)
 
 
@@ -91,8 +92,8 @@ def fingerprint(model: GIT) -> str:
 
 
 def add_adapter(model: GIT, config: AdapterConfig) -> None:
-    """Add an untrained adapter, which changes nothing yet, and freeze everything else. Draws from
-    torch's random numbers.
+    """Add an untrained adapter, which does not change the output yet, and freeze all other weights.
+    Draws from torch's random numbers.
 
     Raises:
         GITError: the library peft is missing, or a pattern matches no layer.
@@ -112,7 +113,7 @@ def target_names(model: GIT, config: AdapterConfig) -> list[str]:
     """The linear layers that an adapter changes, by name.
 
     Raises:
-        ConfigError: a pattern matches none, or there are not so many blocks.
+        ConfigError: a pattern matches no layer, or the decoder has fewer blocks than `last`.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if model.config.decoder.tied:  # merged, it would change the token embedding, too
@@ -141,7 +142,7 @@ def adapter_tensors(model: GIT) -> dict[str, Tensor]:
 def write_adapter(
     folder: Path, model: GIT, base: AdapterBase, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write an adapter's folder in one step, in place of one that is there.
+    """Write an adapter's folder in one step; it replaces an adapter in `folder`.
 
     Args:
         tensors: as `adapter_tensors` gives them.
@@ -175,7 +176,8 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_base(folder: Path) -> AdapterBase | None:
-    """The model that an adapter belongs to; None if peft wrote it, which does not note that.
+    """The model that an adapter belongs to; None if peft wrote the adapter, which stores no such
+    name.
 
     Raises:
         ConfigError: the file is damaged.
@@ -193,8 +195,8 @@ def open_adapter(model: GIT, folder: Path, name: str) -> None:
         name: of the model, for errors.
 
     Raises:
-        GITError: the library peft is missing; no adapter of a kind that this project has; or one of
-            another base.
+        GITError: the library peft is missing; or the folder holds no adapter, an adapter of a kind
+            that this project does not support, or the adapter of another base.
     """
     peft = import_peft()
     if not is_adapter(folder):
@@ -219,7 +221,7 @@ def open_adapter(model: GIT, folder: Path, name: str) -> None:
 
 
 def merge_adapter(model: GIT) -> None:
-    """Put a live adapter into the weights of its layers, and take it off."""
+    """Add a live adapter to the weights of its layers, and remove its own weights."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
@@ -231,7 +233,8 @@ def merge_adapter(model: GIT) -> None:
 
 
 def describe(folder: Path) -> str:
-    """What an adapter's folder is and what to do with it, for the error where a model is due."""
+    """An error line for an adapter's folder that is given in place of a model: what to do with
+    it."""
     base = read_base(folder)
     of, name = ("", "BASE") if base is None else (f" of {base.base}", base.base)
     return (
@@ -242,7 +245,7 @@ def describe(folder: Path) -> str:
 
 
 def import_peft() -> Any:
-    """The library peft.
+    """Import the library peft.
 
     Raises:
         GITError: it is not installed.
@@ -255,7 +258,7 @@ def import_peft() -> Any:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """peft's settings of an adapter, if it is of a kind that this project has.
+    """peft's settings of an adapter, if this project supports its kind.
 
     Raises:
         ConfigError: a setting that changes the computation in another way.

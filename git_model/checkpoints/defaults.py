@@ -1,4 +1,4 @@
-"""The models that are used where none is named, and what released models were made for.
+"""The models that are used if none is named, and what the released models were made for.
 
 This module does not import torch, so that `--help` shows the table at once.
 """
@@ -18,7 +18,7 @@ class DefaultModel(NamedTuple):
     video: str
 
 
-# What is used where no model is named. A question, in any task, makes it "ask".
+# The models that are used if none is named. With a question every task is "ask".
 DEFAULT_MODELS: dict[Task, DefaultModel] = {
     "caption": DefaultModel("microsoft/git-base-coco", "microsoft/git-base-vatex"),
     "ask": DefaultModel("microsoft/git-base-vqav2", "microsoft/git-base-msrvtt-qa"),
@@ -26,7 +26,7 @@ DEFAULT_MODELS: dict[Task, DefaultModel] = {
     "score": DefaultModel("microsoft/git-base-coco", "microsoft/git-base-vatex"),
 }
 
-DEFAULT_MODEL = DEFAULT_MODELS["caption"].image  # where no task is named either
+DEFAULT_MODEL = DEFAULT_MODELS["caption"].image  # if no task is named either
 
 # The released checkpoints, by what follows their size in their name.
 _PURPOSES = {

@@ -41,9 +41,9 @@ def open_model(
     adapter: str | Path | None = None,
     **hub: Any,
 ) -> tuple[GIT, Tokenizer | None]:
-    """The model of this name, in eval mode, and its vocabulary, or None.
+    """The model of this name, in eval mode, and its tokenizer, or None if it has no vocabulary.
 
-    Arguments as in `Captioner.from_pretrained`; `hub` has those that downloading takes.
+    Arguments and errors are those of `Captioner.from_pretrained`; `hub` has those for downloads.
     """
     folder = folder_of(name)
     if is_exported(folder):
@@ -53,7 +53,7 @@ def open_model(
     _refuse_adapter(folder)
     hub["revision"] = revision
     dtype = dtype_of(dtype, target)
-    # An adapter checks the base's own values, so these are not rounded before.
+    # An adapter's fingerprint is of the base's own values, so these are not rounded before.
     read_dtype = dtype if adapter is None else torch.float32
     config, state, tokenizer = _read(name, read_dtype, integrity, hub)
     if tokenizer is not None:
@@ -91,7 +91,8 @@ def _open_exported(
 
 
 def exact_revision(name: str, revision: str | None, adapter: str | None = None) -> str:
-    """Which weights a name stands for: of a hub id the commit, of a folder a digest of its weights.
+    """Which weights a name stands for: for a hub id the commit, for a folder a digest of its
+    weights.
 
     Args:
         revision: of a hub id, as in `open_model`.
@@ -137,7 +138,7 @@ def require_vocabulary(name: str | Path) -> None:
     """Refuse a folder without a vocabulary, before its weights are read. A hub id passes.
 
     Raises:
-        CheckpointError: it says what to add.
+        CheckpointError: the message says what to add.
     """
     folder = folder_of(name)
     _refuse_adapter(folder)

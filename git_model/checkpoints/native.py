@@ -1,8 +1,9 @@
-"""Our checkpoint format: a folder of config.json, model.safetensors, tokenizer.json, SHA256SUMS.
+"""The checkpoint format: a folder of config.json, model.safetensors, tokenizer.json, SHA256SUMS.
 
-Reading is strict and names the wrong tensor. Writing fills a temporary folder and renames it, so
-that no reader finds half a checkpoint. Nothing is executed or unpickled. SHA256SUMS has the form of
-the program `sha256sum`, so `sha256sum --check SHA256SUMS` checks the other files without us.
+Reading is strict, and an error names the wrong tensor. Writing fills a temporary folder and renames
+it, so that no reader finds half a checkpoint. Nothing is executed or unpickled. SHA256SUMS has the
+form of the program `sha256sum`, so `sha256sum --check SHA256SUMS` checks the other files without
+this package.
 """
 
 import json
@@ -46,7 +47,7 @@ def folder_of(name: str | Path) -> Path:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether config.json says that this is a folder of our own format, of any version."""
+    """Whether config.json says that this folder has this project's format, in any version."""
     try:
         return read_mapping(folder / CONFIG).get("format") in (FORMAT, OLD_FORMAT)
     except ConfigError:
@@ -97,10 +98,10 @@ def read_checkpoint(
 
 
 def require_format(folder: Path, version: object) -> None:
-    """Refuse a folder whose config.json names another format than today's.
+    """Refuse a folder whose config.json names another format than the present one.
 
     Raises:
-        CheckpointError: it says what to do.
+        CheckpointError: the message says what to do.
     """
     if version == OLD_FORMAT:
         raise CheckpointError(
@@ -169,7 +170,8 @@ def write_checkpoint(
         overwrite: replace a checkpoint that exists.
 
     Raises:
-        GITError: the folder exists and is not empty, or cannot be written.
+        GITError: the folder holds other files than those that may be replaced, or cannot be
+            written.
     """
     settings = {"format": FORMAT, **to_dict(config)}
     names = (CONFIG, WEIGHTS, TOKENIZER, DIGESTS, *(files or {}))
@@ -184,7 +186,7 @@ def write_checkpoint(
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """The sha256 of every file in a folder but SHA256SUMS, by name.
+    """The sha256 of every file in a folder except SHA256SUMS, by name.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -220,14 +222,14 @@ def read_digests(folder: Path) -> dict[str, str]:
 
 
 def require_digests(folder: Path, files: Collection[str] = FILES) -> None:
-    """Refuse a folder of our format in which a file is not the one that was written.
+    """Refuse a folder in which a file is not the one that this project wrote.
 
     Args:
         files: names of the files that are read where they exist.
 
     Raises:
-        CheckpointError: a file that is read differs from its digest, or has none, or a file with a
-            digest is missing; it is named.
+        CheckpointError: a file that is read differs from its digest or has none, or a file with a
+            digest is missing; the message names the file.
     """
     if not is_file(folder / DIGESTS):
         raise CheckpointError(

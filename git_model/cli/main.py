@@ -24,7 +24,7 @@ from git_model.utils.errors import GITError, one_line
 
 
 class Commands(click.Group):
-    """A group that turns an error which the user can mend into one line and exit code 1."""
+    """A group that turns an error that the user can fix into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

@@ -1,7 +1,7 @@
 """Augmentation of training images: random crops and horizontal flips.
 
 The defaults are the original's (train.py): torchvision's `RandomResizedCrop` of 0.8 to 1.0 of the
-area without distortion, and no flips, which would make the word "left" wrong.
+area without distortion, and no flips, because a flip makes the word "left" wrong.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from git_model.config import PreprocessConfig
 from git_model.data.example import Media
 from git_model.utils.errors import ConfigError
 
-MAX_TRIES = 10  # as torchvision; then it takes a centre crop
+MAX_TRIES = 10  # as in torchvision; then the crop is at the centre
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
@@ -72,7 +72,7 @@ def crop_box(size: tuple[int, int], config: AugmentConfig, aspect: float, rng: R
 
 def training_preprocess(config: PreprocessConfig) -> PreprocessConfig:
     """The same preprocessing for an image after its random crop: resized to the model's input size,
-    without a second crop. Where the model keeps the aspect ratio, nothing changes."""
+    without a second crop. If the model keeps the aspect ratio, the preprocessing stays as it is."""
     if config.crop is None:
         return config
     changes = {"exact": config.crop, "short_side": None, "long_side_max": None, "crop": None}

@@ -1,7 +1,7 @@
 """Data sets on the images of COCO: its captions, Karpathy's splits of them, VQAv2.
 
-Karpathy's file also exists for Flickr8k and Flickr30k. A reader here depends on the files' form
-alone, so it serves every data set of that form.
+Karpathy's file also exists for Flickr8k and Flickr30k. The readers depend only on the form of the
+files, so they read every data set of that form.
 """
 
 import re
@@ -36,8 +36,8 @@ class CocoData:
     in a test split."""
 
     kind: Literal["coco"] = "coco"
-    annotations: str  # such as annotations/captions_train2017.json
-    images: str  # the folder of its images, such as train2017
+    annotations: str  # the file, such as annotations/captions_train2017.json
+    images: str  # the folder of the images, such as train2017
 
     def open(self) -> FileSource:
         """Read the annotations."""
@@ -73,8 +73,8 @@ class KarpathyData:
 
     kind: Literal["karpathy"] = "karpathy"
     annotations: str  # the file
-    images: str  # the folder of val2014 and train2014; for Flickr the folder of the images
-    split: str = "train+restval"  # a split, or several joined by +
+    images: str  # the folder that holds val2014 and train2014; for Flickr the images' folder
+    split: str = "train+restval"  # a split, or several splits joined by +
 
     def open(self) -> FileSource:
         """Read the file, and keep the images of the split."""
@@ -106,10 +106,10 @@ class VqaData:
 
     kind: Literal["vqav2"] = "vqav2"
     questions: str  # such as v2_OpenEnded_mscoco_train2014_questions.json
-    annotations: str | None = None  # such as v2_mscoco_train2014_annotations.json; None: a test
+    annotations: str | None = None  # such as v2_mscoco_train2014_annotations.json; None: no answers
     images: str  # the folder of the images, such as train2014
-    image_name: str = "COCO_{split}_{id:012d}.jpg"  # of an image by its id
-    split: str | None = None  # in the images' names; None: the questions' data_subtype
+    image_name: str = "COCO_{split}_{id:012d}.jpg"  # the file name of an image, by its id
+    split: str | None = None  # {split} in the file names; None: the questions' data_subtype
 
     def open(self) -> FileSource:
         """Read both files; all questions about an image become one example."""

@@ -21,7 +21,7 @@ from git_model.utils.errors import GITError
 
 @dataclass(frozen=True)
 class TextTarget:
-    """A training text: token ids, of which the first `n_prompt` are the prompt and have no loss."""
+    """A training text: token ids. The first `n_prompt` of them are the prompt and have no loss."""
 
     tokens: list[int]
     n_prompt: int
@@ -29,8 +29,8 @@ class TextTarget:
 
 @dataclass(frozen=True)
 class Sample:
-    """An example as tensors: pixels (3, H, W), or (F, 3, H, W) of a clip, its texts, and its index
-    in the source; None: of a stream."""
+    """An example as tensors: pixels (3, H, W), or (F, 3, H, W) of a clip; its texts; and its index
+    in the source, which is None for a stream."""
 
     pixels: Tensor
     texts: list[TextTarget]
@@ -40,8 +40,8 @@ class Sample:
 @dataclass(frozen=True)
 class Batch:
     """The input of one forward pass: B images and R texts, R a multiple of B. The first R/B texts
-    belong to the first image, and so on. An image with fewer texts than others has empty ones, all
-    padding."""
+    belong to the first image, and so on. An image with fewer texts than others gets empty texts,
+    which are only padding."""
 
     pixels: Tensor  # (B, 3, H, W), or (B, F, 3, H, W)
     tokens: Tensor  # (R, T): start, question, answer, end, padding
@@ -66,15 +66,15 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Makes samples of examples, and batches of samples.
+    """Makes samples from examples, and batches from samples.
 
     Attributes:
-        max_tokens: the longest text, with question, start and end; at least 3. A longer text is cut
-            at its end, and then the model does not learn to end there. In style microsoft it is the
-            original's `max_text_len`, without start and end, and the model always learns to end;
-            see `_original_target`.
+        max_tokens: maximum number of tokens of a text, with question, start and end token; at least
+            3. A longer text is cut at its end, and then the model does not learn an end token
+            there. In style microsoft it is the original's `max_text_len`, which does not count
+            start and end token, and the end token is always learned; see `_original_target`.
         max_texts: use at most this many texts of an image, drawn at random; None: all.
-        micro_batch: the most images of a batch; None: no limit.
+        micro_batch: maximum number of images of a batch; None: no limit.
         augment: None: preprocess images as at inference.
     """
 
@@ -93,8 +93,8 @@ class Collator:
             rng: draws the crop, the answers, the texts and the flip, in this order.
 
         Raises:
-            GITError: it names the example. The image cannot be used, a question is empty or too
-                long, or there is no text.
+            GITError: the image cannot be used, a question is empty or too long, or there is no
+                text. The message names the example.
         """
         preprocess, media = self.config.preprocess, example.media
         try:
@@ -155,9 +155,9 @@ class Collator:
     def _original_target(self, question: str | None, text: str) -> TextTarget:
         """The same with the original's cuts (train.py, `get_data`).
 
-        Question and text are each cut at their end, to max_tokens. If they are longer than that
-        together, they are cut at the beginning, the question first, to max_tokens - 2. Start and
-        end token are not counted and never cut.
+        Question and text are each cut at their end to max_tokens. If both together are longer than
+        that, they are cut at the beginning, the question first, to max_tokens - 2. Start and end
+        token are not counted and never cut.
         """
         limit, encode = self.max_tokens, self.tokenizer.encode
         prefix = [] if question is None else encode(question)[:limit]
@@ -170,7 +170,7 @@ class Collator:
 
 
 def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
-    """Samples of one shape of pixels as one batch, as long as its longest text.
+    """Samples of one shape of pixels as one batch, padded to its longest text.
 
     Padding stands on the right, where no text token attends, so the model needs no mask for it.
     """

@@ -16,7 +16,7 @@ class Annotation:
     """The reference texts of an image: its captions, or the answers to a question about it.
 
     question: None for captions.
-    key: names the question in predictions, such as VQA's question_id.
+    key: the name of the question in predictions, such as VQA's question_id.
     """
 
     texts: tuple[str, ...]
@@ -28,7 +28,7 @@ class Annotation:
 class Example:
     """An image or a clip, and all its annotations.
 
-    key: names it in logs and predictions, such as a path or an image id.
+    key: its name in logs and predictions, such as a path or an image id.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Example:
 class StoredExample:
     """An example whose image is still the bytes of its file.
 
-    where: what errors call it.
+    where: its name in errors.
     """
 
     key: str
@@ -57,10 +57,14 @@ class Source(Protocol):
     """Examples by index."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
 
     def __getitem__(self, index: int) -> Example:
-        """Open one; a GITError says what is wrong with it."""
+        """Open an example.
+
+        Raises:
+            GITError: the example cannot be used.
+        """
 
 
 @runtime_checkable
@@ -73,7 +77,7 @@ class Stream(Protocol):
 
 @runtime_checkable
 class StoredSource(Protocol):
-    """A source or a stream that has its images as files."""
+    """A source or a stream whose images are files."""
 
     def stored(self) -> Iterator[OpenStored]:
         """All examples in order, with the bytes of their images."""
@@ -81,7 +85,7 @@ class StoredSource(Protocol):
 
 @dataclass
 class BrokenExamples:
-    """Counts the examples that cannot be used, each once, and refuses too many of them."""
+    """Counts the examples that cannot be used, each once, and ends with an error above a limit."""
 
     limit: int
     reasons: list[str] = field(default_factory=list)  # a line for each example, with its name

@@ -1,4 +1,4 @@
-"""A folder of images with their texts: the form for your own data set."""
+"""A folder of images with their texts: the simplest form for your own data set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ class FolderData:
 
     kind: Literal["folder"] = "folder"
     path: str  # the folder
-    frames: int = 0  # of a clip, for a model with temporal embeddings; 0: no videos
-    sampling: Sampling = "uniform"  # the rule that picks the frames, see `sampling.ReadOptions`
+    frames: int = 0  # frames of a clip, for a model with temporal embeddings; 0: no videos
+    sampling: Sampling = "uniform"  # the rule that picks the frames: uniform, ends or time
 
     def __post_init__(self) -> None:
         if self.frames < 0:

@@ -1,7 +1,7 @@
 """Data sets written in each form that `sources.py` reads, from examples in sequence.
 
-A form is a folder of its own. The images keep their bytes; nothing is decoded. One example is held
-at a time, but for COCO and Karpathy, whose one JSON file is made of all texts.
+A form is a folder of its own. The images keep their bytes; no image is decoded. One example is in
+memory at a time, except for COCO and Karpathy, where one JSON file holds all texts.
 """
 
 import base64
@@ -33,7 +33,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class NamedExample:
-    """An example to write. name: unique, and fit for a file of its own; suffix: such as .jpg."""
+    """An example to write. name: unique, and usable as a file name; suffix: such as .jpg."""
 
     name: str
     suffix: str
@@ -83,7 +83,7 @@ def _record(annotation: Annotation) -> Record:
 
 
 def named_examples(examples: Iterable[StoredExample]) -> Iterator[NamedExample]:
-    """The examples under names that are unique, also where case does not count, and lead out of no
+    """The examples under names that are unique even if case is ignored, and that do not leave their
     folder.
 
     Raises:
@@ -188,8 +188,8 @@ def write_webdataset(folder: Path, examples: Iterable[NamedExample]) -> None:
 
 
 def write_parquet(folder: Path, examples: Iterable[NamedExample]) -> None:
-    """Parquet files as Hugging Face's data sets are: columns `image` (bytes and path), `key`,
-    `texts` (captions) and, if the first example has some, `questions`."""
+    """Parquet files in the form of Hugging Face's data sets: columns `image` (bytes and path),
+    `key`, `texts` (captions) and, if the first example has questions, `questions`."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -210,10 +210,10 @@ def write_parquet(folder: Path, examples: Iterable[NamedExample]) -> None:
 
 
 class Form(NamedTuple):
-    """A form, and what reads it back."""
+    """A form: its writer, and the settings that read it."""
 
     write: Callable[[Path, Iterable[NamedExample]], None]
-    file: str  # that only this form has
+    file: str  # a pattern of files that only this form has
     table: dict[str, str]  # the fields of its table [data], as names in its folder
     questions: bool
 
@@ -281,13 +281,13 @@ def table_of(name: str, folder: Path) -> dict[str, str]:
 
 
 def form_of(folder: Path) -> str:
-    """The form that a folder is in, by its files; `metadata` if no other one fits."""
+    """The form of a folder, by its files; `metadata` if no other form fits."""
     names = [name for name in FORMS if name not in ("folder", "metadata")]
     return next((name for name in names if any(folder.glob(FORMS[name].file))), "metadata")
 
 
 def _shards(examples: Iterable[NamedExample]) -> Iterator[Iterator[NamedExample]]:
-    """The examples in parts of SHARD_EXAMPLES, each part to be used up before the next."""
+    """The examples in parts of SHARD_EXAMPLES. A part must be used up before the next one."""
     stream = iter(examples)
     for first in stream:
         yield chain([first], islice(stream, SHARD_EXAMPLES - 1))

@@ -1,4 +1,4 @@
-"""What a data set holds, and what is wrong with it: counts, sizes, lengths, duplicates."""
+"""The content of a data set and its faults: counts, sizes, lengths, duplicates."""
 
 import re
 from collections import Counter
@@ -24,12 +24,12 @@ PIPELINE = bert({token: index for index, token in enumerate(SPECIAL)})  # that s
 
 
 def digest_of(data: bytes) -> bytes:
-    """A short digest that is the same for equal files only."""
+    """A short digest, equal for equal files only."""
     return blake2b(data, digest_size=16).digest()
 
 
 def core_of(caption: str) -> str:
-    """A caption without case, punctuation and articles: near-duplicates have it in common."""
+    """A caption without case, punctuation and articles: equal for near-duplicates."""
     return " ".join(word for word in WORD.findall(caption.lower()) if word not in ARTICLES)
 
 
@@ -102,7 +102,7 @@ class Inspection:
             self.token_counts[len(self.tokenizer.encode(text))] += 1
 
     def report(self) -> dict[str, Any]:
-        """All of it as plain values, fit for JSON."""
+        """All counts as plain values that JSON can hold."""
         widths, heights = Counter[int](), Counter[int]()
         for (width, height), count in self.sizes.items():
             widths[width] += count
@@ -175,7 +175,7 @@ def _range(counts: Counter[int]) -> dict[str, int]:
 
 
 def _quantile(values: list[tuple[int, int]], share: float) -> int:
-    """The smallest number that at least this share of all does not exceed."""
+    """The smallest number that at least this share of all numbers does not exceed."""
     numbers, counts = zip(*values, strict=True)
     return next(
         number

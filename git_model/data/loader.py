@@ -1,7 +1,7 @@
 """The batches of each training step: a function of the step's number.
 
-No position is ever stored. A run that continues at step 1001 asks for step 1001, on any number of
-processes, and gets the same examples, the same crops and the same answers.
+No position is stored. A run that continues at step 1001, on any number of processes, asks for step
+1001 and gets the same examples, the same crops and the same answers.
 """
 
 import signal
@@ -26,15 +26,15 @@ from git_model.utils.errors import ConfigError, GITError
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """The data of a training step; see `Collator` for the settings that it shares."""
+    """How the data become training steps."""
 
     batch_size: int  # images per step, over all processes
-    micro_batch: int | None = None  # images of one forward pass; None: the process's whole share
-    workers: int = 0  # worker processes that load ahead, for each process; 0: it loads itself
-    max_tokens: int = 40  # longest text; the original's max_text_len
+    micro_batch: int | None = None  # images per forward pass; None: all of the process's share
+    workers: int = 0  # worker processes per process that load ahead; 0: the process loads itself
+    max_tokens: int = 40  # maximum number of tokens of a text; the original's max_text_len
     max_texts: int | None = None  # texts per image and step; None: all
     augment: AugmentConfig | None = None  # None: preprocess images as at inference
-    broken_limit: int = 100  # examples that may be unreadable, for each process
+    broken_limit: int = 100  # maximum number of unreadable examples in each process
 
     def __post_init__(self) -> None:
         for name, minimum in (
@@ -81,16 +81,16 @@ class StepLoader:
     """The batches of each step.
 
     Args:
-        source: examples by index, or a stream of them. A stream's order depends on the numbers of
-            processes and workers, and to continue at a step it is read again from the start.
+        source: examples by index, or a stream of them. The order of a stream depends on the numbers
+            of processes and workers, and a run that continues reads it again from the start.
         seed: of the order, the crops and the answers; 0 or more.
 
     Attributes:
         broken: the examples that `steps` has left out so far.
 
     Raises:
-        ConfigError: the source is empty, or smaller than a batch; texts may be longer than the
-            model's positions; the seed is below 0.
+        ConfigError: the source has fewer examples than a batch; max_tokens exceeds the model's
+            positions; or the seed is below 0.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class StepLoader:
         each of one shape of pixels, of at most micro_batch images.
 
         With a source they are the same for any number of workers. Examples that cannot be read are
-        left out and counted in `broken`; if that is a process's whole share, the step's list is
+        left out and counted in `broken`; if a process can read none of its share, its list is
         empty.
 
         Raises:
@@ -227,7 +227,7 @@ class _StreamSteps(IterableDataset[StepData]):
         self._workers = max(workers, 1)
 
     def __iter__(self) -> Iterator[StepData]:
-        """This worker's steps; a DataLoader takes one from each worker in turn."""
+        """This worker's steps. A DataLoader takes a step from each worker in turn."""
         worker = get_worker_info()
         first = self._steps.start + (worker.id if worker else 0)
         part = (first - 1) % self._workers  # the part that holds this step in any run

@@ -1,7 +1,7 @@
 """The common part of all data formats: strict parsing of records, and a source of image files.
 
-A manifest is read whole when it is opened, and refused at its first fault. The images are opened
-one by one, when an example is asked for.
+A manifest is read whole when it is opened, and its first fault is an error. An image is opened when
+its example is read.
 """
 
 import json
@@ -28,7 +28,8 @@ class DataError(GITError):
 
 
 def parse_each(records: Iterable[Any], read: Callable[[Any], T], where: str) -> Iterator[T]:
-    """`read` of each record; its errors begin with `where` and the record's number, from 1."""
+    """The results of `read` for each record. Errors begin with `where` and the record's number,
+    from 1."""
     for number, record in enumerate(records, start=1):
         try:
             yield read(record)
@@ -59,7 +60,7 @@ def id_of(record: Any, name: str) -> str:
 
 
 def text_of(record: Any, name: str) -> str:
-    """A field's text, stripped; a DataError if nothing is left."""
+    """A field's text, stripped. An empty text is a DataError."""
     return _require_words(value_of(record, name, str), name)
 
 
@@ -71,7 +72,7 @@ def _require_words(text: str, name: str) -> str:
 
 
 def clean(text: str, name: str) -> str:
-    """A text, stripped. JSON can spell lone surrogates, halves of a character: a DataError."""
+    """A text, stripped. A lone surrogate, half a character that JSON can spell, is a DataError."""
     if not text.isascii():
         try:
             text.encode()
@@ -149,7 +150,7 @@ def parse(text: str) -> Any:
 
 
 def path_within(folder: Path, name: str) -> Path:
-    """The path of a file that a manifest names; a DataError if it would leave the folder."""
+    """The path of a file that a manifest names. A path that leaves the folder is a DataError."""
     for kind in (PurePosixPath, PureWindowsPath):  # a manifest may come from either system
         path = kind(name)
         if path.anchor or ".." in path.parts or "\0" in name:
@@ -173,7 +174,7 @@ class FileSource:
 
     Args:
         where: its name in errors, such as the manifest's path.
-        frames: at most so many frames of a clip; 0: only the first of an animation, no videos.
+        frames: maximum number of frames of a clip; 0: the first frame of an animation, no videos.
         sampling: the rule that picks the frames, see `sampling.ReadOptions`.
 
     Raises:

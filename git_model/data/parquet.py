@@ -1,7 +1,7 @@
 """Parquet with the images in the table, as Hugging Face stores data sets: a stream of rows.
 
 Needs the package pyarrow, the extra `parquet`, which is imported when a file is opened. A table may
-come from anyone: rows are decoded one by one, and an image has a bounded size.
+come from anyone, so rows are decoded one by one, and the size of an image is limited.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 ROWS_AT_ONCE = 1  # a row of 4 KB may unpack to 100 MB, and larger batches are hardly faster
-# The first of these columns that a table has counts.
+# The first of these columns that a table has is used.
 TEXT_COLUMNS = ("texts", "text", "captions", "caption", "sentences")
 KEY_COLUMNS = ("key", "__key__", "id", "image_id", "cocoid", "file_name", "filename")
 QUESTION_COLUMNS = ("question", "answers", "answer", "question_id")
@@ -51,9 +51,10 @@ class ParquetData:
     """
 
     kind: Literal["parquet"] = "parquet"
-    files: str  # such as data/train-*.parquet
-    image: str | None = None  # the column of images; None: the first one
-    text: str | None = None  # the column of captions; None: the first of TEXT_COLUMNS
+    files: str  # a pattern, such as data/train-*.parquet
+    image: str | None = None  # the column of images; None: the first such column
+    # the column of captions; None: the first of texts, text, captions, caption and sentences
+    text: str | None = None
     shuffle: int = 1000  # size of a reader's shuffle buffer, in undecoded examples; 0: no shuffling
 
     def __post_init__(self) -> None:
@@ -84,7 +85,7 @@ def open_parquet(path: Path, read_dictionary: list[str] | None = None) -> "Parqu
         read_dictionary: columns to read as dictionaries, with a text of many rows only once.
 
     Raises:
-        DataError: pyarrow is missing, or this is no such file.
+        DataError: pyarrow is missing, or the file is not Parquet.
     """
     try:
         from pyarrow.parquet import ParquetFile
@@ -110,7 +111,7 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
+        """All columns that are read."""
         return [name for name in (self.image, self.text, self.key, *self.others) if name]
 
 
@@ -153,7 +154,7 @@ def _holds_images(kind: Any) -> bool:
 
 class ParquetStream(Stream):
     """Examples from the rows of files: a `Stream`. With at least as many row groups as readers,
-    each reader has its own groups; otherwise each reads all, and takes every n-th example."""
+    each reader has its own groups; otherwise each reads all groups and takes every n-th example."""
 
     def __init__(self, groups: list[Group], columns: dict[Path, Columns], shuffle: int) -> None:
         self._groups, self._columns, self._shuffle = groups, columns, shuffle

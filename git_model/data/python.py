@@ -1,4 +1,4 @@
-"""A data set of your own: a class or a function of yours, by its dotted name."""
+"""Your own data set: a class or a function, by its dotted name."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,16 +10,16 @@ from git_model.utils.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class PythonData:
-    """What a function of yours returns: an object with `__len__` and `__getitem__`, which gives an
-    `Example`. Worker processes load from copies of it, so it must be picklable where there are any.
-    """
+    """The result of your own class or function: an object with `__len__` and `__getitem__`, which
+    returns an `Example`. Worker processes load from copies of the object, so with workers it must
+    be picklable."""
 
     kind: Literal["python"] = "python"
     source: str  # the dotted name of the function or class, such as my_data.Paintings
-    arguments: dict[str, Any] = field(default_factory=dict)  # that it is called with
+    arguments: dict[str, Any] = field(default_factory=dict)  # arguments by name for the call
 
     def open(self) -> Source:
-        """Import and call it.
+        """Import the class or function, and call it.
 
         Raises:
             ConfigError: it cannot be imported or called, or returns no source.

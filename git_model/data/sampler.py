@@ -32,7 +32,8 @@ def epoch_indices(
 
 
 def shuffled(items: Iterable[T], size: int, rng: Random) -> Iterator[T]:
-    """The items of a stream in a random order, of which at most `size` are held; 0: as they are."""
+    """The items of a stream in random order, through a buffer of at most `size` items; with 0 in
+    their own order."""
     buffer: list[T] = []
     for item in items:
         buffer.append(item)

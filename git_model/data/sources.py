@@ -33,11 +33,11 @@ ListedData = ShapesData | CocoData | KarpathyData | VqaData | FolderData | TsvDa
 
 @dataclass(frozen=True, kw_only=True)
 class MixedData:
-    """Several data sets as one, in order; in a recipe a table [[data.parts]] for each."""
+    """Several data sets as one, in order. A recipe has a table [[data.parts]] for each of them."""
 
     kind: Literal["mixed"] = "mixed"
-    parts: tuple[ListedData, ...]  # each with a kind
-    repeats: tuple[int, ...] | None = None  # of each part in an epoch; None: once
+    parts: tuple[ListedData, ...]  # data sets of the other kinds, except streams
+    repeats: tuple[int, ...] | None = None  # how many times an epoch has each part; None: once
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -79,8 +79,8 @@ class Mixed:
 
 
 def stored_examples(source: Source | Stream) -> Iterator[OpenStored]:
-    """All examples of a source in order, with the bytes of their images: of their files, or of a
-    PNG if the source draws them."""
+    """All examples of a source in order, with the bytes of their image files. A source without
+    files gets PNG files."""
     if isinstance(source, StoredSource):
         return source.stored()
     if isinstance(source, Stream):

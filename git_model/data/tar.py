@@ -1,7 +1,7 @@
 """The members of a tar: the one reader of WebDataset's shards, for training and for `batch`.
 
-It reads headers only. A tar may come from anyone, so nothing that a header claims takes memory or
-time, and nothing is written to the disk.
+It reads headers only. A tar may come from anyone, so the claims of a header are not trusted with
+memory or time, and nothing is written to the disk.
 """
 
 import os
@@ -23,8 +23,8 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
 
     Raises:
         OSError: the file cannot be opened.
-        DataError: it is compressed. To unpack a few KB may fill the memory.
-        tarfile.TarError, ValueError, …: it is damaged; tarfile raises almost anything.
+        DataError: the tar is compressed. Unpacking a few KB may fill the memory.
+        tarfile.TarError, ValueError, …: the tar is damaged; tarfile raises almost anything.
     """
     with open_file(path) as file:
         start = file.read(6)
@@ -53,7 +53,7 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 class _HeaderFile(FileIO):
-    """A tar of which tarfile can read no more than headers need, whatever they claim."""
+    """A tar of which tarfile can read only as many bytes as headers need, whatever they claim."""
 
     n_bytes_left = MAX_HEADER_BYTES
 

@@ -1,7 +1,7 @@
 """The original's data format: a file of images and a file of texts, a row for each image.
 
 Images: key TAB base64. Texts: key TAB JSON, which is [{"caption": …}, …] or [{"question": …,
-"answer": …, "question_id": …}, …]. The offsets of the rows may stand in a file .lineidx beside them
+"answer": …, "question_id": …}, …]. A file .lineidx beside them may hold the offsets of the rows
 (the original's tsv_io.py, `TSVFile`).
 """
 
@@ -52,7 +52,7 @@ class TsvData:
                 "expected as many, at least one"
             )
         source = TsvSource(images, texts)
-        source.data_of(0)  # an error here and now if the files do not belong together
+        source.data_of(0)  # an error now if the files do not belong together
         return source
 
 

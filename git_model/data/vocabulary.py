@@ -26,8 +26,8 @@ def train_vocabulary(texts: Iterable[str], size: int, min_count: int = 2) -> Tok
     same for the same texts, in any order. It spells every word of the texts.
 
     Args:
-        size: the most tokens of the vocabulary; fewer if the texts do not have so many pieces.
-        min_count: how often two pieces must stand together to become one.
+        size: maximum number of tokens; there are fewer if the texts have fewer pieces.
+        min_count: how often two pieces must stand side by side to become one piece.
 
     Raises:
         GITError: the texts have no words, or their letters alone make more than `size` tokens.

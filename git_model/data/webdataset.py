@@ -50,7 +50,7 @@ class WebDatasetData:
     list of objects, see `manifests.annotation_of`). Of .txt and .json, .txt takes precedence."""
 
     kind: Literal["webdataset"] = "webdataset"
-    shards: str  # such as train-{0000..0099}.tar or train-*.tar
+    shards: str  # a pattern, such as train-{0000..0099}.tar or train-*.tar
     shuffle: int = 1000  # size of a reader's shuffle buffer, in undecoded examples; 0: no shuffling
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ class ShardStream(Stream):
 
 
 def decoded(open_stored: OpenStored) -> Example:
-    """An example with its image, of the bytes of one."""
+    """An example with its decoded image."""
     stored = open_stored()
     return Example(stored.key, decode_image(stored.data, stored.where), stored.annotations)
 
@@ -153,8 +153,8 @@ def _examples(paths: Iterable[Path]) -> Iterator[OpenStored]:
 def _files(path: Path) -> Iterator[dict[str, Any]]:
     """The files in a tar, in the form that webdataset groups.
 
-    webdataset's own reader would unpack compressed tars, and sparse files, which say how many zeros
-    they are: a few KB that fill the memory.
+    webdataset's own reader would unpack compressed tars and sparse files, in which a few KB can
+    claim more zeros than the memory holds.
     """
     with path.open("rb") as file:
         for member in tar_members(path):

@@ -1,1 +1,1 @@
-"""Evaluation: predictions of a model for a data set, and their scores."""
+"""Evaluation: a model's predictions for a data set, and their scores."""

@@ -24,7 +24,7 @@ class ToolError(GITError):
 
 
 def missing_requirement() -> str | None:
-    """The first thing that these tools need and this machine lacks; None if they can run."""
+    """The first requirement of these tools that this machine lacks; None if they can run."""
     if not _java_runs():
         return "Java, which is not installed (`java -version` fails)"
     if find_spec("pycocoevalcap") is None:
@@ -41,10 +41,10 @@ def _java_runs() -> bool:
 
 
 def require(tool: str) -> None:
-    """Raise an error if a tool cannot run.
+    """Refuse a tool that cannot run here.
 
     Raises:
-        ToolError: it names what the tool needs.
+        ToolError: the message names what the tool needs.
     """
     requirement = missing_requirement()
     if requirement is not None:

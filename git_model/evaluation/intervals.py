@@ -3,7 +3,7 @@ Student's t.
 
 A bootstrap draws as many texts as there are, with replacement, many times, and takes the middle
 95 % of the metric's values (Efron's percentile method; Koehn 2004 for BLEU and pairs of systems).
-It says how much a score depends on the texts of the test, not on the training run.
+The interval shows how much a score depends on the texts of the test, not on the training run.
 """
 
 import math
@@ -36,9 +36,9 @@ def bootstrap(
     """The interval of a metric of n texts.
 
     Args:
-        metric: its value for some of the texts, by their indices (n,); some come several times.
-        draws: how many times the texts are drawn.
-        seed: of the draws: the same seed and n draw the same texts.
+        metric: from the indices (n,) of the drawn texts, some of them repeated, to the metric.
+        draws: the number of draws.
+        seed: of the draws; the same seed and n draw the same texts.
     """
     rng = np.random.default_rng(seed)
     values = [metric(rng.integers(0, n, n)) for _ in range(draws)]

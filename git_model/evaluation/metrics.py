@@ -1,8 +1,8 @@
 """BLEU, ROUGE-L, CIDEr and exact match, and the words that they count, in plain Python.
 
 The metrics are computed as the COCO tools (pycocoevalcap) compute them, peculiarities included, so
-that scores can stand beside published ones. A text is a list of words: `split_words` makes it here,
-`coco_tools.ptb_words` in Java. Scores go from 0 to 1, CIDEr's from 0 to 10.
+that scores can be compared with published ones. A text is a list of words, from `split_words` here
+or from `coco_tools.ptb_words` in Java. Scores go from 0 to 1, CIDEr's from 0 to 10.
 """
 
 import math
@@ -45,8 +45,9 @@ BRACKETS = {
 
 
 def split_words(texts: Sequence[str]) -> list[list[str]]:
-    """The words of each text, in lower case, without punctuation; close to the Penn Treebank's
-    rules, which published scores use, but not equal. Every output that uses it says so.
+    """The words of each text, in lower case, without punctuation. The rules are close to the Penn
+    Treebank's, which published scores use, but not equal to them. Every output that uses this
+    function says so.
 
     >>> split_words(["A dog, it's big.", "He doesn't see 2 T-shirts!"])
     [['a', 'dog', 'it', "'s", 'big'], ['he', 'does', "n't", 'see', '2', 't-shirts']]
@@ -70,8 +71,9 @@ def _normalised(text: str) -> str:
 def bleu(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> list[float]:
     """BLEU-1 to BLEU-4 (Papineni et al. 2002) of a whole corpus.
 
-    The share of the candidates' n-grams that a reference has, too; the geometric mean over n; times
-    a penalty if candidates are shorter than their references of closest length.
+    For each n the share of the candidates' n-grams that occur in a reference; of these shares the
+    geometric mean; times a penalty if candidates are shorter than their references of closest
+    length.
 
     Args:
         candidates: generated texts, at least one.
@@ -84,8 +86,9 @@ def bleu(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]
 def bleu_counts(
     candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]
 ) -> list[list[int]]:
-    """What BLEU counts in each candidate, ten numbers: its words, those of the reference of closest
-    length, the n-grams that a reference has, too, for n = 1 to 4, and all its n-grams."""
+    """The ten numbers that BLEU counts in each candidate: its words, the words of the reference of
+    closest length, for n = 1 to 4 the n-grams that occur in a reference, and for n = 1 to 4 all
+    n-grams."""
     return [_bleu_counts(*pair) for pair in zip(candidates, references, strict=True)]
 
 
@@ -154,7 +157,7 @@ def _lcs_length(left: WordList, right: WordList) -> int:
 
 def cider_d(candidates: Sequence[WordList], references: Sequence[Sequence[WordList]]) -> float:
     """CIDEr-D: CIDEr with clipped counts and a penalty on the difference in length, so that
-    repeating a word gains nothing. What the COCO tools call CIDEr, and papers report."""
+    repeating a word does not raise it. The COCO tools, and papers, call it CIDEr."""
     return _mean(cider_d_scores(candidates, references))
 
 
@@ -175,8 +178,8 @@ def cider_plain(candidates: Sequence[WordList], references: Sequence[Sequence[Wo
     """CIDEr (Vedantam et al. 2015): the mean cosine between candidate and reference, as vectors of
     n-grams weighted by TF-IDF over images.
 
-    An n-gram that every image has in its references has weight 0; so the score of a single image
-    is 0.
+    An n-gram that occurs in the references of every image has weight 0, so the score of a single
+    image is 0.
     """
     return _mean(cider_plain_scores(candidates, references))
 
@@ -190,7 +193,7 @@ def cider_plain_scores(
 
 @dataclass(frozen=True)
 class DocumentFrequencies:
-    """For each n-gram the number of images that have it in their references, and the number of all
+    """For each n-gram the number of images whose references contain it, and the number of all
     images: the IDF of CIDEr."""
 
     images: Counter[Ngram]

@@ -1,7 +1,8 @@
 """Predictions beside their references, in memory and in files.
 
 Predictions are lines of JSON, a `Prediction` each, or the results form of COCO (captions) or of
-EvalAI's VQA challenge (answers). References are the annotations of COCO or VQAv2, or our own lines.
+EvalAI's VQA challenge (answers). References are the annotations of COCO or VQAv2, or lines of the
+first form.
 """
 
 import dataclasses
@@ -26,12 +27,12 @@ References = Mapping[str, tuple[str, ...]]  # reference texts by the name of a p
 class Prediction:
     """A model's text about one image or clip.
 
-    key: of the image, such as an image id.
-    question, question_key: a question and its id; neither for captions.
+    key: the name of the image, such as an image id.
+    question, question_key: a question and its id; captions have neither.
     logprob: log p(text | image).
-    top: of a classification the most probable labels, best first.
+    top: the most probable labels of a classification, best first.
     answers: the references, if there are any: captions, answers to the question, or labels.
-    scores: times 100, by metric; see `text_scores.score_each`.
+    scores: by metric, times 100; see `text_scores.score_each`.
     """
 
     key: str
@@ -52,7 +53,8 @@ class Prediction:
 
     @property
     def name(self) -> str:
-        """The name that a reference has, too: the question's id, or the key (and the question)."""
+        """The name by which a reference is found: the question's id, or the key (and the
+        question)."""
         if self.question_key or self.question is None:
             return self.question_key or self.key
         return f"{self.key}: {self.question}"
@@ -109,7 +111,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 def read_references(path: Path) -> dict[str, tuple[str, ...]]:
     """Reference texts by a prediction's name: from annotations of COCO (captions of an image) or
-    VQAv2 (answers to a question), or from our own lines, which need `key` and `answers` here.
+    VQAv2 (answers to a question), or from JSON lines with `key` and `answers`.
 
     Raises:
         GITError: as in `read_predictions`.
@@ -134,7 +136,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction], *, results:
     """Write a file.
 
     Args:
-        results: in the results form of COCO or EvalAI, whichever fits, instead of our own lines.
+        results: write the results form of COCO or EvalAI, whichever fits, instead of JSON lines.
 
     Raises:
         GITError: neither results form fits.
@@ -153,7 +155,7 @@ def require_results_form(predictions: Sequence[Prediction]) -> None:
     """Refuse predictions that fit neither results form.
 
     Raises:
-        GITError: it names the tasks of the predictions.
+        GITError: the message names the tasks of the predictions.
     """
     tasks = {prediction.task for prediction in predictions}
     with_ids = all(prediction.question_key for prediction in predictions)
@@ -199,7 +201,7 @@ def _prediction(record: Any) -> Prediction:
 
 
 def _reference(record: Any) -> Prediction:
-    """One of our own lines as a reference; its text is ignored and may be missing."""
+    """A JSON line as a reference; its text is ignored and may be missing."""
     value_of(record, "answers", list)
     return _own_form({"text": "", **record})
 

@@ -1,6 +1,6 @@
-"""Run a model on a data set: predictions for every image, to be scored by scores.py.
+"""Run a model on a data set: predictions for every image, which scores.py can score.
 
-An image is encoded once, however many questions there are. Images of one shape form a batch.
+An image is encoded once for all its questions. Images of one shape form a batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,8 +58,8 @@ def predict(
         predictor: `text_predictor(captioner)` or `label_predictor(captioner, labels)`.
         limit: use this many of the first examples.
         batch_size: images of one shape that are encoded together.
-        broken: collects the examples that cannot be used and are left out; by default the first is
-            an error.
+        broken: collects the examples that cannot be used and are left out; by default the first
+            such example is an error.
         progress: draw a bar on stderr, if it is a terminal.
 
     Raises:
@@ -82,7 +82,8 @@ def predict(
 
 
 def text_predictor(captioner: Captioner, options: DecodingOptions | None = None) -> Predictor:
-    """Generates captions, and answers to questions, whichever an example has annotations for.
+    """A predictor that generates captions, answers to questions, or both, as an example's
+    annotations require.
 
     Args:
         options: by default those of the checkpoint.
@@ -103,10 +104,10 @@ def text_predictor(captioner: Captioner, options: DecodingOptions | None = None)
 
 
 def label_predictor(captioner: Captioner, labels: Sequence[str], template: str = "{}") -> Predictor:
-    """Scores all labels for each annotation and keeps the most probable ones.
+    """A predictor that scores all labels for each annotation and keeps the most probable ones.
 
     Args:
-        template: the text that a label makes.
+        template: the text that is made of a label.
     """
 
     def predict_labels(scene: BatchScene, examples: Sequence[Example]) -> list[list[Prediction]]:
@@ -127,7 +128,7 @@ def label_predictor(captioner: Captioner, labels: Sequence[str], template: str =
 
 
 def open_examples(source: Source | Stream) -> Iterator[OpenExample]:
-    """All examples in order, each opened when it is called."""
+    """All examples in order, as functions that open an example when they are called."""
     if isinstance(source, Stream):
         return source.stream(epoch=0, seed=0, reader=0, n_readers=1)
     return (partial(source.__getitem__, index) for index in range(len(source)))
@@ -155,7 +156,7 @@ def _groups(
 
 
 def _load(captioner: Captioner, position: int, example: Example) -> _LoadedExample:
-    """An example with its image, once every question is checked."""
+    """An example with its image; every question is checked first."""
     try:
         for annotation in example.annotations:
             captioner.prompt(annotation.question)

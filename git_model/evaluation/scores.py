@@ -26,7 +26,7 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "questions": ("exact", "vqa"),
     "labels": ("top_1", "top_5"),
 }
-# Metrics that are a mean over predictions, and metrics of a corpus: candidates and references.
+# Metrics that are a mean over predictions, and metrics of a corpus of candidates and references.
 PREDICTION_METRICS: dict[str, Callable[[Prediction], float]] = {
     "exact": lambda item: exact(item.text, item.answers),
     "vqa": lambda item: vqa_accuracy(item.text, item.answers),

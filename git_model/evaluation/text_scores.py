@@ -1,4 +1,4 @@
-"""The scores of each text by itself, of which the intervals of a score follow."""
+"""The scores of each text by itself. The interval of a score is computed from them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from git_model.evaluation.scores import (
     words_of,
 )
 
-# The corpus metrics that are means over texts; BLEU is not, but has a value for each text.
+# The corpus metrics that are means over texts. BLEU is not a mean, but has a value for each text.
 TEXT_METRICS: dict[str, Callable[[Sequence[WordList], Sequence[Sequence[WordList]]], list[float]]]
 TEXT_METRICS = {
     "rouge_l": rouge_l_scores,
@@ -38,7 +38,7 @@ class TextScores:
 
     Attributes:
         columns: for each metric the value of each text (n,), times 100.
-        counts: what BLEU counts in each text (n, 10); empty without BLEU.
+        counts: the numbers that BLEU counts in each text (n, 10); empty without BLEU.
     """
 
     columns: dict[str, np.ndarray]
@@ -65,7 +65,8 @@ def score_each(
 ) -> list[dict[str, float]]:
     """The scores of each prediction, times 100: a row by metric for each, in their order.
 
-    METEOR and SPICE have none. BLEU's mean over texts is not BLEU of the corpus; other means are.
+    METEOR and SPICE have no scores of single texts. The mean of BLEU over texts is not the BLEU of
+    the corpus; the mean of any other metric is its score of the corpus.
 
     Args:
         metrics, tokenizer: as in `score`.

@@ -39,12 +39,12 @@ DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMERA
 def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
     """The accuracy of an answer, from 0 to 1, given the answers of several people.
 
-    A third for each person with the same answer, at most 1; the mean over all ways to leave one
-    person out, so that a person's answer can be compared with the others. Answers are normalised
-    only where people differ.
+    An answer gets a third for each person who gave the same answer, at most 1. The result is the
+    mean over all ways to leave one person out, so that a person's answer can be compared with those
+    of the others. Answers are normalised only if people differ.
 
     Args:
-        answers: one per person; VQAv2 has ten. See `MIN_ANSWERS`.
+        answers: one for each person; VQAv2 has ten. See `MIN_ANSWERS`.
     """
     answer, answers = _clean(answer), [_clean(other) for other in answers]
     if len(set(answers)) > 1:

@@ -54,12 +54,13 @@ class BeamState:
 
     @property
     def n_candidates(self) -> int:
-        """Candidates of each step: enough that `num_beams` continue though others end, be it by
-        any of the end tokens. With one end token both references take 2 x num_beams."""
+        """Candidates of each step: so many that `num_beams` of them continue even if all others
+        end. With one end token both references take 2 x num_beams."""
         return max(2, 1 + len(self.eos_ids)) * self.options.num_beams
 
     def advance(self, candidates: Sequence[Candidate]) -> None:
-        """Take the best `n_candidates`, best first: keep those that end, continue with others."""
+        """Process the `n_candidates` best candidates, best first: bank those that end, continue
+        with the others."""
         raise NotImplementedError
 
     @staticmethod
@@ -75,13 +76,13 @@ class BeamState:
         return [Generation.of(text, score) for score, text in self.finished[:n_texts]]
 
     def extended(self, candidate: Candidate) -> Beam:
-        """The beam that a candidate makes."""
+        """The beam that a candidate becomes."""
         old = self.beams[candidate.parent].text
         tokens, logprobs = [*old.tokens, candidate.token], [*old.logprobs, candidate.logprob]
         return Beam(candidate.total, Hypothesis(old.prompt, tokens, logprobs), candidate.parent)
 
     def finish(self, score: float, text: Hypothesis, capacity: int) -> None:
-        """Keep a finished hypothesis if it is among the best `capacity` and not forbidden."""
+        """Bank a finished hypothesis if it is among the best `capacity` and its score is finite."""
         if score == -math.inf:
             return
         self.finished.append((score, text))
@@ -90,8 +91,8 @@ class BeamState:
 
 
 class HuggingFaceBeams(BeamState):
-    """Scores are total / n ** length_penalty, n the generated tokens; an end counts only among the
-    first `num_beams` candidates (Transformers, `_beam_search`)."""
+    """Scores are total / n ** length_penalty, n the number of generated tokens. A candidate that
+    ends is banked only among the first `num_beams` candidates (Transformers, `_beam_search`)."""
 
     @staticmethod
     def scores(
@@ -115,7 +116,8 @@ class HuggingFaceBeams(BeamState):
         self.done = last or (len(self.finished) == n_beams and self._cannot_improve())
 
     def _cannot_improve(self) -> bool:
-        """Whether no beam is expected to beat the finished ones (their early-stop heuristic)."""
+        """Whether no beam is expected to beat the finished ones (Transformers' early-stop
+        heuristic)."""
         if self.options.early_stopping is True:
             return True
         longest = self.options.early_stopping == "never" and self.options.length_penalty > 0
@@ -127,8 +129,8 @@ class HuggingFaceBeams(BeamState):
 
 
 class MicrosoftBeams(BeamState):
-    """Scores are total / ((5 + n) / 6) ** length_penalty, n the tokens with the prompt and without
-    the end; an end counts anywhere among the candidates until the beam is full
+    """Scores are total / ((5 + n) / 6) ** length_penalty, n the number of tokens with the prompt
+    and without the end token. A candidate that ends is banked at any rank until the beam is full
     (`GeneratorWithBeamSearch` in the original's decoder.py). `early_stopping` has no effect."""
 
     @staticmethod

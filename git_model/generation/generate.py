@@ -1,4 +1,4 @@
-"""Run the searches on a model: scene and prompts to texts, or texts to probabilities."""
+"""Run searches on a model: from a scene and prompts to texts, or to probabilities of texts."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -23,19 +23,21 @@ def generate(
     options: DecodingOptions | None = None,
     trie: TokenTrie | None = None,
 ) -> list[list[Generation]]:
-    """Continue each prompt, until an end token or as far as the model's positions reach.
+    """Continue each prompt until an end token, a limit of the options or the model's last position.
 
     Args:
         scene: what `model.see` returned, or None for text without an image.
-        prompts: token ids, one or several per image (equally many, image by image); their lengths
-            may differ. GIT's prompt is the start token and, for a question, the question.
-        trie: texts, each with its end token; nothing else is generated.
+        prompts: token ids: for each image equally many prompts, image by image; their lengths may
+            differ. GIT's prompt is the start token and, for a question, the question's tokens.
+        options: by default `DecodingOptions()`, not the options of the checkpoint.
+        trie: texts, each with its end token; only these are generated.
 
     Returns:
         for each prompt `options.num_return_sequences` texts, best first.
 
     Raises:
-        GITError: a prompt is empty, too long, holds an unknown id, or does not fit the scene.
+        GITError: a prompt is empty, too long, or holds an unknown id; the prompts do not divide
+            among the images; or the options or the trie do not fit the model.
     """
     options = options or DecodingOptions()
     config = model.config
@@ -60,7 +62,7 @@ def score_texts(
 
     Args:
         scene, prompts: as in `generate`.
-        texts: token ids, with the end token if a text is to end there.
+        texts: token ids; with the end token the probability is that the text ends there.
 
     Returns:
         for each prompt, for each text, the log-probability of each of its tokens.
@@ -89,8 +91,8 @@ def score_texts(
 def searcher(
     options: DecodingOptions, eos_ids: Collection[int], trie: TokenTrie | None = None
 ) -> Callable[[TextSession, Prompts], list[list[Generation]]]:
-    """The search that the options ask for: from a session and prompts to the texts of each prompt,
-    best first.
+    """The search that the options name, as a function from a session and prompts to the texts of
+    each prompt, best first.
 
     Args:
         trie: texts, each with its end token; only these are generated.

@@ -15,7 +15,8 @@ from git_model.config import DecodingOptions
 
 
 class Hypothesis(NamedTuple):
-    """A text in progress: its prompt, the tokens generated after it, their log-probabilities."""
+    """A text in progress: its prompt, the tokens generated after it, and their
+    log-probabilities."""
 
     prompt: Sequence[int]
     tokens: list[int]
@@ -35,7 +36,8 @@ def suppress(tokens: Sequence[int]) -> LogitsProcessor:
 
 
 def min_length(n_new_tokens: int, n_tokens: int, eos_ids: Collection[int]) -> LogitsProcessor:
-    """No end token comes before this many new tokens, and this many with the prompt."""
+    """No end token comes before `n_new_tokens` new tokens, nor before `n_tokens` with the
+    prompt."""
 
     def is_short(text: Hypothesis) -> bool:
         n_new = len(text.tokens)
@@ -49,8 +51,8 @@ def min_length(n_new_tokens: int, n_tokens: int, eos_ids: Collection[int]) -> Lo
 
 
 def repetition_penalty(penalty: float) -> LogitsProcessor:
-    """Tokens of prompt and text become less likely: a score above 0 is divided by the penalty, one
-    below is multiplied (Keskar et al. 2019, section 4.1)."""
+    """Tokens of prompt and text become less probable: a positive score is divided by the penalty, a
+    negative score is multiplied by it (Keskar et al. 2019, section 4.1)."""
 
     def processor(scores: Tensor, hypotheses: Sequence[Hypothesis]) -> Tensor:
         seen = torch.zeros_like(scores, dtype=torch.bool)
@@ -63,7 +65,7 @@ def repetition_penalty(penalty: float) -> LogitsProcessor:
 
 
 def no_repeat_ngram(size: int) -> LogitsProcessor:
-    """No n-gram of `size` tokens comes twice in prompt and text."""
+    """No n-gram of `size` tokens occurs twice in prompt and text."""
 
     def processor(scores: Tensor, hypotheses: Sequence[Hypothesis]) -> Tensor:
         repeats = (

@@ -23,8 +23,9 @@ MAX_LOGIT = 2**20  # above, neighbours in float32 are more than 0.1 apart
 class Generation:
     """One generated text.
 
-    tokens: ids without the prompt, with the end token if it was reached.
-    score: what the search ranked it by; for greedy search and sampling the log-probability.
+    tokens: ids, without the prompt, with the end token if it was reached.
+    score: the number by which the search ranks texts: in greedy search and sampling the
+        log-probability, in beam search that with the length penalty of the style.
     logprob: log p(tokens | image, prompt) under the model, the sum of `token_logprobs`.
     """
 
@@ -93,7 +94,8 @@ def sample(scores: Tensor, uniform: Tensor, options: DecodingOptions) -> Tensor:
     """A token for each row (R,), drawn by inverting the cumulative distribution at `uniform`:
     random numbers (R,) from 0 to below 1.
 
-    They are drawn in advance, one per row and step, so a text does not depend on when others end.
+    They are drawn in advance, one for each row and step, so that a text does not depend on the step
+    at which other texts end.
     """
     scores, order = scores.sort(-1, descending=True)
     scores = (scores - scores[:, :1]) / options.temperature
@@ -135,7 +137,7 @@ def require_range(logits: Tensor) -> Tensor:
 
 
 def require_choice(scores: Tensor) -> Tensor:
-    """Scores (R, V), refused if a row has no token left."""
+    """Scores (R, V), refused if every token of a row is forbidden."""
     if scores.amax(-1).isneginf().any():
         raise GITError("every token is forbidden: suppress fewer tokens, or end the trie's texts")
     return scores

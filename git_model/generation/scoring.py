@@ -1,4 +1,4 @@
-"""Exact log-probabilities of given texts."""
+"""Exact log-probabilities of texts."""
 
 from collections.abc import Sequence
 

@@ -15,12 +15,12 @@ from git_model.utils.errors import GITError
 
 
 class TextSession(Protocol):
-    """R texts in progress. Searches use nothing else, so they can be tested on hand-written toy
-    models, and run on a model outside PyTorch."""
+    """R texts in progress. Searches use nothing else of a model, so they can be tested on
+    hand-written toy models, and can run on a model outside PyTorch."""
 
     def step(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
-        """Append tokens (R, T); logits (R, V) of the next token. The mask (R, T) is False for
-        padding; only the first step may have one."""
+        """Append tokens (R, T) and return the logits (R, V) of the next token. The mask (R, T) is
+        False for padding; only the first step may have one."""
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be taken twice."""
@@ -32,10 +32,10 @@ class Prompts(NamedTuple):
     rows: Sequence[Sequence[int]]
     tokens: Tensor  # (P, T), all ending in the last column
     token_mask: Tensor | None  # (P, T), False for padding; None where there is none
-    limits: Sequence[int] = ()  # new tokens each may get; by default what the options say
+    limits: Sequence[int] = ()  # maximum number of new tokens of each; empty: the options' limit
 
     def max_new_tokens(self, options: DecodingOptions) -> list[int]:
-        """The most new tokens of each prompt."""
+        """The maximum number of new tokens of each prompt."""
         limits = self.limits or [options.max_new_tokens] * len(self.rows)
         return [
             options.max_tokens_after(prompt, limit)
@@ -57,7 +57,7 @@ def left_padded(
 
 
 def slots_of(image_of: Sequence[int]) -> tuple[list[int], int]:
-    """The slot of each row where every image has equally many, and how many that is.
+    """The slot of each row in a batch with equally many slots per image, and that number of slots.
 
     Args:
         image_of: the image of each row.
@@ -83,7 +83,7 @@ class OpensSessions(Protocol):
 
 
 def open_session(model: GIT, scene: Scene | None) -> TextSession:
-    """A session on a model: of its own kind if it has one."""
+    """A session on a model: the model's own kind of session if it has one, else a `Session`."""
     return model.session(scene) if isinstance(model, OpensSessions) else Session(model, scene)
 
 
@@ -110,7 +110,7 @@ class Session:
             token_mask: (R, T), False for padding; for the first step only.
 
         Raises:
-            GITError: the text is longer than the model's positions, or a mask came too late.
+            GITError: the text is longer than the model's positions, or a later step has a mask.
         """
         n_rows, length = tokens.shape
         if self._cache.length == 0:
@@ -125,8 +125,8 @@ class Session:
         return self._model.decoder.lm_head(hidden[:, -1])
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row may be taken twice. Rows that are left out cost
-        nothing more, and an image without a row is dropped."""
+        """Keep these rows, in this order; a row may be taken twice. Other rows are no longer
+        computed, and an image without a row is dropped."""
         if list(rows) == list(range(len(self._lengths))):
             return
         index = torch.tensor(rows, device=self._model.device)

@@ -1,4 +1,4 @@
-"""A trie of token sequences: texts that share their beginnings, scored or generated together."""
+"""A trie of token sequences: texts with common beginnings are scored or generated together."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ from git_model.generation.logits_processors import Hypothesis
 
 
 class TokenTrie:
-    """Token sequences as a tree: a common prefix is stored, and later computed, once.
+    """Token sequences as a tree: a common prefix is stored once, and computed once.
 
     Source: paper, section 4.4 (image classification); the original's trie_decoder.py.
 
@@ -44,7 +44,7 @@ class TokenTrie:
                 self.paths[-1].append(node)
 
     def allowed(self, tokens: Sequence[int]) -> list[int]:
-        """The tokens that may follow these; none where no text continues."""
+        """The tokens that may follow these tokens; an empty list if no text continues them."""
         node = 0
         for level, token in zip(self.levels, tokens, strict=False):
             if (node, token) not in level:

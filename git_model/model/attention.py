@@ -1,8 +1,8 @@
 """Multi-head attention under the prefix mask, and the KV cache.
 
 Self-attention in GIT reads keys and values from one or more *sources*: the image prefix, the text
-before, the tokens themselves. A source may serve several rows at once: beams, questions and class
-names all attend to the one copy of their image's keys and values.
+before, the tokens themselves. Several rows may use one source: all beams, questions and class names
+attend to the same copy of their image's keys and values.
 
 Letters in shapes: B images (or clips), R rows of text, F frames, N patches, I image tokens, T text
 tokens, S tokens of a source, H heads, D width, d = D / H, V vocabulary. R is a multiple of B.
@@ -26,7 +26,7 @@ class Slots:
     """The positions of R query rows in a batch that is padded to equally many rows per image.
 
     The texts of one image may end at different times, so images may have different numbers of rows
-    left; a product with the image prefix then runs over the padded batch.
+    left; a matrix product with the image prefix then runs over the padded batch.
     """
 
     index: Tensor  # (R,): the padded row of each row
@@ -56,12 +56,12 @@ def prefix_mask(
     [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 
     Args:
-        kind: what image tokens attend to. `prefix`: to all of the image (GIT); for experiments
-            `causal`: to those before and themselves; `isolated`: to themselves only.
-        first_query: leave out the queries before this one (their outputs are already known).
+        kind: what an image token attends to. `prefix`: all image tokens (GIT); for experiments also
+            `causal`: itself and the image tokens before it; `isolated`: itself only.
+        first_query: leave out the queries before this one, whose outputs are not needed.
 
-    Source: paper, section 3.1 and figure 2 ("seq2seq mask"); `BertEncoderAsDecoder` in the
-    original's decoder.py.
+    Source: paper, section 3.1 and its figure of the "seq2seq attention mask";
+    `BertEncoderAsDecoder` in the original's decoder.py.
     """
     key = torch.arange(n_image + n_text, device=device)
     query = key[first_query:, None]
@@ -80,7 +80,7 @@ def attend(
         query: (R, H, T, d).
         sources: B may differ from source to source. Without `slots`, R is a multiple of B, and each
             R/B consecutive query rows attend to one row of the source. With `slots`, these give the
-            place of each query row.
+            position of each query row in the padded batch.
         mask: True where a query may attend; broadcasts to (R, H, T, S of all sources).
         dropout: probability that an attention weight is dropped.
 
@@ -108,9 +108,9 @@ def attend(
 
 
 def _prefers_fused(query: Tensor, key: Tensor) -> bool:
-    """Whether torch's fused kernel applies and is faster than the same formula in steps; the two
-    differ by rounding. On a CPU it is faster only for several images in float32; for one image, or
-    in bfloat16, it takes twice as long."""
+    """Whether torch's fused kernel applies and is faster than the same formula step by step; the
+    two differ by rounding. On a CPU it is faster only for several images in float32; for one image,
+    or in bfloat16, it takes twice as long."""
     if torch.compiler.is_compiling():
         return False  # the formula in steps does not specialise a graph on the batch size
     if query.shape[0] != key.shape[0]:
@@ -180,8 +180,8 @@ class Attention(nn.Module):
 class LayerCache:
     """The keys and values of a growing text in one layer.
 
-    The buffer doubles when it is full, so appending a token rarely copies the past. It is for
-    inference only: it is written in place.
+    The buffer doubles when it is full, so appending a token rarely copies the past. The class is
+    for inference only, because it writes in place.
     """
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class LayerCache:
 
 
 class KVCache:
-    """A `LayerCache` for every layer; it is passed in, never kept in a module."""
+    """A `LayerCache` for every layer. It is an argument of `forward`; no module keeps one."""
 
     def __init__(self, n_layers: int) -> None:
         self.layers = [LayerCache() for _ in range(n_layers)]

@@ -23,8 +23,8 @@ from git_model.utils.kernels import drop_stale_copies
 class DecoderBlock(nn.Module):
     """A post-norm transformer block, as in BERT: sublayer, residual connection, norm.
 
-    A block of another kind may take its place in `TextDecoder.blocks`: the decoder only calls it.
-    It needs this signature, and returns keys and values (R, H, T, d).
+    A block of another kind may replace it in `TextDecoder.blocks`, because the decoder only calls
+    it. Such a block needs the same signature, and returns keys and values (R, H, T, d).
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -48,8 +48,9 @@ class DecoderBlock(nn.Module):
         """(R, T, D) -> (R, T, D), and the keys and values of x.
 
         Args:
-            need_output: False to compute only the keys and values; the output is then None, or
-                anything: the decoder ignores it. Others as in `Attention`.
+            need_output: False to compute only the keys and values; the decoder then ignores the
+                output, which may be None.
+            past, mask, cache: as in `Attention`.
         """
         mixed, key_value = self.attn(x, past, mask, cache, need_output=need_output)
         if mixed is None:
@@ -94,7 +95,7 @@ class TextDecoder(nn.Module):
         self.embedding_norm = norm(config.width, eps=config.embedding_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
-        # Post-norm blocks end with a norm; after pre-norm blocks comes one for all of them.
+        # Post-norm blocks end with a norm; pre-norm blocks need one more norm after the last block.
         self.final_norm = (
             norm(config.width, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
         )
@@ -102,7 +103,7 @@ class TextDecoder(nn.Module):
         self.tie_weights()
 
     def tie_weights(self) -> None:
-        """In a tied model the output layer shares the token embedding's weight."""
+        """Let the output layer of a tied model share the token embedding's weight."""
         if self.config.tied:
             self.lm_head.weight = self.token_embedding.weight
 
@@ -126,13 +127,16 @@ class TextDecoder(nn.Module):
         cache: KVCache | None = None,
         token_mask: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states (R, T, D) of text tokens (R, T), R a multiple of the number of images.
+        """Hidden states (R, T, D) of text tokens (R, T); R is a multiple of the number of images.
 
         Args:
             image: from `prefill`; empty for text without an image.
             cache: the text before these tokens; they are appended to it.
             token_mask: (R, past + T), False for padding, in the past and in `tokens`. No token
-                attends to padding, and padding takes no position, so it changes no result.
+                attends to padding, and padding has no position, so it does not change a result.
+
+        Raises:
+            GITError: as in `embed`.
         """
         past_length = 0 if cache is None else cache.length
         if past_length == 0:
@@ -150,7 +154,7 @@ class TextDecoder(nn.Module):
         return self.final_norm(x)
 
     def one_pass(self, visual: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The hidden states of `forward`, by the definition: image and text together in one pass.
+        """The hidden states (B, T, D) of `forward`, by the definition: image and text in one pass.
 
         Args:
             visual: projected image tokens (B, I, D).
@@ -186,7 +190,7 @@ class TextDecoder(nn.Module):
         return self.dropout(self.embedding_norm(embedded))
 
     def check_length(self, n_tokens: int) -> None:
-        """Refuse a text of so many tokens if it is longer than the positions."""
+        """Refuse a text of `n_tokens` tokens if the model has fewer positions."""
         if n_tokens > self.config.positions:
             raise GITError(
                 f"text of {n_tokens} tokens is longer than the {self.config.positions} positions "
@@ -194,14 +198,15 @@ class TextDecoder(nn.Module):
             )
 
     def _image_mask(self, n_image: int, device: torch.device) -> Tensor | None:
-        """(I, I), which image tokens attend to each other; None: all to all."""
+        """(I, I), True where an image token may attend to another; None: everywhere."""
         kind = self.config.mask
         return None if kind == "prefix" else prefix_mask(n_image, 0, kind, device=device)
 
     def _mask(
         self, n_image: int, past_length: int, tokens: Tensor, token_mask: Tensor | None
     ) -> Tensor | None:
-        """The rows of `prefix_mask` for these tokens, less the padding; None if all is visible."""
+        """The rows of `prefix_mask` for these tokens, without the padding; None if nothing is
+        masked."""
         length = tokens.shape[1]
         if length == 1 and token_mask is None:
             return None
@@ -212,7 +217,7 @@ class TextDecoder(nn.Module):
         if token_mask is None:
             return visible
         real = F.pad(token_mask, (n_image, 0), value=True)[:, None]  # (R, 1, I + past + T)
-        # Padding attends to itself: its output is never used, and no softmax is without a key.
+        # Padding attends to itself, so that its softmax has a key; its output is never used.
         itself = torch.eye(n_text, dtype=torch.bool, device=tokens.device)[past_length:]
         return ((visible & real) | F.pad(itself, (n_image, 0)))[:, None]  # (R, 1, T, I + past + T)
 

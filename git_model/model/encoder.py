@@ -3,8 +3,8 @@
 CLIP itself keeps only the class token of the last layer. GIT keeps all tokens, after the last norm
 (paper, section 3.1; `VisualTransformer` with output_grid and grid_after_ln in the original).
 
-SigLIP's (Zhai et al. 2023; Tschannen et al. 2025) has no class token and no norm before the blocks,
-but a bias in its patch embedding. Its pooling head, which GIT does not use, is left out.
+SigLIP's encoder (Zhai et al. 2023; Tschannen et al. 2025) has no class token and no norm before the
+blocks, but its patch embedding has a bias. GIT does not use its pooling head, so that is left out.
 """
 
 import torch
@@ -37,7 +37,8 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels to image tokens: CLIP's class token, then one token per patch, row by row."""
+    """Pixels to image tokens: with kind "clip" a class token, then one token per patch, row by
+    row."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -52,11 +53,11 @@ class Encoder(nn.Module):
         self.post_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, height, width) -> (B, I, D), I = patches in a row x patches in a column, and 1
-        with a class token.
+        """(B, 3, height, width) -> (B, I, D), where I = rows x columns of patches, plus 1 for the
+        class token of CLIP.
 
-        Any size of at least one patch works. As in both references, pixels to the right of and
-        below the last whole patch are cut off.
+        Any size of at least one patch works. As in both references, pixels to the right of the last
+        whole patch, and below it, are cut off.
 
         Raises:
             GITError: the image is smaller than a patch, or has too many patches.
@@ -73,7 +74,8 @@ class Encoder(nn.Module):
         return self.post_norm(x)
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """(I, D): the position embeddings, those of patches resized bicubically to another grid."""
+        """(I, D): the position embeddings; those of the patches are interpolated bicubically if the
+        grid is another one."""
         grid = self.config.grid
         if rows == columns == grid:
             return self.position_embedding

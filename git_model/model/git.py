@@ -1,7 +1,7 @@
 """GIT: an image encoder, a projector, and a text decoder that attends to both.
 
-`see` encodes images once. Everything after that (captions, questions, beams, class names, training
-on several captions) uses the same `Scene`.
+`see` encodes images once. All later work on these images (captions, questions, beams, class names,
+training on several captions) uses the same `Scene`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from git_model.utils.errors import CheckpointError, GITError
 class Scene:
     """The image prefix of B images: the KV cache of the image tokens, in every decoder layer.
 
-    It is all that the text side ever needs of the images.
+    The text decoder needs nothing else of the images.
     """
 
     layers: tuple[KeyValue, ...]
@@ -46,17 +46,18 @@ class Scene:
         )
 
     def select(self, images: Sequence[int]) -> "Scene":
-        """The scene of these images, in this order; the scene itself if these are all of it."""
+        """The scene of these images, in this order; the scene itself if they are all its images in
+        their order."""
         if list(images) == list(range(len(self))):
             return self
         index = torch.tensor(images, device=self.layers[0].key.device)
         return Scene(tuple(KeyValue(kv.key[index], kv.value[index]) for kv in self.layers))
 
     def layers_for(self, rows: int) -> tuple[KeyValue, ...]:
-        """The image prefix for so many rows of text, equally many per image.
+        """The image prefix for this number of rows of text, equally many per image.
 
         Raises:
-            GITError: the rows do not divide among the images.
+            GITError: the number of rows is not a multiple of the number of images.
         """
         if rows % len(self):
             raise GITError(
@@ -82,7 +83,8 @@ class GIT(nn.Module):
     """The Generative Image-to-text Transformer (Wang et al. 2022).
 
     Attributes:
-        interpolate_frames: whether a clip may have more frames than there are temporal embeddings.
+        interpolate_frames: whether a clip may have more frames than there are temporal embeddings;
+            these are then interpolated. False by default.
     """
 
     def __init__(self, config: GITConfig) -> None:
@@ -100,8 +102,8 @@ class GIT(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Random weights as in BERT: N(0, 0.02), biases 0, norms 1, temporal embeddings 0. An
-        encoder that is not this project's keeps its own."""
+        """Draw random weights as in BERT: N(0, 0.02), biases 0, norms 1, temporal embeddings 0. An
+        encoder that is not this project's keeps the weights that it drew itself."""
         if next(self.decoder.parameters()).is_meta:
             return  # meta tensors hold no values, and filling them imports torch's compiler (1 s)
         own_encoder = isinstance(self.config.encoder, EncoderConfig)
@@ -128,15 +130,20 @@ class GIT(nn.Module):
         return next(self.parameters()).dtype
 
     def see(self, pixels: Tensor) -> Scene:
-        """Encode images once: (B, 3, H, W), or clips of F frames: (B, F, 3, H, W)."""
+        """Encode images (B, 3, H, W), or clips of F frames (B, F, 3, H, W), once for all texts.
+
+        Raises:
+            GITError: as in `encode`.
+        """
         return Scene(self.decoder.prefill(self.projector(self.encode(pixels))))
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The encoder's tokens (B, I, D). A clip's frames are concatenated, each with its temporal
-        embedding added (paper, section 3.2).
+        """The encoder's tokens (B, I, D), D the encoder's width. The tokens of a clip's frames are
+        concatenated, each with its temporal embedding added (paper, section 3, *Fine-tuning*).
 
         Raises:
-            GITError: pixels of another shape, or more frames than temporal embeddings.
+            GITError: the pixels have another shape, or a clip has more frames than the model has
+                temporal embeddings and `interpolate_frames` is off.
         """
         if pixels.ndim == 4:
             return self._still(self._image_tokens(pixels))
@@ -151,8 +158,9 @@ class GIT(nn.Module):
         return (tokens + temporal[:, None]).flatten(1, 2)  # (B, F, 1 + N, D) -> (B, F (1 + N), D)
 
     def _temporal(self, frames: int) -> Tensor:
-        """The temporal embeddings of a clip's frames; with `interpolate_frames` those of a longer
-        clip lie on the lines between them, the first and the last at its ends."""
+        """The temporal embeddings (F, D) of a clip's frames. With `interpolate_frames` those of a
+        longer clip are interpolated linearly; the first and the last frame keep the embeddings at
+        the ends."""
         n = self.config.frames
         is_longer = self.interpolate_frames and frames > n
         if self.temporal_embedding is None or frames < 1 or (frames > n and not is_longer):
@@ -189,18 +197,23 @@ class GIT(nn.Module):
         """Logits (R, T, V) of the token after each of `tokens`.
 
         Args:
-            pixels: as in `see`, or what `see` returned, or None for text alone.
+            pixels: as in `see`; or a `Scene`; or None for text without an image.
             tokens: (R, T) ids; R is a multiple of the number of images B, and rows 0 to R/B - 1
                 belong to image 0.
-            token_mask: (R, T), False for padding, on the left or the right.
+            token_mask: (R, T), False for padding, on the left or on the right.
+
+        Raises:
+            GITError: as in `encode`; R is no multiple of B, or the text is longer than the
+                model's positions.
         """
         scene = self.see(pixels) if isinstance(pixels, Tensor) else pixels
         image = () if scene is None else scene.layers_for(tokens.shape[0])
         return self.decoder.lm_head(self.decoder(tokens, image, token_mask=token_mask))
 
     def one_pass(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """The logits of `forward` by the definition: image and text together in one pass of every
-        layer under `prefix_mask`, without an image prefix. For checks; B images, B texts."""
+        """The logits (B, T, V) of `forward` by the definition: image and text go through every
+        layer together, in one pass under `prefix_mask`, without a cache. For checks; `tokens` has
+        one row (B, T) for each image."""
         visual = self.projector(self.encode(pixels))
         return self.decoder.lm_head(self.decoder.one_pass(visual, tokens))
 
@@ -216,10 +229,11 @@ class GIT(nn.Module):
         """The model in a folder that `save_pretrained` or `git-model convert` wrote, in eval mode.
 
         Args:
-            integrity: compare every file with its digest in the folder's SHA256SUMS first.
+            integrity: first compare every file with its digest in the folder's SHA256SUMS.
 
         Raises:
-            CheckpointError: the folder is missing, damaged, or does not fit its configuration.
+            CheckpointError: the folder is missing or damaged, or its tensors do not fit its
+                configuration.
         """
         from git_model.checkpoints.native import read_checkpoint
 
@@ -228,10 +242,15 @@ class GIT(nn.Module):
 
     @classmethod
     def from_state(cls, config: GITConfig, state: Mapping[str, Tensor], where: str) -> Self:
-        """A model, in eval mode, that owns exactly these tensors; errors begin with `where`.
+        """A model of this configuration, in eval mode, with these tensors as its weights.
+
+        Args:
+            state: the tensors by name; they are not copied.
+            where: what errors begin with, such as a folder.
 
         Raises:
-            CheckpointError: a tensor is missing, left over, or of another shape; it is named.
+            CheckpointError: a tensor is missing, left over, or of another shape; the message names
+                it.
         """
         model = cls._without_values(config)
         _require_fit(model.tensors(), state, where)
@@ -241,8 +260,8 @@ class GIT(nn.Module):
 
     @classmethod
     def _without_values(cls, config: GITConfig) -> Self:
-        """A model to assign tensors to: on the meta device, or on the CPU where the encoder is not
-        of this package, or computes tensors that no checkpoint holds."""
+        """A model to assign tensors to: on the meta device, or on the CPU if a user's own code
+        builds the encoder, or if the encoder has buffers that no checkpoint holds."""
         if config.encoder.kind in ("clip", "siglip", "timm"):
             with torch.device("meta"):
                 model = cls(config)
@@ -252,19 +271,24 @@ class GIT(nn.Module):
             return cls(config)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every weight once, by name: what a checkpoint holds. A tied output layer's weight is the
-        token embedding's, so it is not listed again. Buffers that an encoder stores, such as the
-        statistics of batch norms, come last."""
+        """Every weight once, by name: the content of a checkpoint. In a tied model the output layer
+        and the token embedding share a weight, which is listed once. Buffers that an encoder
+        stores, such as the statistics of batch norms, come last."""
         weights = {name: parameter.detach() for name, parameter in self.named_parameters()}
         buffers = dict(self.named_buffers())
         return weights | {name: buffers[name] for name in self.state_dict() if name in buffers}
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write config.json and model.safetensors; see `write_checkpoint`.
+        """Write a checkpoint folder with config.json, model.safetensors and SHA256SUMS.
+
+        Args:
+            folder: a new folder.
+            overwrite: replace a checkpoint in `folder`.
 
         Raises:
-            GITError: the weights are not those of `config`, so they could not be loaded again: the
-                model has an adapter that is not merged, or a part of another kind.
+            GITError: the folder holds other files, or cannot be written; or the weights do not fit
+                `config`, so they could not be loaded again: the model has an adapter that is not
+                merged, or a module of another kind.
         """
         from git_model.checkpoints.native import write_checkpoint
 

@@ -11,8 +11,8 @@ from git_model.utils.kernels import linear
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` with a bias, and the same result. For few rows on a CPU it takes the
-    fastest kernel (utils/kernels.py); in training it is `F.linear`."""
+    """`torch.nn.Linear` with a bias, and with the same result up to rounding. For few rows on a CPU
+    it takes the fastest kernel (utils/kernels.py); in training it is `F.linear`."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)

@@ -1,4 +1,5 @@
-"""Image encoders by the name of their kind: ours, those of the library timm, and those of yours."""
+"""Image encoders by kind: this project's, those of the library timm, and those that you
+register."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,15 +20,15 @@ def build_encoder(config: EncoderConfig | TowerConfig) -> nn.Module:
 
 
 def register_encoder(kind: str) -> Callable[[T], T]:
-    """Make `TowerConfig(kind=kind, …)` build your encoder. A decorator of a class or function.
+    """Make `TowerConfig(kind=kind, …)` build your encoder. A decorator for a class or a function.
 
-    It gets the configuration, uses of it what it needs, and gives a module from pixels
-    (B, 3, H, W) to tokens (B, I, `config.width`), for any I. It draws its own initial weights. If
-    the first tokens are no positions of the image (class tokens), `n_prefix` says how many. A
-    checkpoint with such an encoder opens wherever the kind has been registered.
+    The class or function gets the `TowerConfig` and returns a module that turns pixels (B, 3, H, W)
+    into tokens (B, I, `config.width`), for any I. The module draws its own initial weights. If its
+    first tokens stand for no position of the image (class tokens), its attribute `n_prefix` gives
+    their number. A checkpoint with such an encoder opens if the kind was registered before.
 
     Raises:
-        ConfigError: the kind is already there.
+        ConfigError: the kind exists already.
     """
     if kind in ("clip", "siglip", *TOWERS):
         raise ConfigError(f"there is an encoder of kind {kind!r} already, expected another name")
@@ -43,7 +44,8 @@ def register_encoder(kind: str) -> Callable[[T], T]:
 class TimmEncoder(nn.Module):
     """A model of the library timm (PyTorch Image Models) without its head.
 
-    Vision transformers give their tokens, others a token per position of their last feature map.
+    A vision transformer gives its tokens; another model gives a token for each position of its last
+    feature map.
     Batch norms always use their stored statistics, so that an image's tokens do not depend on the
     rest of its batch.
 
@@ -64,7 +66,8 @@ class TimmEncoder(nn.Module):
 
     @property
     def blocks(self) -> Any:
-        """The transformer blocks, if it has such; for activation checkpointing and sharding."""
+        """The transformer blocks, if the model has any; for activation checkpointing and
+        sharding."""
         return getattr(self.trunk, "blocks", ())
 
     def train(self, mode: bool = True) -> "TimmEncoder":
@@ -103,7 +106,7 @@ TOWERS: dict[str, Callable[[TowerConfig], nn.Module]] = {"timm": TimmEncoder}
 
 
 def import_timm() -> Any:
-    """The library timm.
+    """Import the library timm.
 
     Raises:
         ConfigError: it is not installed.
@@ -118,8 +121,8 @@ def import_timm() -> Any:
 
 
 def require_timm_model(name: str) -> None:
-    """Refuse a name that is not one of timm's own models, without a tag; a name that leads to the
-    hub, such as "hf-hub:…", is none."""
+    """Refuse a name that is not that of a model in timm, without a tag. A name that leads to the
+    hub, such as "hf-hub:…", is refused, too."""
     timm = import_timm()
     if not timm.is_model(name) or "." in name or ":" in name:
         similar = timm.list_models(f"*{name[:20].partition('.')[0]}*")[:3]
@@ -128,7 +131,7 @@ def require_timm_model(name: str) -> None:
 
 
 def _build_trunk(timm: Any, name: str, size: dict[str, int]) -> nn.Module:
-    """The model without head and pooling, as far as it knows how to leave them out."""
+    """The model without its head, and without pooling if it has that option."""
     error: Exception | None = None
     for pooling in ({"global_pool": ""}, {}):
         try:

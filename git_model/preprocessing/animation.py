@@ -1,4 +1,4 @@
-"""A clip of an animated image, which Pillow reads."""
+"""A clip from an animated image, read by Pillow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ from git_model.preprocessing.image import (
 from git_model.preprocessing.sampling import ReadOptions, Sampling, sample_indices, sample_times
 from git_model.utils.errors import GITError
 
-# In other formats several images are no animation: a TIFF's are pages, and a phone's JPEG (MPO)
-# holds the same photo twice.
+# In other formats several images are not an animation: those of a TIFF are pages, and a phone's
+# JPEG (MPO) holds the same photo twice.
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 UNSTATED_SECONDS = 0.1  # how long browsers show a frame that states no time
 
@@ -59,7 +59,7 @@ def _whole_animation(file: MediaFile, n_frames: int, sampling: Sampling) -> Clip
 
 
 def _partial_animation(file: MediaFile, n_frames: int, sampling: Sampling) -> Clip | None:
-    """As many frames as can be decoded count."""
+    """A clip of the frames before the damage; None if fewer than two can be decoded."""
     with _animation(file) as (image, first, stated):
         require_bounded(file, image.size, n_frames, first + stated, MAX_ANIMATION)
         total = 0

@@ -1,4 +1,4 @@
-"""Integers of 16 bits and floats as the 8 bits a channel that the models were trained on."""
+"""From integers of 16 bits and floats to the 8 bits per channel that the models were trained on."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,11 +10,12 @@ from PIL import Image
 from git_model.utils.errors import GITError
 
 MAX_16_BIT = 65535
-# Ranges of floats, and of integers without a stated depth. An image belongs to the first range that
-# its brightest value fits, and must fill 1/32 of it: 1.5 of 255 would rather be 1.5 of 1.
+# Upper limits of the ranges of floats, and of integers without a stated depth. An image belongs to
+# the first range that holds all its values. Floats must also fill 1/32 of a range above 0 to 1: a
+# maximum of 1.5 more probably exceeds 1 than uses a range to 255.
 RANGES = (1, 255, MAX_16_BIT)
 MIN_SHARE = 1 / 32
-TOLERANCE = 1e-3  # share of a range that values may exceed it by, as resampling makes them
+TOLERANCE = 1e-3  # share of a range by which floats may exceed it, as after resampling
 
 
 BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # tags of TIFF, and a value
@@ -22,9 +23,9 @@ BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # tags of TIFF, and a 
 
 @dataclass(frozen=True)
 class Depth:
-    """What a TIFF says of values of more than 8 bits, and Pillow passes over.
+    """What a TIFF states about values of more than 8 bits, and Pillow ignores.
 
-    is_inverted: the smallest value is white.
+    is_inverted: whether the smallest value is white.
     n_bits: of a value in Pillow's mode I;16.
     """
 
@@ -47,10 +48,10 @@ def eight_bit_image(image: Image.Image, depth: Depth | None = None, *, scale: bo
     Args:
         scale: 16-bit values are divided by 257, and rounded to the nearest; a transparent shade
             becomes an alpha channel. Values of 32 bits, and floats, are scaled by their range
-            (see `RANGES`). If false, Pillow clips them all at 255, as in the references.
+            (see `RANGES`). If false, Pillow clips all of them at 255, as in the references.
 
     Raises:
-        GITError: there is a NaN or an infinity, or the range cannot be told.
+        GITError: there is a NaN or an infinity, or the values fit no range.
     """
     if image.mode[0] not in "IF" or 0 in image.size:
         return image
@@ -71,7 +72,7 @@ def eight_bit_image(image: Image.Image, depth: Depth | None = None, *, scale: bo
     shade = image.info.get("transparency")
     if image.mode != "F" and isinstance(shade, int):
         result.putalpha(Image.fromarray(np.where(values == shade, 0, 255).astype(np.uint8)))
-    # what says how the image lies stays with it
+    # the metadata with the orientation stay with the image
     result.info.update({key: image.info[key] for key in ("exif", "xmp") if key in image.info})
     return result
 
@@ -83,10 +84,10 @@ def from_16_bits(values: NDArray[np.generic], n_bits: int = 16) -> NDArray[np.ui
 
 
 def from_ranges(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Values of unknown depth, scaled from the range that they fill (see `RANGES`) to 0 to 255.
+    """Values of unknown depth, scaled from their range (see `RANGES`) to 0 to 255.
 
     Raises:
-        GITError: there is a NaN or an infinity, or the range cannot be told.
+        GITError: there is a NaN or an infinity, or the values fit no range.
     """
     floats = values.astype(np.float64)
     _require_finite(floats)

@@ -1,4 +1,4 @@
-"""What animations and videos have in common: the file, the clip made of it, the limits."""
+"""The common part of animations and videos: the file, the clip, the limits."""
 
 import io
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MAX_SAMPLED, MAX_ANIMATION, MAX_VIDEO = 4, 40, 2500
 class Clip:
     """Frames of one file in their order, and their indices in the file.
 
-    is_truncated: whether the file is cut short or damaged, and these are of what is there.
+    is_truncated: whether the file is cut short or damaged, so that later frames are missing.
     """
 
     frames: list[Image.Image]
@@ -76,8 +76,8 @@ def require_bounded(
 
 
 def contact_sheet(frames: Sequence[Image.Image]) -> Image.Image:
-    """Frames of one size as one image: in rows, in their order, in about as many columns as rows.
-    A single frame stays as it is."""
+    """Frames of one size as one image: row by row, in about as many columns as rows. A single frame
+    is returned as it is."""
     if len(frames) == 1:
         return frames[0]
     columns = ceil(sqrt(len(frames)))

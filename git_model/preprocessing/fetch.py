@@ -1,7 +1,7 @@
 """The file behind a web address.
 
-An address may come from anyone, so that it must not lead to what only this machine can reach: every
-address that a name resolves to must be a public one, the connection goes to the address that was
+A web address may come from anyone, so it must not lead to what only this machine can reach. Every
+IP address that its name resolves to must be public, the connection goes to the IP address that was
 checked, and each redirect is checked in the same way. Size and time are bounded.
 """
 
@@ -26,12 +26,12 @@ URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"  # that `quote` leaves as they are
 
 
 class FetchError(GITError):
-    """A web address that gives no file; the message names it."""
+    """A web address from which no file can be fetched; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchLimits:
-    """What one address may cost."""
+    """Limits of one download."""
 
     max_bytes: int = 1 << 28
     seconds: float = 60.0  # for all of it: names, redirects, the file
@@ -44,8 +44,9 @@ def is_url(name: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet: not of this machine, of a private or
-    link-local network, multicast or reserved. So must be an IPv4 address within an IPv6 one."""
+    """Whether an IP address belongs to the public internet: not to this machine or a private or
+    link-local network, not multicast or reserved. An IPv4 address within an IPv6 address must be
+    public, too."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
@@ -67,12 +68,13 @@ def fetch(
         is_allowed: whether to connect to an IP address; by default `is_public`.
 
     Raises:
-        FetchError: the address is no such one, leads to a local network, does not answer in time,
-            or answers with an error or with too many bytes.
+        FetchError: the address is not http or https or leads to a local network, or its server does
+            not answer in time, answers with an error, or sends too many bytes.
     """
     limits = limits or FetchLimits()
     transfer = _Transfer(url, limits, is_allowed or is_public)
-    # in a thread, because neither a name server nor one that sends byte by byte has a time limit
+    # in a thread, because neither the look-up of a name nor a slow answer has a time limit of its
+    # own
     thread = threading.Thread(target=transfer.run, daemon=True)
     thread.start()
     thread.join(limits.seconds)
@@ -85,7 +87,7 @@ def fetch(
 
 
 class _Transfer:
-    """One file on its way.
+    """The transfer of one file.
 
     Attributes:
         data: the file, once it is complete.

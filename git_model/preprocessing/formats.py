@@ -1,4 +1,4 @@
-"""Image and video formats: which files count, and what a file may hold besides its pixels."""
+"""Image and video formats: which files are read, and what a file may hold besides its pixels."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from git_model.utils.errors import GITError
 
-# The one list of what counts as an image or a video in folders, tars, lists and data sets.
+# The only list of what is an image or a video in folders, tars, lists and data sets.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".gif", ".avif"),
     *(".avifs", ".heic", ".heif", ".hif", ".jxl", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k"),
@@ -29,7 +29,7 @@ OTHER_MEDIA_SUFFIXES = (
     *(".wdp", ".bpg", ".flif", ".pcd", ".pict", ".pct", ".djvu", ".rm", ".rmvb", ".mxf", ".dv"),
     *(".y4m", ".m2v", ".h264", ".h265", ".hevc", ".ivf", ".gifv", ".swf", ".braw", ".r3d"),
 )
-# Files that lie beside images and are none; of others the first bytes tell.
+# Files that lie beside images and are not images; for other files the first bytes decide.
 COMPANION_SUFFIXES = (
     *(".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".xml", ".xmp"),
     *(".aae", ".md", ".html", ".htm", ".css", ".js", ".py", ".ini", ".yaml", ".yml", ".toml"),
@@ -48,23 +48,23 @@ MEDIA_STARTS = re.compile(
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 JXL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-START_BYTES = 32  # that are enough to tell these formats
+START_BYTES = 32  # enough to recognise these formats
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-# Metadata that Pillow gets to see: an orientation, in EXIF or XMP, has a few kilobytes.
+# Limits of the metadata that Pillow reads; an orientation, in EXIF or XMP, has a few kilobytes.
 MAX_METADATA = 2**19  # bytes, unpacked, of one piece
 MAX_ALL_METADATA = 2**23  # bytes of all pieces
-JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # but restarts, and 0: a byte of the scan
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # no restarts, no 0, which is a scan's byte
 
-MAX_ANIMATION_FRAMES = 10_000  # in a file; frames without size cost time, too
+MAX_ANIMATION_FRAMES = 10_000  # in a file; even empty frames cost time
 
 
 def looks_like_media(name: str, read_start: Callable[[], bytes] | None = None) -> bool:
-    """Whether a file that does not count as an image or a video seems to be one.
+    """Whether a file that is not read as an image or a video seems to be one.
 
     Args:
-        read_start: gets its first START_BYTES bytes, which tell where its suffix does not.
+        read_start: returns its first START_BYTES bytes, which decide if the suffix does not.
     """
     lower = name.lower()
     if lower.startswith("._") or lower.endswith(COMPANION_SUFFIXES):
@@ -80,10 +80,10 @@ def looks_like_media(name: str, read_start: Callable[[], bytes] | None = None) -
 
 
 def prepare_pillow(start: bytes) -> None:
-    """Let Pillow read HEIF and JPEG XL, if a file begins like one and the package is there.
+    """Let Pillow read HEIF, AVIF or JPEG XL, if a file begins as such a file does.
 
     Raises:
-        GITError: it is not; the message names the extra.
+        GITError: the package that reads the format is missing; the message names the extra.
     """
     brand = start[8:12] if start[4:8] == b"ftyp" else b""
     if brand in HEIF_BRANDS:
@@ -164,7 +164,7 @@ def _unpacked_size(data: bytes, kind: bytes) -> int:
 
 
 def count_jpeg_scans(data: bytes, limit: int) -> int:
-    """How many times a JPEG draws its image, counted up to `limit`; its metadata is passed over."""
+    """The number of scans of a JPEG, counted up to `limit`; its metadata are skipped."""
     n_scans, position = 0, 2
     while n_scans < limit and (marker := JPEG_MARKER.search(data, position)):
         code, position = data[marker.end() - 1], marker.end()
@@ -178,7 +178,7 @@ def count_jpeg_scans(data: bytes, limit: int) -> int:
 
 
 def count_gif_frames(file: BinaryIO, limit: int) -> int:
-    """The frames of a GIF, counted up to `limit` without decoding one."""
+    """The number of frames of a GIF, counted up to `limit` without decoding."""
     flags = _read_at(file, 0, 13)[10:11]
     _skip_colours(file, flags)
     n_frames = 0

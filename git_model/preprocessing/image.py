@@ -54,8 +54,8 @@ def open_image(path: str | Path, *, truncated: bool = False) -> Image.Image:
     """The image in a file, its pixels loaded and the file closed; of an animation, frame 0.
 
     Args:
-        truncated: of a file that is cut short or damaged, take the pixels that can be decoded;
-            `is_truncated` tells such an image.
+        truncated: if a file is cut short or damaged, take the pixels that can be decoded; for such
+            an image `is_truncated` is True.
 
     Raises:
         ImageError: the file is missing, a pipe or a device, no image, damaged, cut short, or has
@@ -77,7 +77,7 @@ def decode_image(data: bytes, name: str, *, truncated: bool = False) -> Image.Im
 
 
 def is_truncated(image: Image.Image) -> bool:
-    """Whether an image is what could be decoded of a file that is cut short or damaged."""
+    """Whether an image holds only what could be decoded of a file that is cut short or damaged."""
     return TRUNCATED in _info(image)
 
 
@@ -87,7 +87,7 @@ def _info(image: Image.Image) -> dict[object, object]:
 
 @contextmanager
 def truncated_allowed() -> Iterator[None]:
-    """Let Pillow decode files that are cut short. Its switch is one for all threads."""
+    """Let Pillow decode files that are cut short. A lock guards its switch, which is global."""
     with _truncated_lock:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -159,7 +159,8 @@ def _load_whole(file: BinaryIO) -> Image.Image:
 
 
 def _require_few_scans(file: BinaryIO) -> None:
-    """Refuse a progressive JPEG that draws the image thousands of times."""
+    """Refuse a progressive JPEG of more than MAX_SCANS scans, each of which draws the whole
+    image."""
     position = file.tell()
     file.seek(0)
     if count_jpeg_scans(file.read(), MAX_SCANS + 1) > MAX_SCANS:
@@ -169,7 +170,7 @@ def _require_few_scans(file: BinaryIO) -> None:
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Turn what Pillow raises into an ImageError of one line."""
+    """Turn every exception of Pillow into an ImageError of one line."""
     try:
         yield
     except GITError as error:
@@ -206,7 +207,8 @@ def preprocess_batch(images: Sequence[Image.Image], config: PreprocessConfig) ->
     """Images, or the frames of one clip, as one tensor (B, 3, H, W); see `preprocess`.
 
     Raises:
-        ImageError: there are none, one cannot be used, or they have different sizes when resized.
+        ImageError: there is no image, one cannot be used, or their sizes differ after
+            preprocessing.
     """
     if not images:
         raise ImageError("no images were given, expected at least one")
@@ -241,8 +243,8 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
     """Pixels (3, H, W), float32, of an image in any of Pillow's modes.
 
     Raises:
-        ImageError: the image cannot be read or converted to RGB, has no pixels, or is so narrow
-            that it would be resized to none or to more than Pillow's limit.
+        ImageError: the image cannot be read or converted to RGB, has no pixels, or would be resized
+            to no pixels or to more than Pillow's limit.
     """
     try:
         rgb = _resize(upright_rgb(image, config), config)
@@ -256,7 +258,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> Tensor:
 
 
 def denormalize(pixels: Tensor, config: PreprocessConfig) -> list[Image.Image]:
-    """The images behind pixels (3, H, W) or (B, 3, H, W) that `preprocess` gave."""
+    """The images of pixels (3, H, W) or (B, 3, H, W) that `preprocess` returned."""
     batch = pixels[None] if pixels.ndim == 3 else pixels
     mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
     values = (batch.float().cpu() * std + mean) / config.rescale  # (B, 3, H, W)
@@ -276,7 +278,8 @@ def is_sideways(image: Image.Image) -> bool:
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright; None if it is, or does not say."""
+    """The transposition that makes an image upright; None if it is upright or states no
+    orientation."""
     # ImageOps.exif_transpose would also rewrite the EXIF data, and fails if any of it is damaged
     try:
         return TRANSPOSE.get(image.getexif().get(ORIENTATION, 1))
@@ -329,15 +332,16 @@ def _new_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int
 
 
 def _centre_crop(image: Image.Image, crop: tuple[int, int], rule: str) -> Image.Image:
-    """The centre of an image, (height, width) pixels; padded with black where it is too small."""
+    """The centre of an image, (height, width) pixels; an image that is too small is padded with
+    black."""
     height, width = crop
     x, y = _offset(image.width, width, rule), _offset(image.height, height, rule)
     return image.crop((x, y, x + width, y + height))
 
 
 def _offset(side: int, crop: int, rule: str) -> int:
-    """Where a crop begins; negative where black comes first. With an odd margin, `floor`
-    (Transformers) and `round` (torchvision) differ; where it pads, torchvision has a third rule."""
+    """Where a crop begins; negative if the image is padded before it. For an odd margin, `floor`
+    (Transformers) and `round` (torchvision) differ; for padding torchvision has a third rule."""
     if rule == "floor":
         return (side - crop) // 2
     return round((side - crop) / 2) if side >= crop else -((crop - side) // 2)
@@ -346,9 +350,9 @@ def _offset(side: int, crop: int, rule: str) -> int:
 def _table(config: PreprocessConfig) -> Tensor:
     """(3, 256): the normalised value of each value of a channel.
 
-    A value is one of 0 to 255, so each is computed once and looked up for the pixels: the same
-    bits, faster. Scaling in float64 and only then rounding to float32 is Transformers' `rescale`;
-    for 1/255 it gives the bits of torchvision's float32 division.
+    There are 256 values, so each is computed once and then looked up for the pixels: the same bits,
+    faster. Transformers' `rescale` also scales in float64 and then rounds to float32; for 1/255
+    that gives the same bits as torchvision's float32 division.
     """
     scaled = (np.arange(256) * config.rescale).astype(np.float32)
     mean = np.array(config.mean, dtype=np.float32)[:, None]

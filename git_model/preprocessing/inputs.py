@@ -1,4 +1,4 @@
-"""The types of an image or a clip that callers may give, and their pixels."""
+"""The types that stand for an image or a clip, and their conversion to pixels."""
 
 import os
 from collections.abc import Sequence
@@ -31,7 +31,9 @@ TAKEN = (
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of one clip, in order. A plain list of images is a batch."""
+    """The frames of one clip, in order: images of any type that `Captioner.load` takes. All of them
+    are used, so there may be at most as many as the model has temporal embeddings. (A plain list of
+    images is a batch.)"""
 
     images: Sequence[Still]
 
@@ -48,9 +50,10 @@ class LoadedImage:
     """An image as the model's input: pixels (3, H, W), or (F, 3, H, W) of a clip.
 
     frames: the indices of a clip's frames in its file; None for an image or `Frames`.
-    is_truncated: whether the file is cut short or damaged, and this is what could be decoded.
+    is_truncated: whether the file is cut short or damaged, so that the pixels are only those that
+        could be decoded.
     size: (width, height) as stored, in pixels; None if unknown.
-    is_sideways: stored rotated or mirrored, and left so by this preprocessing.
+    is_sideways: whether the image is stored rotated or mirrored and this preprocessing keeps that.
     """
 
     pixels: Tensor
@@ -67,9 +70,9 @@ def load(
 
     Args:
         image: one of TAKEN, or `Frames` of a clip. A model with temporal embeddings reads a video
-            or an animation as a clip of at most as many frames. A `str` that begins with http://
-            or https:// is fetched, see `fetch`.
-        options: how to read a file, or only which frames to take.
+            or an animation as a clip of at most as many frames as it has temporal embeddings. A
+            `str` that begins with http:// or https:// is fetched, see `fetch`.
+        options: how to read a file, or only the rule that picks its frames.
 
     Raises:
         GITError: a file cannot be read, or the options do not fit the model.

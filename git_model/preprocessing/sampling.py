@@ -1,4 +1,4 @@
-"""Which frames of a clip are taken, and the other ways in which a file may be read."""
+"""Which frames of a clip are taken, and the other options for reading a file."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ class ReadOptions:
     sampling: which frames of a clip, see `sample_indices`; "time": see `sample_times`.
     frames: maximum number of frames of a clip; None: as many as the model has temporal embeddings.
         More need `GIT.interpolate_frames`.
-    truncated: of a file that is cut short or damaged, take what can be decoded.
-    video_as: what a model without temporal embeddings gets of a video or an animation: the first
-        frame, the middle one, or a sheet of SHEET_FRAMES frames as one image. None: of an animation
-        the first frame, and a video is an error.
+    truncated: if a file is cut short or damaged, take what can be decoded.
+    video_as: the image that a model without temporal embeddings gets from a video or an animation:
+        "first", the first frame; "middle", the middle one; "sheet", SHEET_FRAMES frames on one
+        image. None: the first frame of an animation, and an error for a video.
     """
 
     sampling: Sampling = "uniform"
@@ -52,8 +52,8 @@ def sample_indices(n_total: int, n_samples: int, sampling: Sampling = "uniform")
     """The indices of the frames to take, in order; all frames if there are at most `n_samples`.
 
     Args:
-        sampling: "uniform" takes the middle of each of n_samples equal parts; "ends" goes in equal
-            steps from the first frame to the last, as np.linspace rounded down.
+        sampling: "uniform" takes the middle frame of each of n_samples equal parts; "ends" goes in
+            equal steps from the first frame to the last, as np.linspace does, rounded down.
 
     Raises:
         ConfigError: no such sampling.
@@ -71,8 +71,8 @@ def sample_indices(n_total: int, n_samples: int, sampling: Sampling = "uniform")
 
 def sample_times(starts: Sequence[float], end: float, n_samples: int) -> list[int]:
     """The indices of the frames that are on the screen in the middle of each of `n_samples` equal
-    parts of a clip's duration. A frame that stays long comes several times; no more frames are
-    taken than there are.
+    parts of a clip's duration. A frame that is shown for long may be taken several times; at most
+    as many frames are taken as the clip has.
 
     Args:
         starts: when each frame appears, in order, in seconds.

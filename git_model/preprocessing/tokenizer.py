@@ -1,7 +1,7 @@
 """Text to token ids and back: BERT's WordPiece tokenizer.
 
 Every released GIT has bert-base-uncased's vocabulary (`BertTokenizer` in the original's
-inference.py). Equal to Transformers' `BertTokenizer` on every text.
+inference.py). The ids equal those of Transformers' `BertTokenizer`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,10 +51,11 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:
-        """The tokenizer in a folder of our format or of Hugging Face's: tokenizer.json, else
-        vocab.txt.
+        """The tokenizer in a folder of this project's format or of Hugging Face's: tokenizer.json,
+        else vocab.txt.
 
-        As in Transformers, a tokenizer_config.json beside it overrules it, and added tokens count.
+        As in Transformers, a tokenizer_config.json beside it overrules it, and added tokens are
+        read.
 
         Raises:
             TokenizerError: neither file exists, or a file is damaged; the message names it.
@@ -71,7 +72,7 @@ class Tokenizer:
         """A tokenizer in which these tokens have the ids 0, 1, …; lowercase, as bert-base-uncased.
 
         Raises:
-            TokenizerError: a token comes twice, or one of `NEEDED` is missing.
+            TokenizerError: a token occurs twice, or one of `NEEDED` is missing.
         """
         vocab: dict[str, int] = {}
         for token in tokens:
@@ -164,7 +165,8 @@ class Tokenizer:
 def prompt_tokens(question: str, tokenizer: Tokenizer, config: GITConfig) -> list[int]:
     """The prompt of a question: the start token and the question's tokens.
 
-    In the microsoft style at most 38 of them: the last of the first 40 (inference.py).
+    In the microsoft style the question has at most 38 tokens: the last 38 of its first 40
+    (inference.py).
 
     Raises:
         TokenizerError: the question is empty, or longer than the model's positions.

@@ -42,7 +42,7 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an Ad
 
 MAX_BYTES = 2**24  # of a vocabulary; those of released models have at most some MB
 # The steps that a tokenizer.json may have around its words. Regular expressions are not among them:
-# some take years for a line of text.
+# some take years for one line of text.
 STEPS = ("Sequence", "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Strip",
          "StripAccents", "BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation",
          "WordPiece", "Fuse", "Replace")  # fmt: skip
@@ -88,7 +88,7 @@ def bert(vocab: dict[str, int]) -> tokenizers.Tokenizer:
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece(prefix="##")
-    # `encode` has no use for this, but other programs that read our tokenizer.json expect it
+    # `encode` does not use this, but other programs that read the tokenizer.json expect it
     core.post_processor = processors.BertProcessing((SEP, vocab[SEP]), (CLS, vocab[CLS]))
     return core
 

@@ -64,8 +64,9 @@ def read_media(
             makes a clip of 1 or SHEET_FRAMES frames of both.
 
     Raises:
-        ImageError: the file is missing, none of these, damaged, cut within a frame, without
-            frames, or larger than Pillow's limit of pixels; or it needs PyAV.
+        ImageError: the file is missing, is no image, animation or video, is damaged, is cut within
+            a frame, has no frames, or has more pixels than Pillow's limit; or PyAV is needed and
+            missing.
     """
     return _read(MediaFile(str(path), Path(path)), n_frames, options or ReadOptions())
 
@@ -85,7 +86,7 @@ def is_clip(path: str | Path) -> bool:
     try:
         with open_file(path) as content, open_with_pillow(content) as image:
             return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
-    except Exception:  # whoever opens it says what is wrong with it
+    except Exception:  # the caller that opens it reports the error
         return False
 
 
@@ -108,13 +109,13 @@ def _is_unknown_to_pillow(file: MediaFile) -> bool:
             return False
     except UnidentifiedImageError:
         return True
-    except Exception:  # `open_image` says better what it is
+    except Exception:  # `open_image` gives a better message
         return False
 
 
 def _read_video(file: MediaFile, n_frames: int, sampling: Sampling, options: ReadOptions) -> Clip:
     """Frames of a video. It is decoded to its end: once if its container states the true number of
-    frames, else, or to sample by time, once to count them and once more."""
+    frames; otherwise, and for sampling by time, once to count the frames and once to take them."""
     if n_frames == 0:
         raise ImageError(
             f"{file}: not an image, expected JPEG, PNG or another format that Pillow reads; "
@@ -141,12 +142,12 @@ def _read_video(file: MediaFile, n_frames: int, sampling: Sampling, options: Rea
 class _Decoder:
     """Decodes a video from its first frame to its last.
 
-    truncated: end at the first damage, which else is an error.
-    is_timed: note when each frame is shown.
+    truncated: end at the first damage, which is otherwise an error.
+    is_timed: record when each frame is shown.
 
-    Attributes, of the last time:
+    Attributes, after `decode`:
         images: the frames that were taken, upright, by their indices.
-        n_frames: of the whole video.
+        n_frames: the number of frames of the whole video.
         starts, end: when each frame appears, and when the last one disappears, in seconds.
         is_truncated: whether there was damage.
     """
@@ -170,7 +171,7 @@ class _Decoder:
     def _frames(self, container: "InputContainer", stream: "VideoStream") -> "Iterator[VideoFrame]":
         try:
             for packet in container.demux(stream):
-                # MPEG-TS says so also where two files were joined
+                # MPEG-TS also marks packets as corrupt where two files were joined
                 if packet.is_corrupt and container.format.name != "mpegts":
                     raise ImageError(
                         f"{self.file}: a frame is damaged or cut, expected a whole video"

@@ -1,4 +1,4 @@
-"""Your own code within a run."""
+"""Callbacks: your own code that a run calls."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Called by every process of a run; override what you need.
+    """The methods that every process of a run calls; override those that you need.
 
-    A run calls `on_step` once for each step, in order. After a kill it calls it again for the steps
-    since the last state. A callback that remembers something across steps overrides `state_dict`
-    and `load_state_dict`, and then resumes with the run.
+    A run calls `on_step` once for each step, in order. After a kill and a resume it is called again
+    for the steps since the last state. A callback that remembers something across steps overrides
+    `state_dict` and `load_state_dict`, so that it resumes with the run.
     """
 
     def on_step(self, trainer: "Trainer", step: int, stats: StepStats) -> bool | None:
@@ -38,7 +38,7 @@ class Callback:
 
 
 def call_all(callbacks: Sequence[Callback], name: str, *arguments: Any) -> bool:
-    """Call a method of every callback; whether any of them ends the run."""
+    """Call a method of every callback. True if one of them ends the run."""
     results = [getattr(callback, name)(*arguments) for callback in callbacks]
     return any(results)
 
@@ -63,7 +63,8 @@ def restore(callbacks: Sequence[Callback], states: Mapping[str, Any]) -> None:
 
 
 def require_callbacks(callbacks: Sequence[Any]) -> None:
-    """Refuse objects that are no callbacks, and two of one class, whose states have one name."""
+    """Refuse objects that are no callbacks, and two callbacks of one class: their states would have
+    one name."""
     names = [dotted_name(callback) for callback in callbacks]
     for callback, name in zip(callbacks, names, strict=True):
         if not isinstance(callback, Callback):

@@ -21,10 +21,10 @@ from git_model.utils.errors import GITError
 from git_model.utils.serialize import from_dict, read_mapping, read_text
 
 At = Literal["last", "best"]
-# Keys that make no arm: they change no weight, up to rounding, or not what a score means.
+# Keys that define no arm: the seed, and tables that do not change a training step (up to rounding).
 NOT_COMPARED = ("seed", "compute.", "reports.", "selection.")
-IN_LOGS = ("step", "grad_norm", "encoder_lr", "decoder_lr", "images_per_s")  # that are no scores
-FALLING = ("loss",)  # endings of names of which less is better
+IN_LOGS = ("step", "grad_norm", "encoder_lr", "decoder_lr", "images_per_s")  # not scores
+FALLING = ("loss",)  # endings of the names of metrics of which a smaller value is better
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """An arm's values of a metric, and how far they are from those of the first arm.
+    """An arm's values of a metric, and their difference from those of the first arm.
 
-    difference: the mean over the seeds that both arms have; None: of the first arm, or no seed.
+    difference: the mean over the seeds that both arms have; None for the first arm, and if no seed
+        is common.
     interval, difference_interval: None with fewer than two values.
     """
 
@@ -74,7 +75,7 @@ def read_run(folder: Path) -> Run:
     """A run's recipe and log.
 
     Raises:
-        GITError: the folder is no run's, or a file of it is damaged.
+        GITError: the folder is not that of a run, or a file in it is damaged.
     """
     path = folder / RECIPE
     if not path.is_file():
@@ -130,7 +131,7 @@ def arms_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def default_metrics(runs: Sequence[Run]) -> list[str]:
-    """The scores that all runs have: of their checks, or else the training loss."""
+    """The scores of checks that all runs have, or else the training loss."""
     common = [name for name in runs[0].curves if all(name in run.curves for run in runs)]
     return [name for name in common if " " in name] or [name for name in common if name == "loss"]
 
@@ -161,7 +162,7 @@ def compare(arms: Mapping[str, Sequence[Run]], metrics: Sequence[str], at: At) -
 
 
 def draw_curves(arms: Mapping[str, Sequence[Run]], metrics: Sequence[str], path: Path) -> None:
-    """Draw each metric over the steps, one colour an arm: every run thin, their mean thick.
+    """Draw each metric over the steps, one colour per arm: every run thin, their mean thick.
 
     Raises:
         GITError: matplotlib is missing.

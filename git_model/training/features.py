@@ -1,8 +1,8 @@
 """The tokens of a frozen encoder, computed once for each image and kept in a file.
 
-Where the encoder is frozen and no augmentation changes an image, its tokens are the same in every
-epoch. Each image is encoded alone, so the numbers do not depend on the batch that it is first in,
-and a resumed run has the same bits.
+If the encoder is frozen and no augmentation changes an image, its tokens are the same in every
+epoch. Each image is encoded alone, so its tokens do not depend on the other images of its first
+batch, and a resumed run has the same bits.
 """
 
 import shutil
@@ -29,7 +29,7 @@ class FeatureCache:
     A record that was never written, or only in part, fails its checksum and is computed again.
 
     Args:
-        folder: made at the first batch.
+        folder: made when the first tokens are written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,7 +108,7 @@ class FeatureCache:
 
 
 def require_cachable(model: GIT) -> None:
-    """Refuse a model whose encoder gives other tokens each time.
+    """Refuse a model whose encoder does not give the same tokens each time.
 
     Raises:
         GITError: it has temporal embeddings, or dropout in the encoder.

@@ -1,7 +1,7 @@
 """The model before its first step: random weights or a checkpoint, and its vocabulary.
 
-The paper starts from CLIP's image encoder and a random decoder: write such a checkpoint with
-`git-model convert --from open_clip`, and name its folder in the recipe.
+The paper's base and large models start from CLIP's image encoder and a random decoder. Write such a
+checkpoint with `git-model convert --from open_clip`, and name its folder in the recipe.
 """
 
 import dataclasses
@@ -76,13 +76,13 @@ def random_model(recipe: Recipe, tokenizer: Tokenizer) -> GIT:
 
 @torch.no_grad()
 def initialize_by_width(model: GIT) -> None:
-    """Initial weights for a model much narrower than BERT, in place of its N(0, 0.02).
+    """Initial weights for a model much narrower than BERT, in place of BERT's N(0, 0.02).
 
     A standard deviation of 1 / sqrt(fan in) keeps the size of activations from layer to layer, as
-    0.02 does for a fan in of about 2,500; with 0.02 and a width of 128 layers add almost nothing to
-    the residual connection. Position embeddings get the size of patch embeddings, and temporal
-    embeddings a size that is not negligible beside it. Without this the demo's loss is twice as
-    high after 400 steps.
+    0.02 does for a fan in of about 2,500. With 0.02 and a width of 128, the layers would add almost
+    nothing to the residual connection. Position embeddings get the size of patch embeddings, and
+    temporal embeddings a size that is not negligible beside it. Without this the demo's loss is
+    twice as high after 400 steps.
     """
     own = [model.encoder] if isinstance(model.encoder, Encoder) else []  # others keep their weights
     for module in (m for part in (*own, model.projector, model.decoder) for m in part.modules()):
@@ -108,9 +108,9 @@ def with_frames(model: GIT, frames: int) -> GIT:
 def with_vocabulary(model: GIT, old: Tokenizer | None, new: Tokenizer) -> GIT:
     """The model with another vocabulary.
 
-    Tokens in both vocabularies keep their embeddings and their rows of the output layer, whatever
-    their ids; rows of new tokens are drawn as in `GIT.initialize`. A checkpoint without a
-    vocabulary keeps all rows if the new vocabulary has as many tokens, else all rows are new.
+    Tokens in both vocabularies keep their embeddings and their rows of the output layer, even if
+    their ids change; rows of new tokens are drawn as in `GIT.initialize`. A checkpoint without a
+    vocabulary keeps all rows if the new vocabulary has as many tokens; otherwise all rows are new.
 
     Args:
         old: the vocabulary that the model was trained with, if there is one.

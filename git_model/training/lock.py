@@ -49,7 +49,7 @@ def _owner() -> str:
 
 
 def _create(path: Path, text: str) -> bool:
-    """Make the file if there is none; whether it was made."""
+    """Make the file if there is none. True if it was made."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -62,7 +62,8 @@ def _remove_stale(path: Path) -> None:
     """Remove the lock of a process that has ended.
 
     Raises:
-        CheckpointError: it runs, or it is of another machine, so nobody here can tell.
+        CheckpointError: the process runs, or belongs to another machine, where this cannot be
+            checked.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
@@ -86,7 +87,8 @@ def _remove_stale(path: Path) -> None:
 
 
 def _runs(pid: int, start: str | None) -> bool:
-    """Whether a process of this machine runs; without /proc a later one of its number counts."""
+    """Whether a process of this machine runs. Without /proc another process with the same number
+    cannot be told apart."""
     if os.name == "nt":
         return True  # there, os.kill would end it
     try:
@@ -99,7 +101,7 @@ def _runs(pid: int, start: str | None) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process started, in clock ticks since the machine did; None without /proc."""
+    """When a process started, in clock ticks since the start of the machine; None without /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

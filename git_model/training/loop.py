@@ -1,13 +1,13 @@
 """Training, as one explicit loop.
 
-A run is a function of its recipe and its step number. The learning rates, the examples of a step,
-their crops, the answers that are drawn and the random numbers of dropout follow from these two
-alone. So the state of a run is its weights, the optimizer's moments, where the recipe has one the
-moving average, and the best score so far: a run that was killed and resumed ends with the same bits
-as one that was not.
+A run is a function of its recipe and its step number. These two alone determine the learning rates,
+the examples of a step, their crops, the answers that are drawn, and the random numbers of dropout.
+So the state of a run is its weights, the optimizer's moments, the moving average if the recipe has
+one, and the best score so far. A run that was killed and resumed ends with the same bits as one
+that was not.
 
-A step's loss is the sum over all its tokens to predict, divided by their number, so it does not
-depend on the number of batches or processes that the step is split over.
+A step's loss is the sum over all its tokens to predict, divided by their number. So it does not
+depend on the number of batches or processes among which the step is divided.
 """
 
 import math
@@ -87,17 +87,18 @@ def train(
     optimizer: MakeOptimizer | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Train as the recipe says, in one process or as one of those that torchrun started.
+    """Train by a recipe, in one process or as one of those that torchrun started.
 
     On SIGTERM the run finishes its current step, saves the state and returns.
 
-    A resumed run ends with the same bits as one that was not killed. With objects of your own that
-    holds as far as they are functions of what they get; docs/trainer.md says it for each. A run
-    that was started with a source, a loss or an optimizer is resumed with one of the same name.
+    A resumed run ends with the same bits as one that was not killed. For your own objects this
+    holds if they are pure functions of their arguments; docs/trainer.md has the condition for each
+    kind. A run that was started with a source, a loss or an optimizer must be resumed with one of
+    the same name.
 
     Args:
-        out: a new folder. It gets recipe.json, log.jsonl and, each replaced by the next, the
-            checkpoint (see checkpoints/native.py), the best one and the state (see state.py).
+        out: a new folder. The run writes recipe.json, log.jsonl, the latest checkpoint (see
+            checkpoints/native.py), the best checkpoint, and the last states (see state.py).
         resume: continue in the folder of an earlier run of this recipe.
         source: training data in place of the recipe's table [data].
         loss: a function (model, batch) in place of the recipe's table [loss]; see `Loss`.
@@ -106,8 +107,8 @@ def train(
         callbacks: called after steps and checks.
 
     Raises:
-        GITError: a setting or an object does not fit, the data cannot be read, or the loss is not
-            finite.
+        GITError: a setting or an object does not fit, the data cannot be read, the folder exists
+            (or, with `resume`, does not), or the loss is not finite.
     """
     objects = _objects(recipe, source=source, loss=loss, optimizer=optimizer)
     require_callbacks(callbacks)
@@ -139,7 +140,7 @@ def _objects(recipe: Recipe, **arguments: Any) -> dict[str, str]:
     """The dotted names of the objects that `train` was called with, by argument.
 
     Raises:
-        ConfigError: the recipe says something else for an argument.
+        ConfigError: the recipe sets the same thing as an argument.
     """
     settings = {
         "source": recipe.data is not None and "data",
@@ -171,7 +172,7 @@ class _Run:
         self.checked = 0  # the step of the last check
 
     def check_settings(self, source: Source | Stream) -> None:
-        """Refuse, before a folder is made, what would end the run later."""
+        """Refuse settings that would end the run later, before a folder is made."""
         if self.trainer.validation is not None:
             require_metric(self.recipe, self.trainer.validation)
         if self.recipe.compute.cache_features:
@@ -181,7 +182,7 @@ class _Run:
             self.trainer.features = FeatureCache(self.out / FEATURES)
 
     def load(self) -> int:
-        """Load the last state; the step after which it was saved, or 0."""
+        """Load the last state, and return the step after which it was saved, or 0."""
         last = load_state(self.out, self.trainer.state, self.group)
         progress = load_progress(self.out, last)
         self.selection.load_state_dict(progress.get("selection", {}))
@@ -190,13 +191,14 @@ class _Run:
         return last
 
     def steps(self, last: int, report: Report | None) -> int:
-        """Every step after `last`, until the recipe's last step, a stop request, or an early end.
+        """Run every step after `last`, until the recipe's last step, a stop request or an early
+        end.
 
         Args:
-            report: on rank 0.
+            report: the log, on rank 0.
 
         Returns:
-            the last step.
+            the last step that was run.
         """
         recipe, group, trainer = self.recipe, self.group, self.trainer
         if last and (self._is_over(last, report) or self._catch_up(last, report)):
@@ -227,13 +229,13 @@ class _Run:
         return last
 
     def _catch_up(self, last: int, report: Report | None) -> bool:
-        """Make the check that a stop request left out, as `_check`."""
+        """Make the check that a stop request left out; the result is that of `_check`."""
         is_due = self.trainer.is_due(last, self.recipe.reports.check_every)
         return is_due and self.checked != last and self._check(last, report)
 
     def _check(self, step: int, report: Report | None) -> bool:
-        """Write the checkpoint, score it, and keep it if it is the best; whether the run is to end.
-        All ranks call together."""
+        """Write the checkpoint, score it, and keep it if it is the best. True if the run is to end.
+        All ranks call this together."""
         trainer, recipe, scores = self.trainer, self.recipe, {}
         self.checked = step
         trainer.write_checkpoint(self.out)
@@ -272,11 +274,11 @@ class Trainer:
 
     Args:
         initializer: makes the model before its first step, and its vocabulary.
-        source: the training data, in which a loss may count; None: the recipe's.
+        source: the training data, in which the loss scst counts n-grams; None: the recipe's.
         loss, optimizer: as in `train`.
 
     Attributes:
-        features: the cache of the encoder's tokens; None: each step encodes its images.
+        features: the cache of the encoder's tokens; None if each step encodes its images.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The training loss: cross-entropy of each next token of the reference text (teacher forcing).
 
-The losses that a recipe names beside it are in losses.py and scst.py.
+The other losses that a recipe can name are in losses.py and scst.py.
 """
 
 import math
@@ -20,7 +20,7 @@ from git_model.utils.errors import GITError
 
 
 class LossOutput(NamedTuple):
-    """What a loss returns for a batch: sums over its units; see `units_of`."""
+    """The result of a loss for a batch: sums over the batch's units; see `units_of`."""
 
     total: Tensor  # what is minimised, a single number
     sums: Mapping[str, Tensor] = {}  # other numbers, whose means are logged
@@ -29,9 +29,9 @@ class LossOutput(NamedTuple):
 class Loss(Protocol):
     """A loss of a batch, summed over its units: the tokens to predict, or what `units` counts.
 
-    A function (model, batch) is enough. It must be a function of the model, the batch and torch's
-    random numbers, so that a resumed run computes the same. A loss may have a method
-    `units(batch)`, its number of units in a batch; see `units_of`.
+    A Python function (model, batch) is enough. Its result must depend only on the model, the batch
+    and torch's random numbers, so that a resumed run computes the same. A loss may have a method
+    `units(batch)` that returns the number of units of a batch; see `units_of`.
     """
 
     def __call__(self, model: GIT, batch: Batch) -> Tensor | LossOutput:
@@ -133,8 +133,8 @@ def caption_loss(
     Args:
         logits: (R, T, V), at text positions only; those at t predict the token at t + 1.
         tokens: (R, T) ids: prompt, answer, padding.
-        mask: (R, T), True for the tokens to predict: neither prompt nor padding. Nothing predicts
-            the first token, so its mask is ignored.
+        mask: (R, T), True for the tokens to predict: neither prompt nor padding. The first token is
+            never predicted, so its mask is ignored.
     """
     is_target = mask[:, 1:]
     logits, target = logits[:, :-1][is_target], tokens[:, 1:][is_target]
@@ -144,7 +144,7 @@ def caption_loss(
 def token_losses(
     logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, style: Style = "huggingface"
 ) -> Tensor:
-    """The cross-entropy of each token (N,), at least in float32.
+    """The cross-entropy (N,) of each token, in float32 or better.
 
     Args:
         logits: (N, V).
@@ -158,7 +158,7 @@ def token_losses(
     if style == "huggingface":
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
     vocab_size = logits.shape[-1]
-    # torch gives every other token e / V, the original e / (V - 1): with this e they are equal.
+    # torch gives every other token e / V, the original e / (V - 1); this e makes them equal.
     torch_smoothing = label_smoothing * vocab_size / (vocab_size - 1)
     losses = F.cross_entropy(logits, target, label_smoothing=torch_smoothing, reduction="none")
     return losses - _entropy(label_smoothing, vocab_size)

@@ -1,8 +1,9 @@
-"""The losses that a recipe names: cross-entropy, and beside it a teacher or a contrastive loss.
+"""The losses that a recipe can name: cross-entropy, and cross-entropy with distillation or with a
+contrastive loss.
 
-Self-critical training is in scst.py. To add one: a class with `__call__(model, batch)`, a dataclass
-with its settings in recipe.py, and a line in `open_loss`. For an experiment neither is needed:
-`kind = "python"` takes a function by its dotted name.
+Self-critical training is in scst.py. To add a loss, write a class with `__call__(model, batch)`, a
+dataclass with its settings in recipe.py, and a line in `open_loss`. An experiment needs none of
+these: `kind = "python"` takes a function by its dotted name.
 """
 
 import functools
@@ -67,7 +68,7 @@ def open_loss(
 
 
 def own_loss(config: PythonLossConfig) -> Loss:
-    """A loss of your own: a class is called with the arguments, a function is bound to them."""
+    """A loss by dotted name: a class is called with the arguments, a function is bound to them."""
     value: Any = import_object(config.loss, "loss.loss")
     if not inspect.isclass(value):
         return cast(Loss, functools.partial(value, **config.arguments))
@@ -125,7 +126,7 @@ class Distillation:
 
 
 def open_teacher(name: str, model: GIT, tokenizer: Tokenizer) -> GIT:
-    """A teacher's network, in eval mode.
+    """The teacher model, in eval mode.
 
     Raises:
         GITError: it has another vocabulary, another preprocessing, or fewer frames than the model.
@@ -152,8 +153,8 @@ class Contrastive:
     """Cross-entropy + weight * InfoNCE between images and texts, without weights of its own.
 
     An image's vector is the mean of its projected tokens, a text's is the decoder's hidden state at
-    its last token, without an image. Cosine similarities are divided by the temperature. A text is
-    to pick its image among the images of the forward pass, and an image its texts.
+    its last token, without an image. Cosine similarities are divided by the temperature. The loss
+    asks each text for its image among the images of the forward pass, and each image for its texts.
     """
 
     weight: float
@@ -178,7 +179,7 @@ class Contrastive:
         )
 
     def contrast(self, images: Tensor, texts: Tensor, image_of: Tensor) -> Tensor:
-        """The mean of both directions, a single number.
+        """The contrastive loss, the mean of both directions: a single number.
 
         Args:
             images: (B, D).
@@ -196,7 +197,8 @@ class Contrastive:
 
 
 def text_vectors(model: GIT, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The vector (N, D) of each text that is not all padding, and its image (N,)."""
+    """The vector (N, D) of each text, and the index of its image (N,). Texts that are only padding
+    are left out."""
     n_tokens = batch.mask.long().cumsum(1).argmax(1)  # the last token to predict of each row
     rows = batch.mask.any(1).nonzero()[:, 0]
     hidden = model.decoder(batch.tokens)[rows, n_tokens[rows]]

@@ -15,16 +15,16 @@ from git_model.utils.dotted import call_object, dotted_name
 from git_model.utils.errors import GITError
 
 FUSED = ("cpu", "cuda", "mps")  # devices for which torch has a fused AdamW
-EMBEDDINGS = ("token", "position", "temporal_embedding")  # in names of weights that are added
+EMBEDDINGS = ("token", "position", "temporal_embedding")  # parts of the names of embeddings
 ParameterGroups = list[dict[str, Any]]
 MakeOptimizer = Callable[[ParameterGroups], torch.optim.Optimizer]
 
 
 def freeze(model: GIT, learning: OptimConfig) -> None:
-    """Exclude the recipe's parts and first blocks of the model from training.
+    """Freeze the parts and the first blocks of the model that the recipe names.
 
     Raises:
-        GITError: the model has no such part, or nothing else to train.
+        GITError: the model has no such part, or nothing is left to train.
     """
     for name in learning.frozen:
         part = getattr(model, name)
@@ -40,14 +40,14 @@ def freeze(model: GIT, learning: OptimConfig) -> None:
 
 
 def _freeze_first_blocks(model: GIT, part: str, last: int) -> None:
-    """Train only the last blocks of the encoder or the decoder, and what comes after them.
+    """Train only the last blocks of the encoder or the decoder, and the layers after them.
 
     Args:
         part: "encoder" or "decoder".
-        last: so many blocks; 0: only what comes after them.
+        last: the number of trained blocks; 0: only the layers after them are trained.
 
     Raises:
-        GITError: the part has no blocks, or fewer.
+        GITError: the part has fewer blocks than `last`.
     """
     named = list(getattr(model, part).named_parameters())
     depths, n_blocks = _depths([name for name, _ in named])
@@ -63,8 +63,8 @@ def _freeze_first_blocks(model: GIT, part: str, last: int) -> None:
 def _depths(names: Sequence[str]) -> tuple[list[int], int]:
     """The depth of each parameter of a tower, and its number of blocks.
 
-    The depth is 0 for the embeddings before the blocks, 1 for the first block, and so on; what
-    comes after the blocks is one deeper than the last.
+    The depth is 0 for the embeddings before the blocks, 1 for the first block, and so on. The
+    layers after the blocks are one deeper than the last block.
 
     Args:
         names: in the order of the modules.
@@ -90,7 +90,7 @@ def make_optimizer(
         make: makes the optimizer from the parameter groups, in place of the recipe's.
 
     Raises:
-        GITError: an optimizer by dotted name cannot be imported or called, or is none.
+        GITError: an optimizer by dotted name cannot be imported or called, or is no optimizer.
     """
     groups = parameter_groups(model, learning)
     if make is not None:
@@ -122,8 +122,8 @@ def parameter_groups(model: GIT, learning: OptimConfig) -> ParameterGroups:
     """Every trained parameter once, by its learning rate and weight decay.
 
     Weight matrices decay. Norms, biases, embeddings and the class token do not. With `layer_decay`
-    a weight of the encoder has that power of the rate which is the number of blocks above it, as
-    in the fine-tuning of BEiT and MAE.
+    the encoder's rate is multiplied by it once for each layer above a weight: the blocks, and the
+    final norm as one more layer, as in the fine-tuning of BEiT and MAE.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     shares = _encoder_shares(model, learning.layer_decay)
@@ -168,7 +168,8 @@ def schedule(step: int, recipe: Recipe) -> float:
 
 
 def update(optimizer: torch.optim.Optimizer, lr_share: float, max_grad_norm: float) -> float:
-    """A step at this share of the peak learning rates, unless the gradient is not finite.
+    """Update the weights at this share of the peak learning rates, unless the gradient is not
+    finite.
 
     Returns:
         the gradient norm, of all parameters together, before clipping.
@@ -184,10 +185,11 @@ def update(optimizer: torch.optim.Optimizer, lr_share: float, max_grad_norm: flo
 
 
 class EMA:
-    """An exponential moving average of a model's trained weights; often better than the last ones.
+    """An exponential moving average of a model's trained weights; often it scores better than the
+    last weights.
 
-    The decay is smaller in the first steps, so that random initial weights soon have no share in it
-    (as in TensorFlow's ExponentialMovingAverage).
+    The decay is smaller in the first steps, so that the random initial weights soon have no share
+    in the average (as in TensorFlow's ExponentialMovingAverage).
     """
 
     def __init__(self, model: GIT, decay: float) -> None:
@@ -197,7 +199,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: GIT, step: int) -> None:
-        """Add the weights after a step, counted from 1."""
+        """Include the weights after a step, counted from 1."""
         decay = min(self._decay, step / (step + 9))
         for name, parameter in model.named_parameters():
             if name in self.weights:
@@ -205,5 +207,6 @@ class EMA:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be sharded over processes (FSDP2); all call together."""
+    """A whole tensor, of one that may be sharded over processes (FSDP2). All processes call this
+    together."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

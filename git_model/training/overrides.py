@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from git_model.training.recipe import Recipe
 from git_model.utils.errors import ConfigError
 
-BARE = re.compile(r"[A-Za-z_./~][\w./:+~-]*")  # a text that needs no quotes here
+BARE = re.compile(r"[A-Za-z_./~][\w./:+~-]*")  # texts that need no quotes here
 # A key that stands for several.
 SHORTHANDS = {"learning.rate": ("learning.encoder_lr", "learning.decoder_lr")}
 
@@ -21,10 +21,12 @@ def with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, A
 
     Args:
         settings: such as "steps=100" or "learning.rate=3e-4": a dotted key, and a TOML value, in
-            which a text of letters, digits and ./:+- needs no quotes. Later ones win.
+            which a text of letters, digits and ./:+- needs no quotes. A later setting overrides
+            an earlier one.
 
     Raises:
-        ConfigError: there is no such key, with a hint at the nearest; or no such value.
+        ConfigError: there is no such key (the message names the nearest one), or the value is not
+            TOML.
     """
     for setting in settings:
         key, equals, text = (part.strip() for part in setting.partition("="))
@@ -37,7 +39,8 @@ def with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, A
 
 
 def recipe_keys() -> list[str]:
-    """All keys of a recipe, dotted, in their order; those of data sets and losses of any kind."""
+    """All keys of a recipe, dotted, in their order, with those of every kind of data set and
+    loss."""
     return list(dict.fromkeys(_keys(Recipe, "")))
 
 

@@ -19,10 +19,12 @@ from git_model.utils.distributed import ProcessGroup
 def parallelize(
     module: LossModule, group: ProcessGroup, sharding: Literal["none", "fsdp"]
 ) -> nn.Module:
-    """The loss module as all processes run it together: gradients are averaged over them.
+    """The loss module for several processes, which average their gradients.
 
-    none: DDP, every process holds all weights. fsdp: FSDP2, each process holds a part of every
-    tensor and gathers a block's weights while it computes it. A single process needs neither.
+    Args:
+        sharding: "none": DDP, every process holds all weights; "fsdp": FSDP2, each process holds a
+            part of every tensor and gathers the weights of a block while it computes the block. A
+            single process needs neither.
     """
     if group.size == 1:
         return module
@@ -38,7 +40,8 @@ def parallelize(
 
 @contextmanager
 def gradient_sync(module: nn.Module, *, last: bool) -> Iterator[None]:
-    """Around forward and backward of each batch of a step: only the last reduces gradients."""
+    """A context for forward and backward of each batch of a step: gradients are reduced only after
+    the last batch."""
     if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
         module.set_requires_gradient_sync(last)  # type: ignore[operator]
     if isinstance(module, DistributedDataParallel) and not last:

@@ -1,6 +1,6 @@
-"""A recipe: everything that decides what a training run learns, as a TOML file.
+"""A recipe: all settings of a training run, as a TOML file.
 
-configs/train/ holds recipes, with the source of their numbers.
+configs/train/ holds recipes that name the source of their numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
 ModelPart = Literal["encoder", "temporal_embedding", "projector", "decoder"]
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
-# What `best` may be chosen by, and a run may stop by.
+# The metrics that can select `best` and stop a run early.
 CHECK_METRICS = (
     "validation loss",
     *(f"captions {name}" for name in
@@ -41,7 +41,7 @@ def _at_least_one(config: Any, *names: str) -> list[FieldRule]:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimizer, AdamW by default, and its schedule: linear warm-up, then cosine decay."""
+    """The optimizer, AdamW by default, and the learning-rate schedule after a linear warm-up."""
 
     encoder_lr: float  # peak learning rate of the image encoder
     decoder_lr: float  # peak learning rate of everything else
@@ -49,22 +49,22 @@ class OptimConfig:
     # which decay linearly to 0
     schedule: Literal["cosine", "constant", "cooldown"] = "cosine"
     warmup_steps: int = 0  # steps of the linear warm-up
-    cooldown_steps: int = 0  # steps of the linear decay, of schedule cooldown
+    cooldown_steps: int = 0  # steps of the linear decay at the end, with schedule cooldown
     weight_decay: float = 0.01  # of weight matrices; norms, biases and embeddings have none
     betas: tuple[float, float] = (0.9, 0.999)  # decay of AdamW's two moments
     max_grad_norm: float = 1.0  # gradients are clipped to this norm, all parameters together
     label_smoothing: float = 0.0  # in the model's style; see `token_losses`
     frozen: tuple[ModelPart, ...] = ()  # parts that are not trained
-    encoder_last: int | None = None  # train only so many of the encoder's last blocks; None: all
-    decoder_last: int | None = None  # the same of the decoder; what follows the blocks is trained
-    # the encoder's learning rate is multiplied by this once for each block above a weight, so that
-    # the first layers change least; None: one rate
+    encoder_last: int | None = None  # number of the encoder's last blocks to train; None: all
+    decoder_last: int | None = None  # the same for the decoder; layers after the blocks are trained
+    # the encoder's learning rate is multiplied by this once for each layer above a weight (blocks,
+    # and the final norm), so that the first layers change least; None: one rate for all
     layer_decay: float | None = None
     ema: float | None = None  # decay of an exponential moving average of the weights
-    # of matrix products (autocast); weights stay float32
+    # precision of matrix products (autocast); weights stay float32
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: str = "adamw"  # or a dotted name such as torch.optim.SGD
-    # that an optimizer by dotted name is called with, after the parameter groups
+    # arguments by name of an optimizer by dotted name; the parameter groups come first
     optimizer_arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,13 +107,13 @@ class ScstConfig:
     captions as reward. For data sets of captions, after training with cross-entropy."""
 
     kind: Literal["scst"] = "scst"
-    samples: int = 5  # captions drawn for each image; they share one reading of it
-    # what a sample's reward is compared with: the mean of the image's other samples (Luo 2020), or
-    # the reward of the greedy caption (Rennie et al. 2017)
+    samples: int = 5  # captions drawn for each image; the image is encoded once for all of them
+    # the number that is subtracted from a sample's reward: mean, the mean reward of the image's
+    # other samples (Luo 2020); greedy, the reward of the greedy caption (Rennie et al. 2017)
     baseline: Literal["mean", "greedy"] = "mean"
-    max_new_tokens: int = 20  # of a sample
-    # a file of references, as for `evaluate --references`, in which the n-grams of CIDEr-D are
-    # counted; None: the first `counted` training examples
+    max_new_tokens: int = 20  # maximum number of tokens of a sample
+    # a file of references, as for `evaluate --references`, for counting the n-grams of CIDEr-D;
+    # None: the first `counted` training examples
     references: str | None = None
     counted: int = 2000  # training examples whose references are counted
 
@@ -129,13 +129,13 @@ class ScstConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """Knowledge distillation (Hinton et al. 2015), token by token: the divergence of the model's
-    distribution from a teacher's, beside cross-entropy."""
+    """Knowledge distillation (Hinton et al. 2015), token by token: cross-entropy, and the
+    divergence of the model's distribution from a teacher's."""
 
     kind: Literal["distillation"] = "distillation"
     teacher: str  # a checkpoint with the same vocabulary and image size
-    weight: float = 0.5  # of the divergence; cross-entropy has the rest
-    temperature: float = 2.0  # that both distributions are softened by
+    weight: float = 0.5  # share of the divergence in the loss; the rest is cross-entropy
+    temperature: float = 2.0  # temperature that softens both distributions
 
     def __post_init__(self) -> None:
         _check(
@@ -147,12 +147,12 @@ class DistillationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig:
-    """Cross-entropy, and beside it a contrastive loss between images and texts (InfoNCE, as in CLIP
-    and CoCa): each image against the other images of its forward pass."""
+    """Cross-entropy plus a contrastive loss between images and texts (InfoNCE, as in CLIP and
+    CoCa): each image against the other images of its forward pass."""
 
     kind: Literal["contrastive"] = "contrastive"
-    weight: float = 0.1  # of the contrastive loss, added to cross-entropy
-    temperature: float = 0.07  # that cosine similarities are divided by
+    weight: float = 0.1  # factor of the contrastive loss, which is added to cross-entropy
+    temperature: float = 0.07  # divides the cosine similarities
 
     def __post_init__(self) -> None:
         _check(self, *((name, getattr(self, name) > 0, "more than 0")
@@ -161,11 +161,11 @@ class ContrastiveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PythonLossConfig:
-    """A loss of your own."""
+    """Your own loss."""
 
     kind: Literal["python"] = "python"
     loss: str  # the dotted name of a function (model, batch) -> summed loss, or of a class
-    # by name, that the class is called with, or the function beside model and batch
+    # arguments by name, for the class, or for the function beside model and batch
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -176,13 +176,13 @@ LossConfig = (
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Which of the checkpoints at the checks is kept as `best`, and when to stop early."""
+    """Which checkpoint is kept as `best`, and when a run stops early."""
 
     # "validation loss", or a task and a metric such as "captions cider_d"; None: CIDEr-D of
     # captions with several references, else exact match
     metric: str | None = None
-    patience: int | None = None  # checks without improvement after which the run ends; None: none
-    min_delta: float = 0.0  # by how much a check must be better to be an improvement
+    patience: int | None = None  # checks without improvement that end the run; None: no early stop
+    min_delta: float = 0.0  # minimum difference from the best score that is an improvement
 
     def __post_init__(self) -> None:
         _check(
@@ -196,14 +196,14 @@ class SelectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """The hardware of a run. A resumed run may use other values: its weights are then the same, up
+    """The hardware of a run. A resumed run may have other values; its weights are then the same up
     to the rounding of sums in another order."""
 
     device: str = "auto"  # auto: a GPU if there is one; with torchrun, each process has its own
     threads: int | None = None  # of torch on a CPU; None: torch's default
     sharding: Literal["none", "fsdp"] = "none"  # fsdp: each process holds a part of the weights
     activation_checkpointing: bool = False  # recompute activations in the backward pass
-    # compute the tokens of a frozen encoder once for each image, and keep them on the disk
+    # compute the tokens of a frozen encoder once for each image, and store them on the disk
     cache_features: bool = False
 
     def __post_init__(self) -> None:
@@ -213,15 +213,15 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """What a run logs and saves, and when. A resumed run may use other values."""
+    """What a run logs and saves, and when. A resumed run may have other values."""
 
     log_every: int = 50  # steps between lines of the log
-    check_every: int = 1000  # steps between checkpoints, and validations on [validation]
-    check_examples: int = 200  # of the validation data, the first ones
+    check_every: int = 1000  # steps between checks: a checkpoint, and its scores on [validation]
+    check_examples: int = 200  # number of the first validation examples that a check uses
     show: int = 3  # validation texts to print
     save_every: int = 1000  # steps between states from which the run can resume
-    trackers: tuple[TrackerName, ...] = ()  # that get the log, too; each needs its extra
-    project: str = "git-model"  # the name of the project in wandb and trackio
+    trackers: tuple[TrackerName, ...] = ()  # trackers that also get the log; each needs its extra
+    project: str = "git-model"  # name of the project in wandb and trackio
 
     def __post_init__(self) -> None:
         names = ("log_every", "check_every", "check_examples", "save_every")
@@ -238,23 +238,24 @@ class ReportConfig:
 class Recipe:
     """A training run. It starts from random weights of a `model`, or from a `checkpoint`."""
 
-    model: str | None = None  # one of configs/model, or a .toml file like those
-    # of random weights: N(0, 0.02), or a standard deviation of 1 / sqrt(fan in), for narrow models
+    model: str | None = None  # a name in configs/model, or a .toml file of the same form
+    # random weights: bert, N(0, 0.02); by_width, a standard deviation of 1 / sqrt(fan in), for
+    # narrow models
     initial: Literal["bert", "by_width"] = "bert"
     checkpoint: str | None = None  # anything that `Captioner.from_pretrained` opens
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's
-    style: Style | None = None  # None: as the model says
-    frames: int | None = None  # temporal embeddings; None: as the model has, 0: images only
+    style: Style | None = None  # None: the model's
+    frames: int | None = None  # number of temporal embeddings; None: the model's, 0: images only
     purpose: str = ""  # what the model is for, in a line; it is stored with the checkpoint
     purpose_side: int = 0  # pixels a side of the largest image it is for; 0: of any size
-    seed: int = 0  # of all random numbers
-    steps: int  # updates of the weights
-    data: DataConfig | None = None  # the training data; None: `train` gets a source
-    loader: LoaderConfig  # how steps are made of it
-    # data of the same kinds, for the scores of checks; None: no scores, no `best`
+    seed: int = 0  # seed of all random numbers
+    steps: int  # number of updates of the weights
+    data: DataConfig | None = None  # the training data; None: an argument of `train`
+    loader: LoaderConfig  # how the data become steps
+    # data of the same kinds, for the scores of checks; None: no scores and no `best`
     validation: DataConfig | None = None
     learning: OptimConfig  # optimizer and schedule
-    adapter: AdapterConfig | None = None  # None: train the weights themselves
+    adapter: AdapterConfig | None = None  # the adapter to train; None: train the model's weights
     loss: LossConfig = field(default_factory=CrossEntropyConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)  # the hardware
@@ -298,7 +299,7 @@ class Recipe:
             )
 
     def _check_tables(self) -> None:
-        """Refuse settings that would have no effect, or do not go together."""
+        """Refuse settings that would have no effect, and combinations that are not possible."""
         selection, smoothing = self.selection, self.learning.label_smoothing
         if self.validation is None and selection != SelectionConfig():
             raise ConfigError("selection needs scores: add a table [validation]")
@@ -358,7 +359,8 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
         settings: changes, such as "learning.decoder_lr=3e-4"; see overrides.py.
 
     Raises:
-        ConfigError: the file is missing or damaged, or a key or value is wrong; it is named.
+        ConfigError: the file is missing or damaged, or a key or value is wrong; the message names
+            it.
     """
     from git_model.training.overrides import with_settings
 
@@ -366,7 +368,7 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
 
 
 def difference(left: Recipe, right: Recipe, *, ignore: Sequence[str] = ()) -> str | None:
-    """Where two recipes first differ, such as "learning.encoder_lr is 0.1 and 0.2"; None: nowhere.
+    """The first difference of two recipes, such as "learning.encoder_lr is 0.1 and 0.2", or None.
 
     Args:
         ignore: tables to leave out.

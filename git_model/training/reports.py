@@ -20,7 +20,7 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class StepStats:
-    """What a step logs, over all processes.
+    """The numbers of a step, over all processes.
 
     means: other numbers of the loss, such as SCST's reward, per unit.
     """
@@ -33,10 +33,10 @@ class StepStats:
 
 
 class Report:
-    """The log of a run, from the step after `last` on.
+    """The log of a run, from the step after `last`.
 
-    Lines about later steps are removed: a run that was killed repeats its last steps, and logs them
-    again.
+    Lines about later steps are removed, because a run that was killed repeats its last steps and
+    logs them again.
 
     Args:
         last: the step after which the run resumes; 0 at its start.
@@ -56,7 +56,7 @@ class Report:
         """Count a step; every `log_every` steps log the mean loss since the last time.
 
         Args:
-            broken: why the step left out examples; logged at once.
+            broken: the reasons why the step left out examples; they are logged at once.
         """
         for reason in broken:
             self._print(f"step {step}: left out: {reason}")
@@ -96,7 +96,7 @@ class Report:
         self._start = time.perf_counter()  # images_per_s counts training only
 
     def best(self, step: int, metric: str, value: float) -> None:
-        """Note the best check so far, for the trackers' summaries."""
+        """Record the best check so far, for the trackers' summaries."""
         self._summary |= {f"best/{metric}": value, "best/step": float(step)}
 
     def end(self, step: int, reason: str) -> None:
@@ -144,7 +144,8 @@ def _means(stats: Sequence[StepStats]) -> dict[str, float]:
 
 
 def _length_until(path: Path, last: int) -> int:
-    """The bytes of a log up to its last complete line about a step not after `last`.
+    """The size in bytes of the lines of a log up to the first that is incomplete or about a step
+    after `last`.
 
     Raises:
         GITError: a line is damaged.

@@ -1,10 +1,10 @@
 """Self-critical sequence training: REINFORCE on the CIDEr-D of sampled captions.
 
 For an image, k captions are drawn from the model. The gradient of the expected reward is estimated
-by -(r - b) * grad log p(caption), where r is the caption's CIDEr-D and b a baseline that does not
-depend on it, so that it lowers the variance and changes no expectation (Rennie et al. 2017). Here
-the image is encoded once, with its gradient: the k samples, the greedy caption of the baseline and
-the k rows of the gradient pass all use this one scene.
+by -(r - b) * grad log p(caption), where r is the caption's CIDEr-D and b is a baseline that does
+not depend on the caption, so that it lowers the variance and does not change the expectation
+(Rennie et al. 2017). Here the image is encoded once, with its gradient: the k samples, the greedy
+caption of the baseline and the k rows of the gradient pass all use this scene.
 """
 
 from collections.abc import Iterable, Sequence
@@ -87,7 +87,8 @@ class Scst:
         return torch.tensor(values, dtype=torch.float64).view(-1, k)
 
     def _sample(self, model: GIT, scene: Scene, samples: int | None) -> list[list[list[int]]]:
-        """Captions of each image as token ids: random ones, or with None the greedy one."""
+        """Captions of each image as token ids: `samples` random ones, or with None the greedy
+        one."""
         limit = self.config.max_new_tokens
         options = DecodingOptions(max_new_tokens=limit)
         if samples is not None:

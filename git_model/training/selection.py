@@ -12,11 +12,11 @@ from git_model.utils.atomic import new_folder
 from git_model.utils.serialize import to_dict
 
 LOSS = "validation loss"
-DEFAULTS = ("captions cider_d", "captions exact", "questions exact")  # the first that there is
+DEFAULTS = ("captions cider_d", "captions exact", "questions exact")  # in order of preference
 
 
 class Selection:
-    """The best score so far, and the checks since. It is part of a run's state.
+    """The best score so far, and the number of checks since then. It is part of a run's state.
 
     Attributes:
         best: the best score, and its step; None before the first check.
@@ -30,7 +30,7 @@ class Selection:
         self._n_stale = 0  # checks since the best one
 
     def update(self, step: int, scores: Mapping[str, float]) -> bool:
-        """Count a check; whether it is the best so far."""
+        """Count a check. True if it is the best so far."""
         if self.metric is None:
             self.metric = next((name for name in DEFAULTS if name in scores), None)
         score = None if self.metric is None else scores.get(self.metric)
@@ -45,7 +45,7 @@ class Selection:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run is to stop: `patience` checks in a row were no improvement."""
+        """Whether the run is to stop: the last `patience` checks brought no improvement."""
         patience = self._config.patience
         return patience is not None and self._n_stale >= patience
 
@@ -64,7 +64,7 @@ class Selection:
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state, unless its scores cannot be compared with those to come."""
+        """Restore a state, unless its scores cannot be compared with later ones."""
         if not state or state["best"] is None:
             return
         metric = self._config.metric

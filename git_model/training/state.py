@@ -1,12 +1,11 @@
-"""A run on disk: its recipe, and its state, which is all that resuming needs.
+"""A run on disk: its recipe, and its state. Resuming needs nothing else.
 
-A run is a function of its recipe and its step number (see loop.py), so a state is small: weights,
-the optimizer's moments, the moving average, the best score so far, and the step, which is the
-folder's name. Each process
-writes and reads its own part, and any number of processes reads what any other number wrote
-(torch.distributed.checkpoint). A state is written beside its final folder, with the digests of its
-files, and renamed when it is complete. The last two states are kept: if the newest is damaged, the
-run resumes from the one before.
+A run is a function of its recipe and its step number (see loop.py), so a state is small: the
+weights, the optimizer's moments, the moving average, the best score so far, and the step, which is
+the folder's name. Each process writes and reads its own part, and any number of processes can read
+a state that another number wrote (torch.distributed.checkpoint). A state is written beside its
+final folder, with the digests of its files, and renamed when it is complete. The last two states
+are kept: if the newest is damaged, the run resumes from the one before.
 """
 
 import json
@@ -39,7 +38,7 @@ from git_model.utils.errors import CheckpointError, ConfigError
 from git_model.utils.serialize import from_dict, read_mapping, to_dict
 
 RECIPE, STATE, STEP, CHECKPOINT, BEST = "recipe.json", "state", "step-", "checkpoint", "best"
-OBJECTS = "objects.json"  # the names of objects that `train` was called with
+OBJECTS = "objects.json"  # the dotted names of the objects that `train` was called with
 PROGRESS = "progress.json"  # in a state: the best score, and the states of callbacks
 KEPT_STATES = 2
 
@@ -53,8 +52,8 @@ class TrainState(NamedTuple):
     base: AdapterBase | None = None  # of an adapter; its weights do not change
 
     def tensors(self) -> dict[str, Any]:
-        """By name: the tensors of model and average themselves, not copies. Of an adapter's base
-        only the fingerprint."""
+        """The tensors by name: those of the model and of the moving average, not copies. Of an
+        adapter's base it holds the fingerprint only."""
         optimizer = get_optimizer_state_dict(self.model, self.optimizer)
         weights = self.model.tensors() if self.base is None else adapter_tensors(self.model)
         tensors: dict[str, Any] = {"model": weights, "optimizer": optimizer}
@@ -68,7 +67,7 @@ class TrainState(NamedTuple):
         """Refuse loaded tensors of an adapter whose base has changed since.
 
         Raises:
-            CheckpointError: it is named.
+            CheckpointError: the message names the base.
         """
         if self.base is None:
             return
@@ -106,8 +105,8 @@ def open_run_folder(
         objects: the dotted names of the objects that the run was called with, by argument.
 
     Raises:
-        CheckpointError: it is already there, or not there.
-        ConfigError: it is of another recipe, or was called with other objects.
+        CheckpointError: the folder exists, or, with `resume`, does not.
+        ConfigError: the run has another recipe, or was called with other objects.
     """
     path = out / RECIPE
     if resume:
@@ -155,7 +154,7 @@ def save_state(
     """Write the state after a step in place of the last one; all processes call together.
 
     Raises:
-        CheckpointError: the disk refuses; the last state is still there.
+        CheckpointError: the state cannot be written; the last state is kept.
     """
     folder = _folder(out, step)
     with ExitStack() as stack:
@@ -174,9 +173,9 @@ def save_state(
 
 
 def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
-    """Load the last state that was saved and is whole; all processes call together.
+    """Load the last state that is whole; all processes call together.
 
-    A damaged one is set aside, and a line on stderr says so.
+    A damaged state is set aside, and a line on stderr says so.
 
     Returns:
         the step after which it was saved; 0, and nothing is changed, if there is none.
@@ -197,7 +196,7 @@ def load_state(out: Path, state: TrainState, group: ProcessGroup) -> int:
 
 
 def load_progress(out: Path, step: int) -> dict[str, Any]:
-    """What was saved beside the tensors of the state after a step; {} for step 0."""
+    """The JSON values that were saved beside the tensors after a step; {} for step 0."""
     path = _folder(out, step) / PROGRESS
     return read_mapping(path) if path.is_file() else {}
 

@@ -22,13 +22,13 @@ Settings = dict[str, bool | int | float | str]
 
 
 class Tracker(Protocol):
-    """A place that a run's log goes to."""
+    """A program that a run's log is sent to."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers about a step."""
 
     def finish(self, scores: Mapping[str, float]) -> None:
-        """Close it, with the run's final and best scores as its summary."""
+        """Close the tracker, with the run's final and best scores as its summary."""
 
 
 def open_trackers(recipe: Recipe, out: Path, last: int) -> list[Tracker]:
@@ -47,7 +47,7 @@ def require_trackers(recipe: Recipe) -> None:
     """Import the libraries of the recipe's trackers, before training.
 
     Raises:
-        GITError: it names the extra of one that is missing.
+        GITError: a library is missing; the message names its extra.
     """
     for name in recipe.reports.trackers:
         try:
@@ -166,7 +166,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, bool | 
 
 
 def run_id(out: Path) -> str:
-    """The name of a run that no other run has; it is drawn when it is first asked for."""
+    """A unique name of the run; it is drawn at the first call, and stored."""
     path = out / RUN_ID
     if not path.is_file():
         path.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")

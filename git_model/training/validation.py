@@ -25,7 +25,8 @@ BATCH_SIZE = 32  # images that are encoded together
 
 @dataclass(frozen=True)
 class Validation:
-    """What a check found: the model's texts, and its mean loss per token (None: no reference)."""
+    """The result of a check: the model's texts, and its mean loss per token (None: no
+    reference)."""
 
     predictions: list[Prediction]
     loss: float | None
@@ -67,8 +68,8 @@ def validation_loss(captioner: Captioner, source: Source | Stream, recipe: Recip
 
 
 def _batches(captioner: Captioner, source: Source | Stream, recipe: Recipe) -> Iterator[Batch]:
-    """The first examples as batches, without augmentation; those that cannot be used are left out
-    as in training."""
+    """The first examples as batches, without augmentation. Examples that cannot be used are left
+    out, as in training."""
     collator = Collator(
         tokenizer=captioner.tokenizer,
         config=captioner.model.config,
@@ -90,7 +91,7 @@ def check_scores(predictions: Sequence[Prediction], metric: str | None = None) -
     """Exact match, and CIDEr-D if captions have several references; times 100.
 
     Args:
-        metric: such as "captions bleu_4", to be computed, too.
+        metric: one more metric to compute, such as "captions bleu_4".
     """
     several = any(item.task == "captions" and len(item.answers) > 1 for item in predictions)
     names = ["exact", *(["cider_d"] if several else [])]
@@ -107,10 +108,10 @@ def check_scores(predictions: Sequence[Prediction], metric: str | None = None) -
 
 
 def require_metric(recipe: Recipe, source: Source | Stream) -> None:
-    """Refuse a metric that the validation data cannot have, before training.
+    """Refuse, before training, a metric that the validation data do not allow.
 
     Raises:
-        ConfigError: it says what the data has.
+        ConfigError: the message says what the data hold.
     """
     metric = recipe.selection.metric
     if metric is None:

@@ -1,1 +1,1 @@
-"""What every other folder uses: errors, strict settings, atomic writes, devices, kernels."""
+"""Common parts of all other folders: errors, strict settings, atomic writes, devices, kernels."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written elsewhere, then renamed."""
+"""Files and folders that appear whole or not at all: they are written beside, then renamed."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         temporary.touch(0o644, exist_ok=False)  # never follows a link of this name
         yield temporary
-        _sync(temporary)  # or else a power failure could leave the new name with no content
+        _sync(temporary)  # otherwise a power failure could leave the new name with no content
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
@@ -50,14 +50,14 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without fsync
             raise
     finally:
         os.close(descriptor)
 
 
 def try_unlink(path: Path) -> None:
-    """Delete a file if it exists and the system lets us."""
+    """Delete a file if it exists; an error of the system is ignored."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -98,7 +98,7 @@ def new_folder(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
 
 
 def _swap(temporary: Path, folder: Path) -> None:
-    """Rename the temporary folder to `folder`; an old one comes back if that fails."""
+    """Rename the temporary folder to `folder`; if that fails, an old folder is restored."""
     old = temporary.with_name(f"{temporary.name}.old")
     if folder.exists():
         folder.rename(old)

@@ -1,4 +1,4 @@
-"""The processes of a run (torch.distributed): a single one, or those that `torchrun` started.
+"""The processes of a run (torch.distributed): one process, or those that `torchrun` started.
 
 Each process has a rank from 0 to size - 1 and computes its part of every step. Only rank 0 writes
 files and prints.
@@ -68,7 +68,7 @@ class ProcessGroup:
 
 @contextmanager
 def init(device: str, timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
-    """The process group: waits until all processes that torchrun started are connected.
+    """The process group. It waits until all processes that torchrun started are connected.
 
     Args:
         timeout: the longest that processes wait for each other.
@@ -105,7 +105,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Record SIGTERM, instead of ending at once: a cluster sends it before it takes a machine back.
+    """Record SIGTERM instead of ending at once: a cluster sends it before it stops a machine.
 
     Only for the main thread of a process.
     """

@@ -1,7 +1,7 @@
 """An object by its dotted name, such as `package.module.name`.
 
-Importing a module runs it. So only names that a user wrote into his own recipe come here, never
-names from a checkpoint or a data set.
+Importing a module runs it. So only names from a user's own recipe are used here, never names from a
+checkpoint or a data set.
 """
 
 import re

@@ -1,12 +1,12 @@
-"""The errors that a user can mend: one line each, safe to show on a terminal."""
+"""The errors that a user can fix: one line each, safe to show on a terminal."""
 
 MAX_ERROR_LENGTH = 2000  # characters
 
 
 class GITError(ValueError):
-    """An error that the user can mend. The message is one line: what, where, what was expected.
+    """An error that the user can fix. The message is one line: what, where, what was expected.
 
-    Control characters are escaped, so text from a file cannot write into a terminal.
+    Control characters are escaped, so that text from a file cannot control a terminal.
     """
 
     def __init__(self, message: str) -> None:

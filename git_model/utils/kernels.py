@@ -7,7 +7,7 @@ torch calls Intel's library MKL. So a kernel is chosen per maker from measuremen
 exported graphs take the usual product.
 
 In bfloat16 a weight may also be kept a second time, in the order in which the library's innermost
-loop reads it (`pack_weights`): twice the memory, and up to twice the speed.
+loop reads it (`pack_weights`). This takes twice the memory and is up to twice as fast.
 """
 
 from collections.abc import Callable
@@ -54,8 +54,8 @@ def _version_of(weight: Tensor) -> int:
 
 
 def pack_weights(module: nn.Module) -> None:
-    """Keep a second, reordered copy of every linear weight where this was measured to pay: in
-    bfloat16 on an AMD processor. `linear` uses it outside of training."""
+    """Keep a second, reordered copy of every linear weight if that was measured to be faster: in
+    bfloat16 on an AMD processor. `linear` uses the copy outside of training."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear) and can_be_packed(layer.weight):
             copy = reordered(layer.weight.detach())
@@ -65,7 +65,7 @@ def pack_weights(module: nn.Module) -> None:
 
 
 def drop_stale_copies(module: nn.Module) -> None:
-    """Forget the second copy of every weight that was written since, by whatever way."""
+    """Drop the second copy of every weight that has been written since, in any way."""
     if torch.compiler.is_compiling():
         return
     for layer in module.modules():
@@ -99,7 +99,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def fastest(rows: int, dtype: torch.dtype, maker: str) -> Kernel:
-    """The fastest kernel for so many rows on a processor of this maker, with one or two threads."""
+    """The fastest kernel for this number of rows on a processor of this maker, with one or two
+    threads."""
     if dtype == torch.float32 and maker == "Intel":
         if 4 <= rows <= 12:
             return blocked

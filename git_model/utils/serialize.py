@@ -35,9 +35,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
 
     Args:
         data: keys are field names; nested dataclasses are nested mappings; lists become tuples.
-            Where a field may be one of several dataclasses, the mapping's `kind` says which: each
-            has a field `kind` with a Literal of its own, or names its kinds in `KINDS`. Without a
-            `kind` it is the field's default.
+            If a field may be one of several dataclasses, the mapping's `kind` decides: each
+            dataclass has a field `kind` with its own Literal, or lists its kinds in `KINDS`.
+            Without a `kind` it is the field's default.
         where: what errors begin with, such as a file's path.
 
     Raises:
@@ -190,7 +190,7 @@ def require_file(path: Path, max_bytes: int | None = None) -> None:
     reading a pipe may never end.
 
     Raises:
-        ConfigError: the error says which.
+        ConfigError: the message says what is wrong.
         OSError: the path does not exist.
     """
     status = path.stat()
@@ -201,12 +201,12 @@ def require_file(path: Path, max_bytes: int | None = None) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether the path is a regular file; False also where the system refuses the name itself."""
+    """Whether the path is a regular file; False also if the system refuses the name itself."""
     return _has_mode(path, stat.S_ISREG)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the path is a folder; False also where the system refuses the name itself."""
+    """Whether the path is a folder; False also if the system refuses the name itself."""
     return _has_mode(path, stat.S_ISDIR)
 
 
