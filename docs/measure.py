@@ -1,6 +1,6 @@
 """Measure the built-in model for the chapters' figures in prose, and write docs/measurements.json.
 
-    python docs/measure.py        # five minutes on one core
+    python docs/measure.py        # several minutes on one core
 
 The chapters read the file, and tests compare their sentences with it.
 """
