@@ -1,6 +1,6 @@
 """Measure the built-in model for the chapters' figures in prose, and write docs/measurements.json.
 
-    python docs/measure.py        # two minutes on one core
+    python docs/measure.py        # several minutes on one core
 
 The chapters read the file, and tests compare their sentences with it.
 """
@@ -28,7 +28,8 @@ from git_model.shapes.texts import describe
 from git_model.shapes.world import COLOURS, OUTLINES, SIZES, make_world
 
 PATH = Path(__file__).parent / "measurements.json"
-N_PICTURES, N_SCENES, N_TRAINING = 80, 300, 20_000
+N_PICTURES, N_SCENES = 80, 300
+TRAINING = ShapesData(size=358_400)  # of configs/train/demo.toml
 SHAPE_WORDS = {f"{shape}{ending}" for shape in OUTLINES for ending in ("", "s", "es")}
 
 
@@ -80,19 +81,27 @@ def _maps(explanation: Explanation) -> dict[str, Tensor]:
     return {"all layers": explanation.patch_attention(), **layers, "rollout": explanation.rollout}
 
 
+def training_captions() -> list[str]:
+    """The caption of every image that the built-in model was trained on, without drawing it."""
+    in_round = TRAINING.images + TRAINING.close_ups + TRAINING.clips
+    images = (n for n in range(TRAINING.size) if n % in_round < TRAINING.images)
+    return [describe(make_world(Random(n))) for n in images]
+
+
 def memory(captioner: Captioner) -> dict[str, int]:
     """How many held-out captions occur word for word in training, and how many others are right."""
-    training = {describe(make_world(Random(n))) for n in range(N_TRAINING)}
+    training = training_captions()
+    sentences = set(training)
     examples = list(islice(scenes(), N_SCENES))
     captions = captioner.caption(captioner.see([example.media for example in examples]))
     right = [
         caption.text == caption_of(example)
         for caption, example in zip(captions, examples, strict=True)
     ]
-    seen = [caption_of(example) in training for example in examples]
+    seen = [caption_of(example) in sentences for example in examples]
     unseen_right = sum(ok and not old for ok, old in zip(right, seen, strict=True))
     return {
-        "training_captions": N_TRAINING,
+        "training_captions": len(training),
         "captions": N_SCENES,
         "seen": sum(seen),
         "right": sum(right),

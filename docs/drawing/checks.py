@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from drawing.theme import IMAGE, OTHER, TEXT, Drawing, bare
-from git_model.evaluation.metrics import bleu, cider_d
+from git_model.evaluation.metrics import bleu, cider_d_scores
 from git_model.shapes.source import ShapesData
 from git_model.shapes.texts import describe
 from git_model.shapes.world import draw, make_world
@@ -86,7 +86,7 @@ CANDIDATES = {
     "wrong colour": REFERENCE.replace("blue", "red"),
     "other order": "to the left of a small green cross a large blue circle",
     "cut": "a large blue circle",
-    "frequent words": "a small to the left of a small to the left of",
+    "no shapes": "a small to the left of a small to the left of",
 }
 
 
@@ -95,12 +95,11 @@ def metrics() -> Drawing:
     source = ShapesData(tasks=("captions",), split="held_out", size=199).open()
     others = [source[n].annotations[0].texts[0].split() for n in range(199)]
     references = [[REFERENCE.split()], *([text] for text in others)]
-    perfect = cider_d([REFERENCE.split(), *others], references)
     scores: dict[str, list[float]] = {"BLEU-1": [], "BLEU-4": [], "CIDEr-D / 10": []}
     for text in CANDIDATES.values():
         words = text.split()
         bleu_scores = bleu([words], [[REFERENCE.split()]])
-        cider = 1 + 20 * (cider_d([words, *others], references) - perfect)
+        cider = cider_d_scores([words, *others], references)[0] / 10
         for values, score in zip(
             scores.values(), (bleu_scores[0], bleu_scores[3], cider), strict=True
         ):

@@ -17,7 +17,8 @@ NEEDED = (
     "[cls]|[sep]|[pad]|class token|scaled dot product|residual connection|self-attention",
     "multi-head attention|feed-forward network|position embedding|prefix language model",
     "seq2seq mask|kv cache|teacher forcing|cross-entropy|exposure bias|nucleus sampling",
-    "logit lens|attention rollout|occlusion",
+    "logit lens|attention rollout|occlusion|transformer|language model|causal|cross-attention",
+    "tokenizer|pretrained|clip|bert|coco|[unk]",
 )
 # Plain words that are terms in one chapter and words before it, or parts of longer terms.
 WORDS = {
@@ -27,11 +28,13 @@ WORDS = {
 
 
 def prose(path: Path) -> str:
-    """A chapter's sentences: no code, no equations, no headings, no preview, no link targets."""
+    """A chapter's sentences: no code, no equations, no headings, no preview, no link targets, and
+    not the library Transformers, whose name is no term."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"^(#|>|\||Next:).*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"!\[[^]]*\]\([^)]*\)", "", text)
     text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"`transformers`|\bTransformers\b", "", text)
     return " ".join(text.split())
 
 

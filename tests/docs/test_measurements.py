@@ -32,10 +32,11 @@ SENTENCES = [
     ("13-map", "**Rollout is worse here**: {} and {}.".format(*pair("rollout"))),
     ("2-encoder", "none of 300 changes"),
     ("9-search", f"same text for {BEAMS['images'] - BEAMS['differ']} of 200 images"),
-    ("9-search", f"{RIGHT['beams 3']} against {RIGHT['greedy']} is no difference"),
+    ("9-search", f"{RIGHT['beams 3']} against {RIGHT['greedy']} may be chance"),
     ("9-search", f"the {LOGPROB['greedy']:.3f} of greedy search"),
     ("11-training", f"{percent(MEMORY['seen'] / MEMORY['captions'])} were seen"),
     ("11-training", UNSEEN),
+    ("11-training", f"the {MEMORY['training_captions']:,} captions of images"),
 ]
 
 
