@@ -6,7 +6,8 @@ from git_model.cli.convert import FORMATS
 
 
 def command_line(arguments: list[str]) -> list[str]:
-    """The arguments of `git-model` that do the same; without a format, the files tell it.
+    """The arguments of `git-model` that do the same. Without a format it is recognised by the
+    files.
 
     >>> command_line(["microsoft", "SRC", "DST"])
     ['convert', '--from', 'microsoft', 'SRC', 'DST']

@@ -1,6 +1,8 @@
 """Files that hold tensors by name; a tensor is read from disk when it is needed.
 
-Nothing in them is executed: safetensors cannot, and pickles are opened with `weights_only`.
+Nothing in them is executed: safetensors files hold no code, and pickles are inspected and opened
+    with
+`weights_only`.
 """
 
 import re
@@ -33,7 +35,7 @@ INNER_WRAPPER = re.compile(r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_
 
 
 class Checkpoint(NamedTuple):
-    """A model in this project's terms: its configuration, its tensors, its vocabulary or None."""
+    """A model in this project's form: its configuration, its tensors, and its tokenizer or None."""
 
     config: GITConfig
     state: dict[str, Tensor]
@@ -61,8 +63,8 @@ def open_tensors(path: Path) -> Tensors:
     their names in the model itself, without those of modules that wrapped it.
 
     Raises:
-        ConversionError: a file is missing, damaged, or holds other things than tensors; or two
-            tensors have one name.
+        ConversionError: a file is missing, is damaged, or holds more than tensors; or two tensors
+            have the same name.
     """
     tensors = _open_shards(path) if path.name.endswith(INDEX) else _open_file(path)
     names: dict[str, str] = {}  # in the model -> in the file

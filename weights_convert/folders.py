@@ -51,7 +51,8 @@ def read_foreign(
         hub: of a hub id: arguments of `find_folder`, such as its revision.
 
     Raises:
-        GITError: it does not exist or is damaged, or this project does not have such a model.
+        GITError: the checkpoint does not exist or is damaged, or is of a kind that this project
+            does not support.
     """
     folder = find_folder(source, **hub)
     if (folder / CONFIG).is_file():
@@ -64,21 +65,22 @@ def read_foreign(
 
 
 def _with_purpose(checkpoint: Checkpoint, source: str) -> Checkpoint:
-    """The same checkpoint; one of a released model's hub id says what the model was made for."""
+    """The same checkpoint with the purpose of the model, if it has none and its hub id is that of a
+    released model."""
     config = checkpoint.config
     purpose = config.purpose or PURPOSES.get(source, "")
     return checkpoint._replace(config=dataclasses.replace(config, purpose=purpose))
 
 
 def read_native(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder of our own format, with the tensors' stored dtype."""
+    """The checkpoint in a folder of this project's format, with the tensors' stored dtype."""
     config, state = read_checkpoint(folder, dtype=None)
     GIT.from_state(config, state, str(folder))
     return Checkpoint(config, state, open_tokenizer(folder))
 
 
 def with_tokenizer(checkpoint: Checkpoint, folder: Path | None) -> Checkpoint:
-    """The same checkpoint with the vocabulary of a folder; None: with its own."""
+    """The same checkpoint with the vocabulary of a folder; with None its own vocabulary."""
     if folder is None:
         return checkpoint
     tokenizer = Tokenizer.from_folder(folder)
@@ -93,7 +95,7 @@ def merged(checkpoint: Checkpoint, adapter: Path, name: str) -> Checkpoint:
         name: of the checkpoint, for errors.
 
     Raises:
-        GITError: no adapter, or one of another model.
+        GITError: the folder holds no adapter, or the adapter of another model.
     """
     state = stored_as(checkpoint, "float32").state
     model = GIT.from_state(checkpoint.config, state, name)
@@ -127,14 +129,15 @@ def stored_as(checkpoint: Checkpoint, dtype: str | None) -> Checkpoint:
 def write(checkpoint: Checkpoint, folder: Path, to: Format = "native") -> str:
     """Write a new folder, whole or not at all.
 
-    A folder in Hugging Face's format runs as Hugging Face runs it, so it gets that style.
+    A folder in Hugging Face's format gets style huggingface, because Transformers runs it in that
+    style.
 
     Returns:
-        A line that says what was written, and a line for each file with its sha256; our own format
-        stores these in SHA256SUMS.
+        A line about what was written, and a line for each file with its sha256; this project's
+        format also stores these in SHA256SUMS.
 
     Raises:
-        GITError: the folder exists, or the format lacks a setting.
+        GITError: the folder exists, or the format has no place for a setting of the model.
     """
     config, state, tokenizer = checkpoint
     if tokenizer is not None:
@@ -169,13 +172,13 @@ def convert(
     merge: Path | None = None,
     **options: Any,
 ) -> str:
-    """Convert a checkpoint of any format to our format or Hugging Face's.
+    """Convert a checkpoint of any format to this project's format or Hugging Face's.
 
     Args:
-        source: a folder, a file of open_clip's, or a hub id such as "microsoft/git-base-coco".
+        source: a folder, a file of open_clip, or a hub id such as "microsoft/git-base-coco".
         destination: the new folder.
-        origin: the format of the source; None: ours, Hugging Face's or the original's, by its
-            files.
+        origin: the format of the source; None: this project's, Hugging Face's or the original's,
+            recognised by its files.
         tokenizer: a folder whose vocabulary replaces the source's.
         dtype: number format to store, such as "float16"; None: the source's.
         merge: a folder with an adapter of the source; it is merged into the weights.
@@ -187,7 +190,7 @@ def convert(
         As `write`.
 
     Raises:
-        GITError: the source cannot be read, or the destination not written.
+        GITError: the source cannot be read, or the destination cannot be written.
     """
     checkpoint = _read(source, None if origin == to == "hf" else origin, options)
     if merge is not None:

@@ -1,8 +1,8 @@
-"""Hugging Face's generation_config.json <-> our decoding options and special ids.
+"""Hugging Face's generation_config.json <-> this project's decoding options and special ids.
 
 Source: transformers/generation/configuration_utils.py and utils.py, version 5.24. An option that
 changes texts and that this project does not have is refused by name. Options that change only the
-speed (caches, assistants, compilation) are passed over, as are keys that Transformers does not use.
+speed (caches, assistants, compilation) are ignored, as are keys that Transformers does not use.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ SAME = (
     "early_stopping", "num_return_sequences", "do_sample", "temperature", "top_k", "top_p",
     "repetition_penalty", "no_repeat_ngram_size", "suppress_tokens",
 )  # fmt: skip
-SAMPLING = ("temperature", "top_k", "top_p")  # options that count with do_sample only
+SAMPLING = ("temperature", "top_k", "top_p")  # options that matter only with do_sample
 # Options that change texts and that this project does not have -> their values without effect.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "bad_words_ids": (),
@@ -58,7 +58,8 @@ DEFAULT_TOP_K = 50  # of `generate` when it samples
 
 def find_generation(folder: Path, model_settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The generation settings of a folder, and the name of their file: generation_config.json, or
-    without it config.json, where Transformers 4 kept them once and Transformers 5 still finds them.
+    if it is missing config.json, where Transformers 4 stored them and Transformers 5 still reads
+    them.
 
     Args:
         model_settings: the content of config.json.
@@ -71,8 +72,8 @@ def find_generation(folder: Path, model_settings: Mapping[str, Any]) -> tuple[di
 def read_generation(settings: Mapping[str, Any], where: str, config: GITConfig) -> GITConfig:
     """The configuration with the decoding options and the special ids of these settings.
 
-    Without an end token in generation_config.json the one of config.json ends a text (Transformers
-    generates up to the maximum length then).
+    If generation_config.json has no end token, that of config.json ends a text. (Transformers then
+    generates up to the maximum length.)
 
     Args:
         where: the name of the file, for errors.
@@ -100,7 +101,7 @@ def read_generation(settings: Mapping[str, Any], where: str, config: GITConfig) 
 
 
 def write_generation(config: GITConfig) -> dict[str, Any]:
-    """The generation_config.json that makes `generate` decode as our options do.
+    """The generation_config.json with which `generate` decodes as these options do.
 
     Raises:
         ConversionError: Transformers has no such option.
@@ -169,7 +170,8 @@ def _special_ids(settings: Mapping[str, Any], config: GITConfig, where: str) -> 
 
 
 def _lengths(decoding: DecodingOptions) -> dict[str, int | None]:
-    """The limits of the length: of two, Transformers obeys the one for new tokens, we obey both."""
+    """The limits of the length. If two are set, Transformers obeys that for new tokens, and this
+    project obeys both."""
     if decoding.max_length is None:
         limits: dict[str, int | None] = {"max_new_tokens": decoding.max_new_tokens}
     elif decoding.max_new_tokens < decoding.max_length - 1:  # a prompt has at least one token

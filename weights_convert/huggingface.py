@@ -1,6 +1,6 @@
 """A `GitForCausalLM` of Transformers <-> this project: tensors, configuration, vocabulary.
 
-Source: transformers/models/git, version 5.24; older versions spell one name differently.
+Source: transformers/models/git, version 5.24. Older versions spell one name differently.
 """
 
 import dataclasses
@@ -147,7 +147,7 @@ def rules(tied: bool) -> tuple[Rule, ...]:
 def read_config(settings: Mapping[str, Any]) -> GITConfig:
     """Our configuration for a config.json of Transformers, which may leave out defaults.
 
-    Unknown keys are passed over, as Transformers does.
+    Unknown keys are ignored, as in Transformers.
 
     Raises:
         ConversionError: a setting that this project does not have.
@@ -218,7 +218,7 @@ def write_config(config: GITConfig) -> dict[str, Any]:
 
 
 def require_clip_and_bert(config: GITConfig) -> None:
-    """Refuse a model of which Transformers' `GitForCausalLM` is not another form.
+    """Refuse a model that Transformers' `GitForCausalLM` cannot represent.
 
     Raises:
         ConversionError: it has another encoder than CLIP's, or another decoder than BERT's.
@@ -260,7 +260,7 @@ def read_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> C
         dtype: of the tensors; None keeps the files'.
 
     Raises:
-        GITError: a file is missing or damaged, or this project does not have such a model.
+        GITError: a file is missing or damaged, or this project does not support such a model.
     """
     settings = read_mapping(folder / CONFIG)
     if is_checkpoint(folder):
@@ -307,7 +307,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _as_stored(config: GITConfig, source: Tensors) -> GITConfig:
-    """Untie the output layer where the file holds two different weights, as Transformers does."""
+    """Untie the output layer if the file holds two different weights, as Transformers does."""
     if not config.decoder.tied or OUTPUT not in source or WORDS not in source:
         return config
     tied = torch.equal(source[OUTPUT], source[WORDS])
@@ -338,7 +338,7 @@ def require_fixed(fixed: Mapping[str, Any], settings: Mapping[str, Any]) -> None
 
 
 def one_side(size: Any, name: str) -> Any:
-    """A size, which may be a list of two sides, which must be equal then."""
+    """A size. It may be a list of two sides, which must be equal."""
     if not isinstance(size, list | tuple):
         return size
     if len(size) != 2 or size[0] != size[1]:

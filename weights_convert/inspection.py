@@ -1,4 +1,4 @@
-"""Checks of a checkpoint itself, without a reference: its files, its weights and its vocabulary."""
+"""Checks of a checkpoint alone, without a reference: its files, its weights and its vocabulary."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from weights_convert.hub import find_folder
 
 @dataclass(frozen=True)
 class Inspection:
-    """A check of the checkpoint itself, without a reference.
+    """The result of a check of the checkpoint alone.
 
     result: what was measured.
     problem: what is wrong; empty if nothing is.
-    skipped: why nothing could be checked; empty if it could.
+    skipped: the reason why nothing could be checked, or empty.
     """
 
     subject: str

@@ -62,7 +62,8 @@ NUMBERS = (
 
 
 def rules(tied: bool) -> tuple[Rule, ...]:
-    """The whole table; the output layer of a tied model is its token embeddings once more."""
+    """The whole table. In a tied model the output weight repeats the token embedding, so it is
+    dropped."""
     return (*TABLE, Rule(OUTPUT, None if tied else "decoder.lm_head.weight"))
 
 
@@ -87,7 +88,7 @@ def read_folder(
             [PAD] of bert-base-uncased.
 
     Raises:
-        GITError: a file is missing or damaged, or this project does not have such a model.
+        GITError: a file is missing or damaged, or this project does not support such a model.
     """
     weights = find_weights(folder)
     if weights is None:
@@ -215,7 +216,8 @@ def _agree(parameters: Mapping[str, Any], encoder: EncoderConfig, frames: int) -
 def _preprocess(
     parameters: Mapping[str, Any] | None, image_size: int, *, video: bool
 ) -> PreprocessConfig:
-    """The preprocessing by parameter.yaml; without it, of the released checkpoint of this size."""
+    """The preprocessing by parameter.yaml; without it, that of the released checkpoint of this
+    size."""
     default = style_preprocess("microsoft", image_size=image_size, video=video)
     if parameters is None:
         return default

@@ -33,7 +33,7 @@ TABLES = {
     "siglip": (*nested("visual.trunk", "encoder", siglip.TIMM), *TEXT),
 }
 
-# Parts of tensor names by which one tells other kinds of vision tower.
+# Parts of tensor names that identify other kinds of vision tower.
 OTHER_TOWERS = {
     "visual.trunk.": "a model of timm (git-model convert --from timm takes those)",
     "visual.layer1.": "a ResNet",
@@ -55,13 +55,14 @@ def read_file(
     heads: int | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """The vision tower in a file of open_clip's or OpenAI's tensors, as our encoder's.
+    """The vision tower in a file of open_clip's or OpenAI's tensors, as this project's encoder.
 
     Args:
-        activation: of the model; the file does not name it. OpenAI's models have quick_gelu, most
-            others gelu; SigLIP was trained with gelu_tanh. By default OpenAI's or SigLIP's.
-        heads: of the model; the file does not name them. By default one per 64 of the width, or
-            those of the released SigLIP of this width.
+        activation: the model's activation, which the file does not name. OpenAI's models have
+            quick_gelu, most others gelu; SigLIP was trained with gelu_tanh. By default OpenAI's or
+            SigLIP's.
+        heads: the number of heads, which the file does not name. By default one head per 64 of the
+            width, or the number of the released SigLIP of this width.
 
     Raises:
         GITError: the file cannot be read, or holds another kind of tower.
@@ -128,7 +129,7 @@ def read(
 def _config_of_tensors(
     source: Tensors, activation: Activation | None, heads: int | None
 ) -> EncoderConfig:
-    """The configuration of a tower of which only the tensors are there."""
+    """The configuration of a tower, from its tensors alone."""
     if siglip.is_siglip(source, "visual.trunk"):
         return siglip.config_of(
             source, "visual.trunk", activation=activation or "gelu_tanh", heads=heads

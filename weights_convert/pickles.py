@@ -1,8 +1,10 @@
-"""Inspect a pickle of tensors before torch opens it: which names it calls, how much it claims.
+"""Inspect a pickle of tensors before torch opens it: the names that it calls, and the sizes that it
+claims.
 
 `torch.load(weights_only=True)` calls nothing that could run code, but a small file can still make
 it allocate a bytearray of 100 GB, unpack a compressed record of a thousand times its size, or hash
-a tuple that holds a tuple twice that holds a tuple twice. A state dict needs none of this.
+a tuple that holds an inner tuple twice, which again holds a tuple twice, and so on. A state dict
+needs none of this.
 """
 
 import io
@@ -36,7 +38,7 @@ def inspect_pickles(path: Path) -> None:
     """Refuse a file, zip or of the older format, that is not what torch writes for tensors.
 
     Raises:
-        ConversionError: it says what the file holds instead.
+        ConversionError: the message says what the file holds instead.
         Exception: the file is damaged.
     """
     for pickle in _pickles(path):
@@ -54,7 +56,7 @@ def require_sizes(tensors: Mapping[str, Tensor], path: Path) -> None:
     that repeats one number a billion times, and tensors without numbers, as on the meta device.
 
     Raises:
-        ConversionError: it names the tensor.
+        ConversionError: the message names the tensor.
     """
     size, claimed = path.stat().st_size, 0
     for name, tensor in tensors.items():

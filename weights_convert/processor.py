@@ -19,7 +19,7 @@ PROCESSORS = {
     "Siglip": siglip_preprocess(224),
 }
 
-# What a step's flag, set to false, changes.
+# The fields that change when a step's flag is false.
 TURNED_OFF: dict[str, dict[str, Any]] = {
     "do_resize": {"short_side": None, "exact": None},
     "do_center_crop": {"crop": None},
@@ -28,7 +28,7 @@ TURNED_OFF: dict[str, dict[str, Any]] = {
 }
 UNSUPPORTED = ("do_pad", "use_square_size")
 
-# Fields without a setting in an image processor: they must have the values of Transformers.
+# Fields for which an image processor has no setting: they must have the values of Transformers.
 WITHOUT_SETTING = ("long_side_max", "transparency", "crop_offset", "upright", "scale_16_bit")
 
 
@@ -42,10 +42,10 @@ def find_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def read_preprocess(settings: Mapping[str, Any]) -> PreprocessConfig:
-    """The preprocessing that an image processor with these settings does.
+    """The preprocessing of an image processor with these settings.
 
     Raises:
-        ConversionError: a class of processor, or a setting, that this project does not have.
+        ConversionError: this project does not support the class of processor, or a setting.
     """
     settings = {key: value for key, value in settings.items() if value is not None}
     name = settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP"))

@@ -5,8 +5,8 @@ from all of its parts, and nothing is left over on either side. It reads the ten
 at a time, so a source that reads from disk is never in memory as a whole.
 
 In a pattern, `*` matches a part of a name without a dot (a layer's number; weight or bias), `**`
-any part, and `#` the numbers 0, 1, 2, … of tensors that become one. A star in the target stands
-for what the same star in the source matched.
+matches any part, and `#` matches the numbers 0, 1, 2, … of tensors that become one tensor. A star
+in the target stands for the text that the same star in the source matched.
 """
 
 import re

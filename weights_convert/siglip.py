@@ -148,8 +148,8 @@ def read(source: str, *, config: str = "git_base", seed: int = 0, **hub: Any) ->
 
 
 def _open_vision(path: Path) -> Tensors:
-    """The tensors of a file; those of a vision tower alone get the prefix that they have in the
-    whole model."""
+    """The tensors of a file. If it holds the vision tower alone, they get the prefix that they have
+    in the whole model."""
     source = open_tensors(path)
     if any(name.startswith("vision_model.") for name in source):
         return source

@@ -45,10 +45,10 @@ def read(
 
 
 def token_width(name: str, image_size: int) -> int:
-    """The width of the tokens that a model of timm gives; no weight is needed to know it.
+    """The width of the tokens of a model of timm, computed without its weights.
 
     Raises:
-        GITError: it gives no tokens.
+        GITError: the model gives no tokens.
     """
     with torch.device("meta"):
         encoder = TimmEncoder(TowerConfig(kind="timm", name=name, image_size=image_size, width=1))
@@ -57,7 +57,7 @@ def token_width(name: str, image_size: int) -> int:
 
 
 def preprocess(settings: Any) -> PreprocessConfig:
-    """The preprocessing that timm evaluates such a model with: its PretrainedCfg's.
+    """The preprocessing with which timm evaluates a model, from its PretrainedCfg.
 
     Raises:
         ConversionError: this project has no such step.
@@ -100,7 +100,7 @@ def _library_state(timm: Any, source: str, weights: Path | None) -> dict[str, Te
 
 
 def _state(encoder: TimmEncoder, library: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Of the library's tensors those of the encoder, which has no head."""
+    """The encoder's tensors among those of the library's model; the encoder has no head."""
     names = encoder.state_dict()
     missing = sorted(name for name in names if name.removeprefix("trunk.") not in library)
     if missing:

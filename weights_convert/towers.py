@@ -1,5 +1,5 @@
-"""What several formats share: CLIP's names for a vision transformer, BERT's names for a text
-layer, and a transformer's sizes read from the shapes of its tensors."""
+"""Common parts of several formats: CLIP's names for a vision transformer, BERT's names for a text
+layer, and a transformer's sizes from the shapes of its tensors."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -119,14 +119,14 @@ def read_encoder(
 
 
 def shape_of(source: Tensors, name: str, dims: int) -> tuple[int, ...]:
-    """The shape of a tensor, which must have so many dimensions.
+    """The shape of a tensor, which must have `dims` dimensions.
 
     Raises:
         ConversionError: it is missing, or has another number of dimensions.
     """
     if name not in source:
         similar = next((key for key in source if key.endswith(f".{name}")), None)
-        hint = f"; {similar} is there, so take off its prefix" if similar else ""
+        hint = f"; {similar} is there, so remove its prefix" if similar else ""
         raise ConversionError(f"tensor {name} is missing{hint}")
     shape = tuple(source[name].shape)
     if len(shape) != dims:

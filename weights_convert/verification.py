@@ -4,8 +4,8 @@ against its references, stage by stage.
 The references are Transformers' `GitForCausalLM` on the same weights, where it is installed; the
 first logits that were published for the released checkpoints; and this model's own definition, one
 pass over image and text without a cache. A comparison loads the same file on both sides, so it
-finds mistakes of an implementation, not of a file: a flipped weight or swapped layers pass. The
-sha256 of each file protects from those.
+finds mistakes of an implementation, but not of a file, such as a flipped weight or swapped layers.
+The sha256 of each file detects those.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Check:
     """A comparison with a reference.
 
     distance: relative, the largest difference over the largest number; None if not measured.
-    note: why it was not measured, or what else to know.
+    note: the reason why it was not measured, or a remark.
     """
 
     against: str

@@ -65,7 +65,7 @@ class TarInputs:
         except Exception as error:  # a damaged file makes tarfile raise almost anything
             reason = reason_of(error)
             if not isinstance(error, DataError | OSError):
-                reason = f"the tar is damaged, what follows is lost: {reason}"
+                reason = f"the tar is damaged, the rest is not read: {reason}"
             yield RefusedInput(prefix.rstrip("/") or path.name, bounded_line(f"{path}: {reason}"))
 
 
@@ -106,7 +106,7 @@ class TsvInputs:
                     if start != size:  # an index may have the file's end, too
                         yield self._row_input(file, number, start, end)
         except (OSError, ValueError) as error:
-            reason = DataError(f"{reason_of(error)}, what follows is lost")
+            reason = DataError(f"{reason_of(error)}, the rest is not read")
             yield RefusedInput.at(str(self.path), f"row {number + 1}", reason)
 
     def _row_input(self, file: BinaryIO, number: int, start: int, end: int) -> AnyInput:

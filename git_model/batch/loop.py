@@ -121,7 +121,7 @@ class BatchJob:
                 writing = writer.submit(self._note, outcomes)
                 bar.update(len(outcomes))
                 if self.stop.received:
-                    raise GITError("stopped, as it was asked; the same command continues the run")
+                    raise GITError("stopped by a signal; the same command continues the run")
             self.tally.add(writing.result())
         seconds = time.monotonic() - start
         sideways = model.n_sideways

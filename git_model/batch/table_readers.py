@@ -211,7 +211,7 @@ class ParquetReader:
                         for row in _bounded_rows(batch):
                             yield f"row {next(number)}", row
             except Exception as error:  # pyarrow has many kinds
-                yield f"row {next(number)}", DataError(f"{reason_of(error)}; the rest is lost")
+                yield f"row {next(number)}", DataError(f"{reason_of(error)}; the rest is not read")
 
 
 def require_bounded_group(group: Any, columns: list[str] | None = None) -> None:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand)
-@text_list("question", "A question; may come several times.")
+@text_list("question", "A question; may be given several times.")
 @image_command("ask", decoding=True)
 def ask(run: ImageRun, questions: list[str], decoding: Decoding) -> None:
     """Answer every question about each IMAGE.
 
-    An image is encoded once, however many questions there are. A file that cannot be read gets a
-    line on stderr, the others are answered for, and the exit code is 1.
+    An image is encoded once for all questions. A file that cannot be read gets a line on stderr,
+    the questions are answered for the other images, and the exit code is 1.
     """
     captioner = run.open_model()
     options = decoding(captioner.model.config.decoding)

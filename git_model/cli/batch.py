@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_UNTAKEN_NAMES = 5
-GROUP_TIMEOUT = timedelta(days=7)  # a process that is done waits so long for the others
+GROUP_TIMEOUT = timedelta(days=7)  # how long a process that is done waits for the others
 
 
 @click.command(cls=GroupedCommand)
@@ -67,12 +67,11 @@ def batch(
 
     A SOURCE is a folder, a pattern such as 'photos/*.jpg', an image, a web address, a list (.txt,
     .json, or - for stdin), a table (.json, .jsonl, .csv, .parquet) with a column of paths, the
-    original's .tsv, or WebDataset's .tar files such as 'train-{000..099}.tar'. There may be several
-    of any kind.
+    original's .tsv, or WebDataset's .tar files such as 'train-{000..099}.tar'. Several sources, of
+    any kinds, are allowed.
 
-    The same command continues a run that was interrupted, however it was. Inputs that cannot be
-    read are named in errors.jsonl, and the exit code is 1. Under torchrun each process takes a
-    part of the images.
+    If a run is interrupted, the same command continues it. Inputs that cannot be read are named in
+    errors.jsonl, and the exit code is 1. Under torchrun each process takes a part of the images.
     """
     from git_model.batch.caption_filters import CaptionFilters
     from git_model.batch.inputs import InputOptions
@@ -111,7 +110,7 @@ def batch(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What to run. `options` are the fields of BatchOptions but for the decoding."""
+    """What to run. `options` holds the fields of BatchOptions without `decoding` and `reading`."""
 
     sources: tuple[str, ...]
     search: "InputOptions"
@@ -122,7 +121,7 @@ class _Plan:
 
     @property
     def is_exported(self) -> bool:
-        """Whether the model runs in another engine, which has its own names of devices."""
+        """Whether the model runs in another engine, with its own names of devices."""
         from git_model.checkpoints.native import is_exported
 
         return is_exported(Path(self.model.model))
@@ -201,7 +200,7 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
 
 
 def _preview(plan: _Plan, path: Path, count: int) -> "OutputRecord":
-    """Draw what the model sees of the first inputs."""
+    """Draw the model's input of the first images."""
     from git_model.batch.preview import draw_preview
 
     captioner = plan.model.open_model()
@@ -215,7 +214,7 @@ def _preview(plan: _Plan, path: Path, count: int) -> "OutputRecord":
 
 
 def _report_untaken(inputs: "SourceInputs") -> None:
-    """Name files that look like images or videos and were passed over."""
+    """Name the files that look like images or videos and were not taken."""
     count, names = 0, list[str]()
     for name in inputs.untaken():
         count += 1
@@ -226,15 +225,15 @@ def _report_untaken(inputs: "SourceInputs") -> None:
             f" and {count - len(names)} more" if count > len(names) else ""
         )
         click.echo(
-            f"{count} not taken that look like images or videos: {listed} (formats that are not "
-            "read, hidden files, or videos: these need a model with temporal embeddings, or "
-            "--video-as)",
+            f"Not taken, though they look like images or videos: {count}: {listed} (formats that "
+            "are not read, hidden files, or videos: these need a model with temporal embeddings, "
+            "or --video-as)",
             err=True,
         )
 
 
 def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
-    """The same by Ray. Failures are printed on stderr, too."""
+    """A run on a Ray cluster. Failures are printed on stderr, too."""
     from git_model.batch.ray_engine import caption_with_ray
     from git_model.batch.run import record_editor
     from git_model.utils.devices import usable_device
@@ -264,14 +263,14 @@ def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
 
 
 def _warn(summary: "OutputRecord", purpose: str) -> None:
-    """Say on stderr what a person should know about the texts."""
+    """Print warnings about the texts on stderr."""
     origins = summary.get("kept_from_others") or {}
     lines = []
     if origins:
         names = "; ".join(f"{count} by {origin}" for origin, count in origins.items())
         lines.append(
-            f"{sum(origins.values())} of the texts that were there already have another origin "
-            f"than this run's would ({names}): --overwrite-if-other writes just these anew"
+            f"{sum(origins.values())} of the existing texts have another origin than this run "
+            f"would give them ({names}): --overwrite-if-other replaces only these"
         )
     if summary["unsuited"]:
         lines.append(
@@ -285,7 +284,7 @@ def _warn(summary: "OutputRecord", purpose: str) -> None:
 
 
 def _fitting_model(sources: tuple[str, ...], search: "InputOptions") -> str:
-    """The released model for these inputs, where none is named."""
+    """The released model for these inputs, if none is named."""
     from git_model.batch.inputs import find_inputs
     from git_model.batch.items import Input
     from git_model.preprocessing.formats import VIDEO_SUFFIXES
@@ -305,7 +304,7 @@ def _fitting_model(sources: tuple[str, ...], search: "InputOptions") -> str:
 
 
 def _pop_options(kind: type[T], values: dict[str, Any]) -> T:
-    """A group of options, taken out of the values of all."""
+    """A group of options, removed from the values of all options."""
     names = [item.name for item in fields(kind) if item.name in values]  # type: ignore[arg-type]
     return kind(**{name: values.pop(name) for name in names})
 
@@ -318,7 +317,7 @@ def _sink_of(
     *,
     csv_safe: bool,
 ) -> "Sink | None":
-    """The sink; None for Ray, which writes a folder of its own."""
+    """The sink; None for Ray, which writes its own folder."""
     from git_model.batch.sinks import find_sink
 
     if engine != "ray":
@@ -330,7 +329,7 @@ def _sink_of(
 
 def _refuse_output_with_preview(out: str | None, extension: str | None, engine: str) -> None:
     if out is not None or extension is not None or engine == "ray":
-        raise GITError("--preview writes no captions: leave --out and its options away")
+        raise GITError("--preview writes no captions: leave out --out and its options")
 
 
 def _refuse_joined_answers(search: "InputOptions", mode: "Mode") -> None:

@@ -1,4 +1,4 @@
-"""The options of `batch`, as decorators: inputs, outputs, what is done to captions, the run."""
+"""The options of `batch`, as decorators: inputs, outputs, filters of captions, the run."""
 
 import functools
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from git_model.cli.options import Command, option, text_list
 from git_model.cli.reading import reading_options
 
 MODES = {
-    "skip": "Leave inputs alone that have a text already.  [default]",
-    "overwrite": "Write all texts anew.",
-    "overwrite-if-other": "Write texts anew that another model, revision, style or other options "
-    "wrote; not those that were written or changed by hand.",
-    "append": "Put the new text behind the old one.",
+    "skip": "Skip inputs that have a text already.  [default]",
+    "overwrite": "Replace all texts.",
+    "overwrite-if-other": "Replace texts that another model, revision, style or other options "
+    "wrote, but not texts that were written or changed by hand.",
+    "append": "Put the new text after the old one.",
     "prepend": "Put the new text before the old one.",
 }
 
@@ -44,17 +44,19 @@ input_options = in_order(
         "--root",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Where the paths in a list or table begin; they may not leave it.  [default: the "
-        "file's own folder; of stdin the working folder]",
+        help="Folder that the paths in a list or table are relative to, and may not leave.  "
+        "[default: the folder of the list; for stdin the working folder]",
     ),
-    option("Input", "--path-column", metavar="NAME", help="Column of a table that has the paths."),
+    option("Input", "--path-column", metavar="NAME", help="Column of a table with the paths."),
     option(
         "Input",
         "--question-column",
         metavar="NAME",
-        help="Column of a table that has a question about each image.",
+        help="Column of a table with a question about each image.",
     ),
-    text_list("question", "Ask this about every image; may come several times.", required=False),
+    text_list(
+        "question", "A question about every image; may be given several times.", required=False
+    ),
     reading_options,
 )
 output_options = in_order(
@@ -85,7 +87,7 @@ output_options = in_order(
         "--preview",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="SHEET",
-        help="Caption nothing: draw what the model sees of the first inputs on one image, such as "
+        help="Write no captions: draw the model's input of the first images on one sheet, such as "
         "sheet.png.",
     ),
     option(
@@ -94,7 +96,7 @@ output_options = in_order(
         type=click.IntRange(1, 1000),
         default=100,
         show_default=True,
-        help="Inputs on the sheet of --preview.",
+        help="Number of inputs on the sheet of --preview.",
     ),
     *(
         option("Output", f"--{mode}", "mode", flag_value=mode, help=meaning)
@@ -102,22 +104,22 @@ output_options = in_order(
     ),
 )
 filter_options = in_order(
-    option("Captions", "--trigger", default="", metavar="WORD", help="Begin every text with it."),
+    option("Captions", "--trigger", default="", metavar="WORD", help="Begin every text with WORD."),
     option("Captions", "--prefix", default="", help="Put this before every text."),
-    option("Captions", "--postfix", default="", help="Put this behind every text."),
+    option("Captions", "--postfix", default="", help="Put this after every text."),
     option(
         "Captions",
         "--remove",
         multiple=True,
         metavar="PHRASE",
-        help="Remove this from the texts; may come several times.",
+        help="Remove this from the texts; may be given several times.",
     ),
     option(
         "Captions",
         "--remove-words",
         "--remove_words",
         is_flag=True,
-        help="Remove phrases on writing in the image, such as 'with the words …'.",
+        help="Remove phrases about writing in the image, such as 'with the words …'.",
     ),
     option(
         "Captions",
@@ -133,7 +135,7 @@ filter_options = in_order(
         "--min-confidence",
         type=click.FloatRange(0, 1),
         default=0.0,
-        help="Reject texts below it: the geometric mean of the tokens' probabilities.",
+        help="Reject texts of a lower confidence: the geometric mean of the tokens' probabilities.",
     ),
 )
 run_options = in_order(
@@ -178,12 +180,12 @@ def kohya_options(command: Command) -> Command:
         return command(**values | ({"model": model_id} if model_id else {}))
 
     return in_order(
-        option("Model", "--model_id", metavar="MODEL", help="kohya's name of --model."),
+        option("Model", "--model_id", metavar="MODEL", help="kohya's name for --model."),
         option(
             "Decoding",
             "--max_length",
             "kohya_max_length",
             type=click.IntRange(min=2),
-            help="kohya's name of --max-new-tokens, with the start token counted.",
+            help="kohya's name for --max-new-tokens; it counts the start token.",
         ),
     )(translated)

@@ -1,4 +1,4 @@
-"""How `batch` ends when it is asked to: one line, whatever it does at that moment."""
+"""Signals of `batch`: it ends with one line, whatever it does when a signal comes."""
 
 import signal
 import threading
@@ -16,9 +16,11 @@ class StoppedError(GITError):
 
 @contextmanager
 def stop_signals() -> Iterator["RunStop"]:
-    """SIGTERM, from a cluster, and SIGHUP, from a terminal that is closed: recorded once `begun` is
-    set, so that the run ends behind the batch at hand; before that an error at once. A signal that
-    is ignored, as under nohup, stays so. Only the main thread gets signals.
+    """Handle SIGTERM, from a cluster, and SIGHUP, from a terminal that is closed. After `begun` is
+    set they are recorded, so that the run ends with the current batch; before that they raise an
+    error at once. A signal that is ignored, as under nohup, stays ignored. Only the main thread
+    gets signals.
+
 
     Raises:
         StoppedError: a signal came before the run had begun.
@@ -37,7 +39,7 @@ def stop_signals() -> Iterator["RunStop"]:
 
 
 class RunStop(StopRequest):
-    """A request that ends the command at once while no run has begun."""
+    """A stop request that ends the command at once if no run has begun."""
 
     begun = False
 

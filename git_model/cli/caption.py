@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def caption(run: ImageRun, decoding: Decoding) -> None:
     """Caption each IMAGE.
 
-    A file that cannot be read gets a line on stderr, the others are captioned, and the exit code
-    is 1.
+    A file that cannot be read gets a line on stderr, the other images are captioned, and the exit
+    code is 1.
     """
     captioner = run.open_model()
     options = decoding(captioner.model.config.decoding)

@@ -14,13 +14,13 @@ TOP = 5  # labels that are printed
 
 
 @click.command(cls=GroupedCommand)
-@text_list("label", "A class; may come several times.", distinct=True)
+@text_list("label", "A label; may be given several times.", distinct=True)
 @option(
     "Input",
     "--template",
     type=Template(),
     default="{}",
-    help="The text that a label makes, such as 'a photo of a {}'.",
+    help="The text that is made of a label, such as 'a photo of a {}'.",
 )
 @question_option
 @option(
@@ -33,7 +33,7 @@ TOP = 5  # labels that are printed
     "Decoding",
     "--generate",
     is_flag=True,
-    help="Generate one of the labels token by token, as the paper does, instead of scoring all.",
+    help="Generate one of the labels token by token, as in the paper, instead of scoring all.",
 )
 @image_command("classify")
 def classify(
@@ -44,10 +44,10 @@ def classify(
     top: int | None,
     generate: bool,
 ) -> None:
-    """Rank the labels for each IMAGE, with exact probabilities among them.
+    """Rank labels for each IMAGE, by exact probabilities among these labels.
 
-    A file that cannot be read gets a line on stderr, the others are classified, and the exit code
-    is 1.
+    A file that cannot be read gets a line on stderr, the other images are classified, and the exit
+    code is 1.
     """
     if generate and top is not None:
         raise click.UsageError("--generate gives one label, so it goes without --top")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     "metrics",
     multiple=True,
     metavar="NAME",
-    help='A number of the logs, such as "captions cider_d"; may come several times.  [default: all '
-    "scores of the checks]",
+    help='A number in the logs, such as "captions cider_d"; may be given several times.  [default: '
+    "all scores of the checks]",
 )
 @option(
     "Scores",
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="Draw the curves of the metrics.",
+    help="Draw the curves of the metrics into this file.",
 )
 @option("Output", "--json", "as_json", is_flag=True, help="Print a JSON object for each row.")
 def compare(

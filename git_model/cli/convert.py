@@ -30,7 +30,12 @@ ONLY_FOR = {
     "SigLIP or timm.  [default: hf or microsoft, by the files]",
 )
 @option("Input", "--revision", help="Branch, tag or commit of a hub id.")
-@option("Input", "--tokenizer", type=FOLDER, help="Folder with the vocabulary, if SOURCE has none.")
+@option(
+    "Input",
+    "--tokenizer",
+    type=FOLDER,
+    help="Folder whose vocabulary replaces SOURCE's, or is added if it has none.",
+)
 @option(
     "Input",
     "--merge",
@@ -44,7 +49,7 @@ ONLY_FOR = {
     type=click.Choice(["native", "hf"]),
     default="native",
     show_default=True,
-    help="Our own format, or Hugging Face's.",
+    help="This project's format (native), or Hugging Face's.",
 )
 @option(
     "Output",
@@ -65,14 +70,14 @@ ONLY_FOR = {
     "--from open_clip",
     "--activation",
     type=click.Choice(["quick_gelu", "gelu", "gelu_tanh"]),
-    help="Activation of the model in a file.  [default: quick_gelu, as OpenAI's; SigLIP's: "
+    help="Activation of the model in a file.  [default: quick_gelu, as OpenAI's models; SigLIP: "
     "gelu_tanh]",
 )
 @option(
     "--from open_clip",
     "--heads",
     type=click.IntRange(min=1),
-    help="Number of heads of the model in a file.  [default: width / 64; SigLIP's: by its width]",
+    help="Number of heads of the model in a file.  [default: width / 64; SigLIP: by its width]",
 )
 @option(
     "--from timm",
@@ -84,17 +89,19 @@ ONLY_FOR = {
 @option(
     "Image encoders",
     "--config",
-    help="Everything but the encoder: a configuration's name or .toml file.  [default: git_base]",
+    help="All settings but the encoder's: a configuration's name or .toml file.  [default: "
+    "git_base]",
 )
 @option("Image encoders", "--seed", type=int, help="Seed of the random weights.  [default: 0]")
 def convert(source: str, destination: Path, origin: str | None, **options: Any) -> None:
     """Convert a checkpoint to another format.
 
-    SOURCE is a Hugging Face folder or hub id, or an original folder with snapshot/model.pt. Of an
-    image encoder it is an open_clip file of tensors, a SigLIP's folder or hub id, or the name of a
-    model of timm; it becomes that of an untrained model. The result is written to the new FOLDER,
-    whole or not at all. The sha256 of each written file is printed; our own format stores these in
-    SHA256SUMS.
+    SOURCE is a folder of Hugging Face's format or a hub id, a folder of the original's format with
+    snapshot/model.pt, or a folder of this project's format. With --from open_clip, siglip or timm
+    it is an image encoder: a file of tensors, a folder or hub id, or the name of a model; the
+    result is an untrained model with this encoder. The result is written to the new FOLDER, whole
+    or not at all. The sha256 of each written file is printed; this project's format also stores
+    them in SHA256SUMS.
     """
     from git_model.checkpoints.loading import converters
 

@@ -61,10 +61,10 @@ form_option = option(
 )
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(source: str, vocabulary: str | None, as_json: bool) -> None:
-    """Print what DATA holds, and what is wrong with it.
+    """Print the content of DATA and its faults.
 
     Every image is decoded. Identical images have the same bytes; near-duplicate captions differ
-    only in case, punctuation or articles. A split word is made of several tokens.
+    only in case, punctuation or articles. A split word is a word of several tokens.
     """
     from git_model.data.inspection import inspect as report_on
     from git_model.training.initialization import named_tokenizer
@@ -87,8 +87,8 @@ def inspect(source: str, vocabulary: str | None, as_json: bool) -> None:
 def convert(source: str, out: Path, form: str, broken_limit: int) -> None:
     """Write DATA in another form into the new folder OUT, and print its table [data].
 
-    Each image is decoded once, so that a broken one is an error here, and keeps its bytes. Only
-    metadata, tsv, webdataset and parquet hold questions.
+    Each image is decoded once, so that a broken image is an error here; it keeps its bytes. Only
+    metadata, tsv, webdataset and parquet can hold questions.
     """
     from git_model.data.forms import write_form
     from git_model.utils.atomic import new_folder
@@ -110,9 +110,9 @@ def convert(source: str, out: Path, form: str, broken_limit: int) -> None:
     default=("train=0.9", "val=0.1"),
     show_default=True,
     metavar="NAME=SHARE",
-    help="A part, and its share of the images; may come several times.",
+    help="A part, and its share of the images; may be given several times.",
 )
-@option("Output", "--seed", default=0, show_default=True, help="Another one splits otherwise.")
+@option("Output", "--seed", default=0, show_default=True, help="Another seed gives another split.")
 @form_option
 @broken_limit_option
 def split(
@@ -120,8 +120,8 @@ def split(
 ) -> None:
     """Split DATA into parts: a folder in OUT for each.
 
-    An image's part follows from its bytes and the seed alone. So identical images lie in one part,
-    and a part keeps its images when others are added. The shares are met on average.
+    The part of an image depends only on its bytes and the seed. So identical images are in the same
+    part, and a part keeps its images when others are added. The shares are met on average.
     """
     from git_model.data.forms import write_form
     from git_model.utils.atomic import new_folder
@@ -166,7 +166,7 @@ def split(
     type=click.IntRange(min=5, max=2**20),
     default=8000,
     show_default=True,
-    help="The most tokens.",
+    help="Maximum number of tokens.",
 )
 @option(
     "Output",
@@ -174,12 +174,12 @@ def split(
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="How often two pieces must stand together to become one.",
+    help="How often two pieces must stand side by side to become one piece.",
 )
 def vocab(sources: tuple[str, ...], out: Path, size: int, min_count: int) -> None:
     """Train a WordPiece vocabulary on the captions, questions and answers of DATA.
 
-    It is lowercase, as bert-base-uncased's. It depends on the texts and these options alone.
+    It is lowercase, like bert-base-uncased's, and depends only on the texts and these options.
     """
     from git_model.data.vocabulary import train_vocabulary
     from git_model.preprocessing.tokenizer_files import JSON

@@ -84,14 +84,14 @@ COMMON_OPTIONS = ("metrics", "intervals", "as_json")
     "metrics",
     type=click.Choice(list(dict.fromkeys(name for names in METRICS.values() for name in names))),
     multiple=True,
-    help="A metric to compute; may come several times.  [default: all for the task that need no "
-    "download]",
+    help="A metric to compute; may be given several times.  [default: all metrics of the task that "
+    "need no download]",
 )
 @option(
     "Scores",
     "--intervals",
     is_flag=True,
-    help="Print the 95 % interval of each score, by a bootstrap over the texts.",
+    help="Print the 95 % interval of each score, from a bootstrap over the texts.",
 )
 @option(
     "Classification",
@@ -105,7 +105,7 @@ COMMON_OPTIONS = ("metrics", "intervals", "as_json")
     "Classification",
     "--template",
     type=Template(),
-    help="The text that a label makes.  [default: {}]",
+    help="The text that is made of a label.  [default: {}]",
 )
 @option(
     "Output",
@@ -137,10 +137,11 @@ def evaluate(
     as_json: bool,
     **model_run_options: Any,
 ) -> None:
-    """Score a model on the data set in DATA.toml's table [data], or a file of predictions.
+    """Score a model on the data set that the table [data] of DATA.toml names, or score a file of
+    predictions.
 
-    Scores are times 100. CIDEr-D is what the COCO tools and papers call CIDEr. Without Java, Python
-    splits captions into words, and the output says so: not PTB.
+    Scores are times 100. The COCO tools and papers call CIDEr-D CIDEr. Without Java, Python splits
+    captions into words, and the output says "not PTB".
     """
     if data is not None and predictions is None:
         _refuse(FILE_OPTIONS, "--predictions")
@@ -262,7 +263,7 @@ def _open_data(path: Path) -> "Source | Stream":
 
 
 def _refuse(names: Collection[str], purpose: str) -> None:
-    """Refuse options that would have no effect."""
+    """Refuse options that have no effect here."""
     context = click.get_current_context()
     for param in context.command.params:
         source = context.get_parameter_source(param.name or "")

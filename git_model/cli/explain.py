@@ -27,7 +27,11 @@ REPORT = "report.html"
 @click.command(cls=GroupedCommand)
 @click.argument("image", metavar="IMAGE")
 @option(
-    "Input", "--question", "-q", type=Words(), help="Explain the answer to this, not a caption."
+    "Input",
+    "--question",
+    "-q",
+    type=Words(),
+    help="Explain the answer to this question, not a caption.",
 )
 @reading_options
 @model_options(model_help("caption"), can_compile=False)
@@ -61,11 +65,11 @@ def explain(
 ) -> None:
     """Explain a text about IMAGE: attention, alternatives, beams.
 
-    Writes DIR/report.html, one page that needs no network: the model's input, the attention of each
-    generated token to the image and to the text (by layer and head, averaged, and as rollout), what
-    it costs a token when a patch is blank (occlusion), the alternatives, the logit lens, the
-    attention of text to text and in the encoder, the attention mask, and with --num-beams the beam
-    tree. The same figures are written beside it as PNG files.
+    Writes DIR/report.html, one page that needs no network: the model's input; the attention of each
+    generated token to the image and to the text (by layer and head, averaged, and as rollout); how
+    much less probable a token becomes when a patch is blank (occlusion); the alternatives; the
+    logit lens; the attention of text to text and in the encoder; the attention mask; and with
+    --num-beams the beam tree. The same figures are written beside it as PNG files.
 
     IMAGE may be a clip if the model has temporal embeddings. Needs matplotlib: pip install
     'git-model[plot]'.

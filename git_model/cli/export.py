@@ -16,7 +16,7 @@ from git_model.cli.options import GroupedCommand, option
     "Input",
     "--style",
     type=click.Choice(["huggingface", "microsoft"]),
-    help="Export the checkpoint as this reference runs it.  [default: as it says]",
+    help="Export the checkpoint as this reference runs it.  [default: the checkpoint's style]",
 )
 @option(
     "Output",
@@ -25,7 +25,7 @@ from git_model.cli.options import GroupedCommand, option
     type=click.Choice(["onnx", "openvino", "torch"]),
     default="onnx",
     show_default=True,
-    help="The engine: ONNX Runtime, OpenVINO, or programs of torch.export.",
+    help="For ONNX Runtime, for OpenVINO, or as programs of torch.export.",
 )
 @option(
     "Output",
@@ -33,7 +33,8 @@ from git_model.cli.options import GroupedCommand, option
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="Number format of the weights; int8: of matrix products, the rest is float16.",
+    help="Number format of the weights. With int8 only matrix products are int8, the rest is "
+    "float16.",
 )
 @option("Output", "--overwrite", is_flag=True, help="Replace an exported model in FOLDER.")
 def export(model: str, folder: Path, **options: Any) -> None:

@@ -104,7 +104,7 @@ class ImageRun(ModelOptions):
 
 
 def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedImage | GITError":
-    """An image that can be read, or what is wrong with it."""
+    """An image, or the error if it cannot be read."""
     try:
         return captioner.load(name, reading)
     except GITError as error:
@@ -124,7 +124,7 @@ def _first_warning(
 
 
 def sideways_line(n_images: int) -> str:
-    """What to say of images that were left as they are stored."""
+    """The line about images that are left as they are stored."""
     return (
         f"{n_images} {'image is' if n_images == 1 else 'images are'} stored rotated or mirrored, "
         "and left so, as in the original's code"
@@ -135,7 +135,7 @@ def image_command(task: Task, *, decoding: bool = False) -> Callable[[Command], 
     """Make a function of an `ImageRun` a command of IMAGE…, with the options that belong to it.
 
     Args:
-        task: decides which model is used where none is named; a `question` makes it "ask".
+        task: decides which model is used if none is named; with a `question` it is "ask".
         decoding: whether the function also takes the decoding options, see `decoding_options`.
     """
     names = [item.name for item in dataclasses.fields(ImageRun)]

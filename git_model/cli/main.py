@@ -1,5 +1,5 @@
-"""The command line: one file per command. Heavy imports stand inside functions, so that `--help`
-answers at once."""
+"""The command line: one file per command. Slow imports are inside functions, so that `--help` is
+fast."""
 
 import warnings
 from typing import Any

@@ -117,14 +117,14 @@ broken_limit_option = option(
     default=0,
     show_default=True,
     metavar="N",
-    help="Examples that may be unreadable; they are named, and left out.",
+    help="Maximum number of unreadable examples; they are named, and left out.",
 )
 
 
 def model_options(
     model_help: str, *, default: str | None = None, can_compile: bool = True
 ) -> Callable[[Command], Command]:
-    """The options that say which model, and how it runs.
+    """The options that choose the model and how it runs.
 
     Args:
         model_help: the help text of `--model`.
@@ -147,7 +147,7 @@ _compile_option = option(
     "Model",
     "--compile",
     is_flag=True,
-    help="Run the encoder through torch.compile, for many images: the first of each size "
+    help="Run the encoder through torch.compile. For many images: the first image of each size "
     "takes some seconds more.",
 )
 _how_options = (  # the last one comes first in `--help`
@@ -167,7 +167,7 @@ _how_options = (  # the last one comes first in `--help`
         "Model",
         "--style",
         type=click.Choice(["huggingface", "microsoft"]),
-        help="Run the checkpoint as this reference does.  [default: as it says]",
+        help="Run the checkpoint as this reference does.  [default: the checkpoint's style]",
     ),
     option(
         "Model",
@@ -182,14 +182,14 @@ _how_options = (  # the last one comes first in `--help`
         "--device",
         default="auto",
         show_default=True,
-        help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one. For an exported model a device "
+        help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one. For an exported model: a device "
         "of its engine, such as an execution provider of ONNX Runtime.",
     ),
     option(
         "Model",
         "--threads",
         type=click.IntRange(min=1),
-        help="CPU threads of the model.  [default: as torch chooses]",
+        help="Number of CPU threads of the model.  [default: torch's]",
     ),
     option("Model", "--revision", help="Branch, tag or commit of a hub id."),
 )
@@ -206,8 +206,8 @@ def decoding_options(command: Command) -> Command:
 
 
 def take_decoding(values: dict[str, Any]) -> Decoding:
-    """Take the decoding options out of a command's values: a function from a checkpoint's own
-    decoding options to those with the options from the command line."""
+    """Remove the decoding options from a command's values. They become a function from a
+    checkpoint's decoding options to these with the options from the command line."""
     chosen = {item.name: values.pop(item.name) for item in DECODING_FIELDS}
     chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
     if "early_stopping" in chosen:
@@ -266,7 +266,7 @@ def _decoding(chosen: dict[str, Any], base: DecodingOptions) -> DecodingOptions:
 
 
 def _refuse_early(chosen: dict[str, Any]) -> None:
-    """Report wrong usage before a model is loaded, unless a checkpoint's settings may allow it."""
+    """Report wrong usage before a model is loaded, unless a checkpoint's settings may permit it."""
     try:
         widest = DecodingOptions(num_beams=MAX_SIZE_OF["num_beams"], max_new_tokens=MAX_SIZE)
         _decoding(chosen, widest)
@@ -278,7 +278,7 @@ class Words(click.types.StringParamType):
     """A text that is not blank."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text without space around it."""
+        """The text without surrounding spaces."""
         if not value.strip():
             self.fail("it is empty, expected some words", param, ctx)
         return str(value.strip())
@@ -302,14 +302,14 @@ question_option = option(
 def text_list(
     name: str, meaning: str, *, distinct: bool = False, required: bool = True
 ) -> Callable[[Command], Command]:
-    """Two options for texts called `name`: one that may come several times, and one, in the plural,
-    for a file with a text on each line. The command gets all the texts as one list, named by the
-    plural.
+    """Two options for texts called `name`: one that may be given several times, and one, in the
+    plural, for a file with a text on each line. The command gets all texts as one list, named by
+    the plural.
 
     Args:
-        meaning: the first option's help.
-        distinct: refuse a text that is there twice.
-        required: refuse to go without a text.
+        meaning: the help of the first option.
+        distinct: refuse a text that occurs twice.
+        required: require at least one text.
     """
 
     def decorate(command: Command) -> Command:
@@ -336,7 +336,7 @@ def text_list(
 
 
 def distinct_lines(file: Path, name: str) -> list[str]:
-    """The texts in a file, a `name` on each line; none may come twice."""
+    """The texts in a file, a `name` on each line; none may occur twice."""
     return _all_texts(name, (), file, distinct=True)
 
 

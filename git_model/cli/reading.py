@@ -79,33 +79,35 @@ READING_OPTIONS = (
         type=click.Choice(["uniform", "ends", "time"]),
         default="uniform",
         show_default=True,
-        help="Frames of a clip for a video model: the middle of equal parts, from end to end, or "
-        "the middle of equal times, for videos whose frames last differently long.",
+        help="Which frames of a clip a video model gets. uniform: the middle of equal parts; ends: "
+        "in equal steps from the first to the last; time: the middle of equal times, for videos "
+        "whose frames have different durations.",
     ),
     option(
         "Input",
         "--frames",
         type=click.IntRange(1, MAX_FRAMES),
         metavar="N",
-        help="Frames of a clip.  [default: the model's]",
+        help="Maximum number of frames of a clip.  [default: the model's temporal embeddings]",
     ),
     option(
         "Input",
         "--interpolate-frames",
         is_flag=True,
-        help="Let --frames exceed the model's temporal embeddings: interpolate them.",
+        help="Let --frames exceed the model's temporal embeddings, by interpolating these.",
     ),
     option(
         "Input",
         "--video-as",
         type=click.Choice(["first", "middle", "sheet"]),
-        help="Of a clip for an image model: the first frame, the middle one, or a sheet of four "
-        "frames as one image.  [default: no videos, and an animation's first frame]",
+        help="What an image model gets of a clip: the first frame, the middle one, or a sheet of "
+        "four frames as one image.  [default: an animation's first frame; a video is an error]",
     ),
     option(
         "Input",
         "--truncated",
         is_flag=True,
-        help="Of a file that is cut short, take what is there, and mark the record.",
+        help="Read what can be decoded of a file that is cut short or damaged, and mark its "
+        "record.",
     ),
 )

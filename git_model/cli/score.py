@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand)
-@text_list("text", "A text to score; may come several times.")
+@text_list("text", "A text to score; may be given several times.")
 @question_option
 @image_command("score")
 def score(run: ImageRun, texts: list[str], question: str | None) -> None:
     """Compute the exact log p(text | image) of each text for each IMAGE.
 
-    A file that cannot be read gets a line on stderr, the others are scored, and the exit code
-    is 1.
+    A file that cannot be read gets a line on stderr, the texts are scored for the other images, and
+    the exit code is 1.
     """
     captioner = run.open_model()
 

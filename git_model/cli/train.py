@@ -23,7 +23,7 @@ from git_model.cli.options import GroupedCommand, option
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a key of the recipe, such as learning.rate=3e-4 or seed=2; may come several "
+    help="Change a key of the recipe, such as learning.rate=3e-4 or seed=2; may be given several "
     "times. VALUE is TOML. learning.rate stands for encoder_lr and decoder_lr.",
 )
 @option("Output", "--resume", is_flag=True, help="Continue the run in FOLDER from its last state.")

@@ -16,7 +16,7 @@ from git_model.cli.options import GroupedCommand, option
     type=click.Choice(["float32", "float64"]),
     default="float32",
     show_default=True,
-    help="Number format to compare in.",
+    help="Number format of the comparison.",
 )
 @option(
     "Published logits",
@@ -34,7 +34,7 @@ from git_model.cli.options import GroupedCommand, option
     "Exported models",
     "--source",
     metavar="MODEL",
-    help="What the exported MODEL is compared with.  [default: what it was exported from]",
+    help="The checkpoint to compare an exported MODEL with.  [default: its source]",
 )
 @click.argument("model", metavar="MODEL")
 def verify(
@@ -51,10 +51,11 @@ def verify(
     every file. Then it compares this implementation with Transformers, with published logits, and
     its cache with one uncached pass over image and text.
 
-    A comparison loads the same file on both sides: it finds mistakes of an implementation, but a
-    flipped weight or swapped layers in the file pass. Digests protect from those: compare them with
-    the publisher's, or let --integrity of other commands compare them with SHA256SUMS, which
-    `convert` writes.
+    A comparison loads the same file on both sides: it finds mistakes of an implementation, but not
+        a
+    flipped weight or swapped layers in the file. Digests find those: compare them with the
+    publisher's, or let --integrity of other commands compare them with SHA256SUMS, which `convert`
+    writes.
 
     A folder that `git-model export` wrote is compared with its source instead: image prefix,
     logits, greedy and beam search, scores.

@@ -1,8 +1,8 @@
 """Attention weights recorded by hooks, from outside the model, and attention rollout.
 
 A layer returns its output, not its attention weights. A hook gets the layer's input and its keys,
-and computes the weights from these a second time, through the layer's own modules. No forward pass
-knows of it.
+and computes the weights from these a second time, through the layer's own modules. The forward pass
+is not changed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,10 +28,11 @@ class AttentionMap(NamedTuple):
 
 @contextmanager
 def record_attention(tower: nn.Module, keep: Callable[[AttentionMap], T]) -> Iterator[list[T]]:
-    """Record the attention of the `Attention` layers in a module while the block runs, in order.
+    """Record the attention of the `Attention` layers in a module while the `with` block runs, in
+    order.
 
     Args:
-        keep: what to keep of a map. All weights of a large image can fill the memory.
+        keep: returns the part of a map to keep. All weights of a large image can fill the memory.
     """
     records: list[T] = []
 
@@ -48,7 +49,7 @@ def record_attention(tower: nn.Module, keep: Callable[[AttentionMap], T]) -> Ite
 
 @contextmanager
 def record_hidden_states(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """Record the output of each of these decoder blocks, (R, T, D), while the block runs."""
+    """Record the output (R, T, D) of each of these decoder blocks while the `with` block runs."""
     states: list[Tensor] = []
 
     def hook(_block: Any, _args: Any, output: tuple[Tensor, KeyValue]) -> None:
@@ -81,7 +82,7 @@ def attention_map(
     They are the softmax of `attend`, in float32 at least.
 
     Raises:
-        GITError: the pass had a cache, which is one row of the text at a time.
+        GITError: the pass had a cache, so that it computed only a part of the text.
     """
     if cache is not None:
         raise GITError("attention is recorded in a pass over the whole text, expected no cache")
@@ -102,15 +103,15 @@ def head_average(attention: AttentionMap) -> Tensor:
 
 
 def rollout(layers: Sequence[Tensor]) -> Tensor:
-    """Attention rollout: the share of each input token in each output token, if attention were all
-    that happens.
+    """Attention rollout: the share of each input token in each output token, if the layers did
+    nothing but attend.
 
-    The residual connection keeps half of a token, the other half is what it attends to; over the
-    layers that is a product of matrices.
+    Half of each token comes through the residual connection, the other half from the tokens that it
+    attends to. Over the layers this is a product of matrices.
 
     Args:
-        layers: each layer's weights (..., N, N), first layer first. The last may have fewer rows,
-            its queries being the last ones.
+        layers: each layer's weights (..., N, N), first layer first. The last layer may have fewer
+            rows; its queries are then the last tokens.
 
     Returns:
         (..., queries of the last layer, N), each row with the sum 1.

@@ -1,4 +1,4 @@
-"""A beam search as a tree: every candidate of every step, and what became of it."""
+"""A beam search as a tree: every candidate of every step, and its outcome."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ BranchOutcome = Literal["kept", "finished", "pruned"]
 
 @dataclass(frozen=True)
 class Branch:
-    """One of the candidates that a step of the search ranked, at least 2 x beams of them.
+    """A candidate that a step of the search ranked; a step ranks at least 2 x num_beams of them.
 
     text: the new token as the vocabulary spells it.
     tokens: ids of the whole text, the new token last.
@@ -26,7 +26,7 @@ class Branch:
     score: the sum of scores by which the step ranks; without logits processors it is log p(text).
     parent: the index of the branch that it continues, among those of the previous step; None at
         the first step.
-    outcome: the search continued with it, banked it as finished, or did neither.
+    outcome: whether the search kept it as a beam, banked it as finished, or pruned it.
     on_best_path: whether the best text begins with it.
     """
 

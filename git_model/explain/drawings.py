@@ -1,6 +1,6 @@
 """Drawings without matplotlib: attention maps over frames (Pillow), mask and beam tree (SVG).
 
-An attention map dims its frame: a patch is the brighter, the more attention it gets. That keeps the
+An attention map dims its frame: the more attention a patch gets, the brighter it is. This keeps the
 frame's own colours, which captions name, and is legible without colour vision.
 """
 
@@ -29,8 +29,8 @@ def overlay(frame: Image.Image, weights: Tensor, max_weight: float) -> Image.Ima
 
     Args:
         weights: (rows, columns), at least 0.
-        max_weight: the weight of full brightness; that of the brightest patch of all frames makes
-            frames comparable.
+        max_weight: the weight of full brightness. The largest weight of all frames makes frames
+            comparable.
     """
     relative = np.clip(weights.numpy() / max(max_weight, 1e-12), 0, 1)
     brightness = MIN_BRIGHTNESS + (1 - MIN_BRIGHTNESS) * relative
@@ -93,7 +93,7 @@ def mask_svg(mask: Tensor, tokens: Sequence[str]) -> str:
 
     Args:
         mask: (I + T, I + T), True where a token may attend.
-        tokens: the T text tokens; the image tokens are drawn smaller if they are many.
+        tokens: the T text tokens. Image tokens are drawn smaller if there are many.
     """
     n_image = len(mask) - len(tokens)
     cell = min(CELL, MAX_IMAGE_BLOCK / n_image)

@@ -1,8 +1,8 @@
 """Why the model generates a text: the attention behind each token, and its alternatives.
 
-The image is encoded and the text generated as usual. Then one pass over the generated text, under
-forward hooks that record (attention_maps.py), gives the attention and the hidden states; its logits
-are those of the search.
+The image is encoded and the text is generated as usual. Then one pass over the generated text, with
+forward hooks (attention_maps.py), records the attention and the hidden states; its logits are those
+of the search.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.utils.errors import GITError
 
-TOP_K = 5  # tokens that are kept of each distribution
-MAX_MATRIX = 100  # rows of an attention matrix that is kept
+TOP_K = 5  # tokens of each distribution that are kept
+MAX_MATRIX = 100  # rows of an attention matrix that are kept
 
 
 class TopToken(NamedTuple):
@@ -51,9 +51,9 @@ class GeneratedToken:
 
     probability: p(token | image, all tokens before it).
     alternatives: the most probable other tokens, best first.
-    logit_lens: for each decoder layer the most probable tokens, were its output the last layer's:
-        its hidden state passed through `lm_head` (nostalgebraist 2020), in a pre-norm decoder
-        through the last norm before. The last layer's are the model's own.
+    logit_lens: for each decoder layer the most probable tokens if its output were that of the last
+        layer: its hidden state passed through `lm_head` (nostalgebraist 2020), in a pre-norm
+        decoder first through the final norm. For the last layer they are the model's own.
     """
 
     text: str
@@ -67,33 +67,33 @@ class GeneratedToken:
 class Explanation:
     """A text about an image or a clip, and the attention and distributions behind it.
 
-    Letters: L decoder layers, H heads, G generated tokens (the end token counts), F frames, N
-    patches of a frame (or positions of an encoder's feature map), P tokens of a frame before its
-    patches (1 with CLIP's class token, 0 with SigLIP), T input tokens of the decoder's pass (the
-    last generated token is none), I = F (P + N) image tokens. A token is predicted at the position
-    before it; the attention of a generated token is that of this position.
+    Letters: L decoder layers, H heads, G generated tokens (with the end token), F frames, N patches
+    of a frame (or positions of an encoder's feature map), P tokens of a frame before its patches (1
+    with CLIP's class token, 0 with SigLIP), T input tokens of the decoder's pass (without the last
+    generated token), I = F (P + N) image tokens. A token is predicted at the position before it, so
+    the attention of a generated token is that of this position.
 
     frames: the model's input, converted back from pixels and cut to whole patches.
     frame_indices: the indices of the frames in their file; None for an image or for `Frames`.
     grid: rows and columns of patches.
     caption: the text, its tokens and log-probabilities.
-    question: which the text answers, if any.
-    input_tokens: T tokens as the vocabulary spells them: start, question, generated tokens but the
-        last.
+    question: the question that the text answers, if any.
+    input_tokens: T tokens as the vocabulary spells them: start, question, generated tokens except
+        the last.
     image_attention: (L, H, G, F, P + N).
     text_attention: (L, H, G, T); together with `image_attention` it sums to 1.
     rollout: (G, F, rows, columns), attention rollout from each patch through all layers of encoder
-        and decoder; where the encoder is another library's, through the decoder only.
+        and decoder; with an encoder of another library through the decoder only.
     occlusion: (G, F, rows, columns), by how many nats log p of a generated token falls when a patch
         is blank; None if it was not measured.
     encoder_attention: (encoder layers, encoder heads, P + N, P + N), what the tokens of the first
-        frame attend to in the encoder; more than `MAX_MATRIX` tokens are averaged to as many. No
-        layers where the encoder is another library's.
+        frame attend to in the encoder. More than `MAX_MATRIX` tokens are averaged to that number.
+        With an encoder of another library there are no layers.
     text_matrix: (L, H, T, T), the attention of each text token to each text token.
     mask: (I + T, I + T), True where a token (row) may attend to another (column).
     tree: the branches of each step of a beam search; None for greedy search and sampling.
     purpose: what the model was made for, in a line; "" if its checkpoint does not say.
-    purpose_warning: why the model was not made for this image, if so.
+    purpose_warning: the warning that the model was not made for this image, or None.
     """
 
     frames: list[Image.Image]
@@ -153,17 +153,19 @@ def explain(
     *,
     occlude: bool = False,
 ) -> Explanation:
-    """Generate a caption, or the answer to a question, and record how it came about.
+    """Generate a caption, or the answer to a question, and record what explains it.
 
     Args:
-        image: a path, a Pillow image, or `Frames` of a clip.
-        options: by default those of the checkpoint. Of several texts the best is explained.
+        image: as in `Captioner.load`.
+        question: explain the answer to this question; None: a caption.
+        options: by default those of the checkpoint. If there are several texts, the best one is
+            explained.
         sampling: which frames of a file to take, see `sampling.ReadOptions`.
-        occlude: measure occlusion, too; the encoder runs once more for each patch.
+        occlude: also measure occlusion; the encoder runs once more for each patch.
 
     Raises:
-        GITError: the file cannot be read, no token was generated, the model has no vocabulary, its
-            encoder was compiled, or its tokens are no grid of positions.
+        GITError: the file cannot be read, no token was generated, the model has no vocabulary or is
+            an exported one, its encoder was compiled, or its image tokens are no grid.
     """
     _require_layers(captioner.model)
     options = options or captioner.model.config.decoding
@@ -302,8 +304,8 @@ def _one_pass(
 
 
 def _grid(config: GITConfig, n_patches: int, pixels: Tensor) -> tuple[int, int]:
-    """The rows and columns of a frame's patches; those of another library's encoder follow from
-    their number and the image's aspect ratio.
+    """The rows and columns of a frame's patches. With an encoder of another library they follow
+    from the number of tokens and the image's aspect ratio.
 
     Raises:
         GITError: there is no such grid.
@@ -389,6 +391,7 @@ def _top_tokens(probs: Tensor, k: int, token_text: Callable[[int], str]) -> list
 
 
 def _token_texts(tokenizer: Tokenizer) -> Callable[[int], str]:
-    """From an id to its token; a model may have more ids than its vocabulary has tokens."""
+    """A function from an id to its token. A model may have more ids than its vocabulary has
+    tokens."""
     texts = {index: token for token, index in tokenizer.vocabulary().items()}
     return lambda index: texts.get(index, f"[{index}]")

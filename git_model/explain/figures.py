@@ -29,7 +29,7 @@ NAMES = (
     "token-*",
 )  # fmt: skip
 FILES = tuple(f"{name}.png" for name in NAMES)  # patterns of all files that `save_figures` writes
-MAX_COLUMNS = 8  # tokens in a row of the figure of all tokens
+MAX_COLUMNS = 8  # tokens per row in the figure of all tokens
 FRAME_SIZE, THUMBNAIL_SIZE, GAP = 240, 96, 6  # pixels: a large frame, a small one, between two
 IMAGE, TEXT, FINISHED, INK, GREY, LIGHT_GREY = (
     "#0072B2", "#E69F00", "#00795A", "#222222", "#6B6B6B", "#E4E4E4",
@@ -72,7 +72,7 @@ def _all_figures(explanation: Explanation) -> "Iterator[tuple[str, Figure]]":
 
 
 def require_matplotlib() -> None:
-    """Check before the model runs that figures can be drawn.
+    """Check that figures can be drawn, before the model runs.
 
     Raises:
         GITError: matplotlib is not installed.
@@ -117,7 +117,7 @@ def patches(explanation: Explanation) -> "Figure":
 @with_rc_params
 def mask(explanation: Explanation) -> "Figure":
     """The attention mask of this run. Text tokens are drawn large enough for their labels; image
-    tokens are drawn smaller if they are many."""
+    tokens are drawn smaller if there are many."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
@@ -154,8 +154,8 @@ def mask(explanation: Explanation) -> "Figure":
 
 @with_rc_params
 def tokens(explanation: Explanation) -> "Figure":
-    """The image attention of each generated token, averaged over layers and heads. A clip has a row
-    for each token, with a map over every frame."""
+    """The attention of each generated token to the image, averaged over layers and heads. For a
+    clip there is a row for each token, with a map for every frame."""
     shares = explanation.image_attention.mean((0, 1)).sum((-1, -2)).tolist()
     n_tokens, n_frames = len(explanation.generated), len(explanation.frames)
     is_clip = n_frames > 1

@@ -1,8 +1,8 @@
 """Occlusion: how much less probable each generated token becomes when one patch is blank.
 
-Attention shows what a layer reads. Occlusion changes the image and measures the effect, so it shows
-what the prediction depends on. Zeiler and Fergus 2014, Visualizing and Understanding Convolutional
-Networks, section 4.2, do so with a grey square.
+Attention shows which tokens a layer uses. Occlusion changes the image and measures the effect, so
+it shows what the prediction depends on. Source: Zeiler and Fergus 2014, Visualizing and
+Understanding Convolutional Networks, section 4.2, with a grey square.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ BATCH_SIZE = 16  # images with a blank patch that are encoded together
 def occlusion(
     model: GIT, pixels: Tensor, grid: tuple[int, int], prompt: Sequence[int], tokens: Sequence[int]
 ) -> Tensor:
-    """By how much log p of each token falls when a patch is blank.
+    """The decrease of log p of each token when a patch is blank.
 
     A blank patch has the value 0 after preprocessing: the mean colour of the model's images. The
     encoder runs once more for each patch.

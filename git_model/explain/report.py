@@ -19,7 +19,7 @@ from git_model.explain.explanation import Explanation, TopToken
 
 IMAGE_THUMBNAIL, FRAME_THUMBNAIL = 72, 48  # px: longer side of an image, and of a clip's frame
 MATRIX_SIZE = 64  # px: side of an attention matrix, at least
-N_LENS_TOKENS = 3  # shown of each layer in the details of a token
+N_LENS_TOKENS = 3  # tokens shown for each layer in the details of a token
 HERE = Path(__file__).parent
 
 
@@ -81,7 +81,7 @@ def _section(title: str, note: str, body: str) -> str:
 
 
 def _input(explanation: Explanation) -> str:
-    """How the image becomes image tokens, in words."""
+    """A sentence about how the image becomes image tokens."""
     (rows, columns), n_frames = explanation.grid, len(explanation.frames)
     patches = (
         f"{rows} x {columns} patches of {explanation.frames[0].width // columns} pixels a side"

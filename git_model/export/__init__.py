@@ -1,1 +1,2 @@
-"""Models outside PyTorch: written as graphs, run by another engine, compared with their source."""
+"""Models outside PyTorch: write them as graphs, run them on another engine, compare them with their
+source."""

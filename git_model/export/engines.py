@@ -22,7 +22,7 @@ Arrays = Sequence[np.ndarray]
 class Engine(ABC):
     """The graphs of one folder, on one device, with as many CPU threads as torch has.
 
-    calls: how often each graph ran.
+    calls: how many times each graph ran.
 
     Args:
         device: the engine's name for it, such as "cpu"; "auto" lets the engine choose.
@@ -149,7 +149,7 @@ def _provider(device: str, available: Sequence[str]) -> tuple[str, dict[str, Any
 
 @contextmanager
 def _loading(path: Path) -> Iterator[None]:
-    """An engine's own exceptions, which have no common base, as one of ours."""
+    """Turn an engine's own exceptions, which have no common base, into a CheckpointError."""
     try:
         yield
     except Exception as error:

@@ -39,8 +39,9 @@ FILES = (
 class ExportInfo:
     """How a model was exported.
 
-    source: the name that it was opened by; source_digest: of its weights, see `weights_digest`.
-    version: of git-model.
+    source: the name by which the source was opened.
+    source_digest: the digest of the source's weights, see `weights_digest`.
+    version: the version of git-model.
     """
 
     engine: Engine
@@ -71,7 +72,8 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
         integrity: compare every file with its digest first.
 
     Raises:
-        CheckpointError: another version, or a file is missing or damaged; it is named.
+        CheckpointError: the folder has another version, or a file is missing or damaged; the
+            message names it.
     """
     where = str(folder / CONFIG)
     try:
@@ -98,7 +100,7 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
-    """The sha256 of tensors, by name, type, shape and values: whichever file they came from."""
+    """The sha256 of tensors, by name, type, shape and values. It does not depend on their file."""
     digest = sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,7 +1,7 @@
 """The two graphs of a model, `see` and `step`, as programs of torch.export.
 
-`see` encodes images once, `step` appends tokens to texts about them. Both are pure functions of
-their inputs: the caller keeps the image prefix and the text cache. A video model has a third graph,
+`see` encodes images once; `step` appends tokens to texts about them. Both are pure functions of
+their inputs: the caller holds the image prefix and the text cache. A video model has a third graph,
 `see_clip`, because a still image and a clip differ in more than the number of frames.
 
 Letters in shapes: B images, N texts of each image, T new tokens, S tokens before, I image tokens,
@@ -121,7 +121,7 @@ def image_size(config: GITConfig) -> tuple[int, int] | None:
 
 
 def programs(model: GIT) -> Iterator[tuple[str, ExportedProgram]]:
-    """Each graph of a model, by name, as a program with every size free that may change.
+    """Each graph of a model, by name, as a program in which every size that may change is free.
 
     Args:
         model: in eval mode, on the CPU.

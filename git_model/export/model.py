@@ -1,4 +1,4 @@
-"""An exported model in the place of a `GIT`, and a session on it for the searches."""
+"""An exported model that replaces a `GIT`, and its session for the searches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ from git_model.utils.errors import GITError
 
 
 class ExportedGIT(GIT):
-    """A GIT whose weights lie in another engine: it encodes images and opens sessions.
+    """A GIT whose weights are in another engine: it encodes images and opens sessions.
 
-    Its own parameters have shapes but no values, so nothing can train it, convert it or look inside
-    its layers.
+    Its own parameters have shapes but no values, so it cannot be trained or converted, and its
+    layers cannot be inspected.
     """
 
     def __init__(self, config: GITConfig, info: ExportInfo, engine: Engine) -> None:
@@ -82,9 +82,9 @@ class ExportedGIT(GIT):
 
 
 class ExportedSession:
-    """Texts in progress on an exported model: the session that the searches know.
+    """Texts in progress on an exported model: a `TextSession`.
 
-    A graph has equally many texts for each image, so an image with fewer rows left gets idle ones.
+    A graph has equally many texts for each image, so an image with fewer rows left gets idle texts.
     """
 
     def __init__(self, model: ExportedGIT, scene: Scene | None) -> None:
@@ -104,7 +104,7 @@ class ExportedSession:
             token_mask: (R, T), False for padding; for the first step only.
 
         Raises:
-            GITError: the text is longer than the model's positions, or a mask came too late.
+            GITError: the text is longer than the model's positions, or a later step has a mask.
         """
         if not self._slots:
             self._start(len(tokens))
@@ -155,7 +155,7 @@ class ExportedSession:
         self._slots, self._lengths = list(range(n_rows)), [0] * n_rows
 
     def _filled(self, rows: Tensor) -> Tensor:
-        """Values of the rows (R, T) for all texts of the graph; idle ones get 0, or padding."""
+        """Values of the rows (R, T) for all texts of the graph. Idle texts get 0, or padding."""
         n_slots = len(self._mask)
         if self._slots == list(range(n_slots)):
             return rows
@@ -169,12 +169,12 @@ def open_exported(
 
     Args:
         device: the engine's name for it.
-        style: only the one that the model was exported with.
+        style: the style that the model was exported with; another one is an error.
         integrity: compare every file with its digest first.
 
     Raises:
         GITError: the folder is incomplete, damaged or of another version; its engine or the device
-            is missing; or another style is wanted.
+            is missing; or the model was exported in another style.
     """
     info, config = read_info(folder, integrity=integrity)
     if style not in (None, config.style):

@@ -1,4 +1,4 @@
-"""ONNX files: from a program of torch.export to `see.onnx`, `step.onnx` and one file of weights.
+"""ONNX files: from programs of torch.export to `see.onnx`, `step.onnx` and one file of weights.
 
 float16: weights are stored in half precision and used in float32. int8: matrix products take int8
 weights (a scale for each output) and 8-bit activations (a scale for each product, at run time);
@@ -133,8 +133,8 @@ def _silent_logging() -> Iterator[None]:
 
 
 def _halve(model: Any) -> None:
-    """Store float32 tensors in half precision, and convert them where they are used: a looked-up
-    embedding after the look-up, so that the table stays small in memory, too."""
+    """Store float32 tensors in half precision, and convert them where they are used. An embedding
+    is converted after the look-up, so that its table stays small in memory, too."""
     import onnx_ir as ir
 
     graph = model.graph

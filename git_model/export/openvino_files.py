@@ -1,8 +1,8 @@
 """OpenVINO files: from ONNX graphs to `see.xml`, `step.xml` and one file of weights.
 
 float16: weights are stored in half precision. int8: the weights of matrix products are stored in
-int8 with a scale for each output; whether the activations are quantized, too, OpenVINO decides by
-the processor.
+int8 with a scale for each output; OpenVINO decides by the processor whether to quantize the
+activations, too.
 """
 
 from pathlib import Path

@@ -9,10 +9,10 @@ from git_model.utils.errors import GITError
 
 
 def require_packages(extra: str, names: Sequence[str]) -> None:
-    """Refuse to go on without these packages.
+    """Refuse to continue without these packages.
 
     Raises:
-        GITError: it names the package and the extra that installs it.
+        GITError: a package is missing; the message names it and the extra that installs it.
     """
     for name in names:
         if find_spec(name) is None:
@@ -21,8 +21,8 @@ def require_packages(extra: str, names: Sequence[str]) -> None:
 
 @cache
 def openvino_core() -> Any:
-    """OpenVINO's core, one for the life of this process: when the last one goes, OpenVINO unloads
-    its libraries, and threads that used them crash at their end."""
+    """OpenVINO's core, one for the whole life of this process: when the last core is deleted,
+    OpenVINO unloads its libraries, and threads that used them crash at their end."""
     import openvino
 
     return openvino.Core()

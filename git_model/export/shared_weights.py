@@ -31,7 +31,8 @@ class SharedWeights:
         self._file.close()
 
     def add(self, values: bytes | memoryview) -> int:
-        """Where these bytes stand in the file; they are appended unless they are in it already."""
+        """The offset of these bytes in the file. They are appended unless the file holds them
+        already."""
         key = sha256(values).digest()
         if key not in self._offsets:
             padding = -self._end % (PAGE if len(values) >= MIN_MAPPED else 64)

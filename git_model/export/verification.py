@@ -19,7 +19,7 @@ from git_model.utils.errors import GITError
 N_IMAGES, N_STEPS = 2, 6
 MAX_NEW_TOKENS = 20
 # The largest relative difference, and the smallest share of equal tokens. int8 is an approximation:
-# its price is measured on a task (benchmarks/exported_accuracy.py), not on random images.
+# its error is measured on a task (benchmarks/exported_accuracy.py), not on random images.
 TOLERANCE = {"float32": (1e-4, 1.0), "float16": (2e-2, 0.0), "int8": (float("inf"), 0.0)}
 
 
@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Whether the models differ by more than they may; NaN counts as that."""
+        """Whether the models differ by more than the tolerance; NaN counts as a difference."""
         too_far = not self.distance <= self.tolerance
         return too_far or (self.equal is not None and self.equal < self.required)
 
@@ -60,7 +60,7 @@ def verify(exported: ExportedGIT, source: GIT) -> Iterator[Comparison]:
         source: in float32 on the CPU.
 
     Raises:
-        GITError: the source has other weights than those that were exported.
+        GITError: the source's weights are not those that were exported.
     """
     if weights_digest(source.tensors()) != exported.info.source_digest:
         raise GITError(

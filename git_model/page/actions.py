@@ -29,7 +29,7 @@ from git_model.utils.errors import GITError
 MAX_SESSIONS = 16  # in memory; the scene of a large video model takes about 50 MB
 MAX_ANSWERS = 20  # that a session keeps
 MAX_LABELS = 1000  # of one classification
-# A label fits if it is at least this share as probable as the model's own caption.
+# A label fits if its probability is at least this share of that of the model's own caption.
 MIN_FIT = 0.01
 PREVIEW_SIZE = 640  # pixels, the longest side of an image that is sent to the browser
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Reply:
 class Ranking:
     """Labels, the most probable first, and the seconds of scoring them.
 
-    caption: the model's own text about the image.
+    caption: the model's own caption of the image.
     """
 
     labels: list[Label]
@@ -83,14 +83,14 @@ class Ranking:
     def fit(self) -> float:
         """p(most probable label | image) / p(the model's own caption | image).
 
-        Both are texts, with their ends, under one distribution: the shares of the labels among each
-        other do not tell whether the model would write any of them, but this ratio does.
+        Both are texts, with their end tokens, under the same distribution. This ratio shows whether
+        the model would write any of the labels; their probabilities among each other do not.
         """
         return math.exp(min(self.labels[0].logprob - self.caption.logprob, 0.0))
 
     @property
     def none_fits(self) -> bool:
-        """Whether the model would write none of the labels, see `MIN_FIT`."""
+        """Whether the model would hardly write any of the labels, see `MIN_FIT`."""
         return self.fit < MIN_FIT
 
 
@@ -101,7 +101,7 @@ class WordAttention:
     frames: the model's input: the image, or the frames of a clip.
     shares: (F, rows, columns), each patch's share of the attention to patches; they sum to 1.
     image_share: the attention to image tokens; the rest goes to text.
-    alternatives: the most probable other tokens in place of the word's first.
+    alternatives: the most probable other tokens in place of the word's first token.
     seconds: of recording it; almost none if the reply was recorded before.
     """
 
@@ -137,7 +137,7 @@ class PageSession:
     data: the file.
     previews: the image or frames, reduced for the browser.
     seconds: of reading and encoding the file.
-    doubt: why the image is not of the kind that the model was made for; empty if it may be.
+    doubt: the reason why the image is not of the kind that the model was made for, or empty.
     replies: by number; 0 is the caption.
     selected: the word whose attention is shown: the number of its reply, its index in it.
     """
@@ -152,7 +152,8 @@ class PageSession:
     _explanations: dict[int, Explanation] = field(default_factory=dict)
 
     def add_reply(self, reply: Reply) -> None:
-        """Keep a reply under the next number; the oldest answer is dropped if they are too many."""
+        """Keep a reply under the next number; the oldest answer is dropped if there are too
+        many."""
         self.replies[max(self.replies, default=-1) + 1] = reply
         if len(self.replies) > MAX_ANSWERS + 1:
             oldest = sorted(self.replies)[1]
@@ -173,8 +174,8 @@ class PageSession:
 
 
 class SessionStore:
-    """The sessions of all open pages, by an id that each page has. The least recently used session
-    is dropped if they are too many."""
+    """The sessions of all open pages, by the id of the page. The least recently used session is
+    dropped if there are too many."""
 
     def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
         self._max_sessions = max_sessions
@@ -217,7 +218,7 @@ class SessionStore:
 
 
 def read_picture(captioner: Captioner, data: bytes) -> Picture:
-    """An image, or with a model that has temporal embeddings a clip, from a file's bytes.
+    """An image from a file's bytes, or a clip if the model has temporal embeddings.
 
     Raises:
         GITError: the file is no image and no clip, or has too many pixels.

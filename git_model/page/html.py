@@ -14,7 +14,7 @@ from git_model.page.samples import THUMBNAIL_SIZE, Sample
 MIN_SIZE = 256  # pixels; smaller images are scaled up by a whole factor
 MAX_BARS = 20  # labels that are shown
 MAX_ALTERNATIVES = 3  # tokens that are shown
-MAX_FACTOR = 1_000_000  # that is written out
+MAX_FACTOR = 1_000_000  # larger factors are not written out
 PICTURE_INPUT = "picture-input"  # the id of the file input; labels anywhere on the page open it
 REAL_MODEL = "git-model page --model microsoft/git-base-coco"
 
@@ -78,8 +78,8 @@ def _sample(number: int, sample: Sample) -> str:
 
 
 def suggestions(questions: Sequence[str], *, shapes: bool) -> str:
-    """Questions that a click asks, which suggestions.js does; for another model than the built-in
-    one a line about which models answer."""
+    """Questions as buttons, handled by suggestions.js; for other models than the built-in one a
+    line about which models answer questions."""
     if not shapes:
         return (
             '<p class="note">Models that were trained on captions answer badly; '
@@ -148,7 +148,7 @@ def attention_details(result: WordAttention) -> str:
 
 
 def waiting(text: str) -> str:
-    """What the model is working at."""
+    """What the model is doing at present."""
     return f'<p class="note waiting">{escape(text)} …</p>'
 
 
@@ -158,7 +158,7 @@ def caption(reply: Reply) -> str:
 
 
 def details(session: PageSession) -> str:
-    """How the caption of a session came about, and whether it is to be trusted."""
+    """Times and confidence of a session's caption, and a doubt about it if there is one."""
     n_frames, n_tokens = len(session.previews), session.scene.n_tokens
     name = f"{n_frames} frames" if n_frames > 1 else "the image"
     reply = session.replies[0]
@@ -200,7 +200,7 @@ def answers(session: PageSession, waiting_question: str = "") -> str:
 
 
 def bars(ranking: Ranking, session: PageSession) -> str:
-    """The most probable labels, each with its probability as a bar; above them whether none of
+    """The most probable labels, each with its probability as a bar; above them a note if none of
     them fits."""
     rows = "".join(
         f'<tr><th scope="row">{escape(label.label)}</th>'
@@ -269,7 +269,7 @@ def _data_url(frame: Image.Image, min_size: int = MIN_SIZE) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share for people; never rounded to 0 or 100 unless it is that.
+    """A share in percent; it is rounded to 0 or 100 only if it is exactly that.
 
     >>> _percent(0.7421), _percent(0.99997), _percent(2.3e-6)
     ('74.2 %', '> 99.9 %', '< 0.1 %')

@@ -43,7 +43,7 @@ EventHandler = Callable[..., Iterator[Updates]]
 
 
 def errors_beside(part: str) -> Callable[[EventHandler], EventHandler]:
-    """Show the errors of an event beside what caused them, and clear those of earlier events.
+    """Show the errors of an event beside their cause, and clear those of earlier events.
 
     Args:
         part: the attribute of the page that shows them.
@@ -69,7 +69,7 @@ class Page:
     Args:
         name: of the model, as shown.
         shapes: whether it is the built-in model, which knows drawn shapes only.
-        samples: the examples; by default drawn ones for the built-in model, else none.
+        samples: the examples; by default drawings for the built-in model, and none for others.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Page:
                 concurrency_limit=1,
                 concurrency_id="model",
                 api_visibility="private",
-                show_progress="hidden",  # the parts say themselves what the model is working at
+                show_progress="hidden",  # the parts show themselves what the model is doing
             )
             max_lengths = tuple(text.max_length for text in texts)
             self.events[listener["id"]] = Event(part._id, max_lengths, fields)
@@ -318,7 +318,7 @@ def web_app(page: Page, host: str) -> FastAPI:
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A socket that listens on a port; port 0 is any free one.
+    """A socket that listens on a port; port 0 is any free port.
 
     Raises:
         GITError: the port is taken or not allowed, or this machine has no such host.

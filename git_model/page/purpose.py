@@ -12,7 +12,7 @@ MAX_GREY_DIFFERENCE = 3  # levels, of a background that was stored as JPEG
 
 
 def doubt_about(frames: Sequence[Image.Image], config: GITConfig, *, shapes: bool) -> str:
-    """Why a picture is not of the kind that the model was made for; empty if it may be.
+    """The reason why a picture is not of the kind that the model was made for, or empty.
 
     Args:
         frames: the picture, or the frames of a clip, in RGB and in their own size.

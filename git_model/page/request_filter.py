@@ -1,8 +1,9 @@
 """A filter in front of gradio: it refuses every request that the page itself does not make.
 
 gradio answers many more requests than the page makes: it serves files, fetches URLs, and takes
-paths from its clients. This filter lets a request pass if it is in the allowlist below. Of an event
-gradio gets a copy, written from the few values that were checked.
+    paths
+from its clients. This filter lets a request pass if it is in the allowlist below. From an event
+gradio gets a copy that holds only the few values that were checked.
 
 Needs starlette, which comes with gradio.
 """
@@ -111,8 +112,8 @@ class RequestFilter:
         return {**scope, "query_string": query}, receive
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let gradio respond. If it does not know a session, it says so in the stream, and then
-        raises: the stream just ends."""
+        """Let gradio respond. If gradio does not know a session, it says so in the stream and then
+        raises an exception; here the stream just ends."""
         try:
             await self.app(scope, receive, send)
         except RuntimeError as error:
@@ -145,7 +146,7 @@ def check_same_origin(scope: Scope) -> None:
 
 
 async def read_body(request: Request, max_bytes: int, name: str) -> bytes:
-    """A request's body; no more than `max_bytes` of it are ever held.
+    """A request's body; at most `max_bytes` of it are held.
 
     Args:
         name: of the body, in the error lines.

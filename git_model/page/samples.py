@@ -30,8 +30,8 @@ class Sample:
     """An example with a thumbnail.
 
     name: for people who do not see the thumbnail.
-    read: its file's bytes.
-    text: its right caption, if that is known.
+    read: returns the bytes of its file.
+    text: its correct caption, if that is known.
     """
 
     name: str
@@ -63,7 +63,7 @@ def drawn_samples(*, clips: bool) -> Samples:
     """Images of the built-in model's world, from the split that its training never used.
 
     Args:
-        clips: whether there are clips among them.
+        clips: whether to include a clip.
     """
     rng = Random(SEED)  # noqa: S311 (it draws shapes)
     worlds = [make_close_up(rng, "held_out"), *(make_world(rng, "held_out") for _ in range(3))]

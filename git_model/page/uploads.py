@@ -25,7 +25,7 @@ MAX_RECEIVING = 8  # files that are received at the same time
 
 class Uploads:
     """Files that were received and not read yet. The sender gets a token that nobody can guess, and
-    reads the file with it, once. The oldest files are dropped when a limit is exceeded."""
+    the file can be read with it once. The oldest files are dropped when a limit is exceeded."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -72,7 +72,8 @@ class Uploads:
         return PlainTextResponse(self.put(data))
 
     def _drop_oldest(self) -> None:
-        """Drop files that are too old, and the oldest while they are too many or too large."""
+        """Drop files that are too old, and the oldest files while there are too many or too
+        large."""
         n_bytes = sum(len(data) for _, data in self._files.values())
         while self._files:
             token, (received_at, data) = next(iter(self._files.items()))

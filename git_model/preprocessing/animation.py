@@ -112,8 +112,7 @@ def _require_few_frames(file: MediaFile, image: Image.Image) -> None:
         n_frames = getattr(image, "n_frames", 1)
     if n_frames > MAX_ANIMATION_FRAMES:
         raise ImageError(
-            f"{file}: an animation of more than {MAX_ANIMATION_FRAMES} frames, expected at most "
-            "so many"
+            f"{file}: an animation of more than {MAX_ANIMATION_FRAMES} frames, which is the limit"
         )
 
 

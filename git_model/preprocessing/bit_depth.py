@@ -106,7 +106,7 @@ def from_ranges(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _require_finite(values: NDArray[np.generic]) -> None:
     if not np.isfinite(values).all():
-        raise GITError("there are values that are no finite numbers (NaN or infinity)")
+        raise GITError("there are values that are not finite (NaN or infinity)")
 
 
 def _warn_of_clipping(mode: str, values: NDArray[np.generic]) -> None:

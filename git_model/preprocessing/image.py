@@ -164,7 +164,7 @@ def _require_few_scans(file: BinaryIO) -> None:
     position = file.tell()
     file.seek(0)
     if count_jpeg_scans(file.read(), MAX_SCANS + 1) > MAX_SCANS:
-        raise ImageError(f"a JPEG that is drawn many times, expected at most {MAX_SCANS}")
+        raise ImageError(f"a progressive JPEG of many scans, expected at most {MAX_SCANS}")
     file.seek(position)
 
 
@@ -185,7 +185,7 @@ def _one_line(name: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise ImageError(
             f"{name}: {error.strerror}, expected an image or a video; `git-model batch` captions "
-            "all in a folder"
+            "a whole folder"
         ) from None
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         raise ImageError(f"{name}: {reason_of(error)}, expected a whole image file") from None

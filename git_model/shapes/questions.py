@@ -1,5 +1,5 @@
-"""Questions about the shapes world. Every question has exactly one right answer, and the answers
-are balanced, so that guessing does not pay."""
+"""Questions about the shapes world. Every question has exactly one correct answer, and the answers
+are balanced, so that guessing does not help."""
 
 from collections.abc import Iterator, Sequence
 from random import Random

@@ -30,14 +30,15 @@ class ShapesData:
     """Examples of the shapes world.
 
     Attributes:
-        tasks: the kinds of texts; captions and questions about an image share it.
+        tasks: the kinds of texts; captions and questions about an image are one example.
         split: train, held_out (worlds that training never shows) or recombination (colours and
-            shapes that training never combines).
-        size: number of examples.
-        questions: at most so many about an image or a clip.
-        things: at most so many in an image; a small model learns a world of one or two in a minute.
-        images, close_ups, clips: the mix of media, as numbers per round of examples; kinds that no
-            task needs are left out.
+            shapes that training never combines)
+        size: number of examples
+        questions: maximum number of questions about an image or a clip
+        things: maximum number of things in an image; a small model learns a world of one or two
+            things in a minute
+        images, close_ups, clips: the mix of media: how many of each kind a round of examples has;
+            kinds that no task needs are left out
     """
 
     kind: Literal["shapes"] = "shapes"

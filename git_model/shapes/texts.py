@@ -1,6 +1,7 @@
 """The texts of the shapes world: captions, class names, and the vocabulary of both.
 
-The rules leave no choice: a world has exactly one right caption, so exact match is a fair metric.
+The rules are deterministic: a world has exactly one correct caption, so exact match is a fair
+metric.
 """
 
 from string import ascii_lowercase, digits

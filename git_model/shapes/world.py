@@ -1,7 +1,7 @@
 """The procedural world that the built-in model is trained on: images of shapes.
 
 A `World` describes an image in numbers. `draw` makes the pixels, texts.py and questions.py make the
-texts, so captions and answers are right by construction. clips.py adds motion. A world's numbers
+texts, so captions and answers are correct by construction. clips.py adds motion. A world's numbers
 decide whether it belongs to training or to a held-out split (`split_of`).
 """
 
@@ -48,7 +48,7 @@ MAX_CLOSE_UP_SHIFT = 4  # of a centre, from the centre of the image
 # recognizes a shape even in a colour that it has not seen on this shape.
 MAX_TINT = 32.0
 
-# Mostly worlds with long captions, but enough simple ones to learn the words from.
+# Mostly worlds with long captions, but enough simple worlds for learning the words.
 ARRANGEMENTS = ("one", "one", "two", "two", "line", "line", "groups", "groups", "groups")
 
 Point = tuple[float, float]
@@ -156,8 +156,8 @@ def make_close_up(rng: Random, split: Split = "train") -> World:
 
 
 def draw(world: World, *, scale: int = 3) -> Image.Image:
-    """The image, IMAGE_SIZE x IMAGE_SIZE pixels, drawn `scale` times as large and reduced, so that
-    its edges are smooth."""
+    """The image, IMAGE_SIZE x IMAGE_SIZE pixels. It is drawn `scale` times as large and then
+    reduced, so that its edges are smooth."""
     canvas = Image.new("RGB", (IMAGE_SIZE * scale,) * 2, (world.background,) * 3)
     pen = ImageDraw.Draw(canvas)
     for thing in world.things:

@@ -412,7 +412,7 @@ def _is_whole(checkpoint: Path) -> bool:
 def _advice(loss: Loss) -> str:
     if isinstance(loss, CrossEntropy):
         return "a lower learning rate or a longer warm-up may help"
-    return f"look at the loss {dotted_name(loss)}, or try a lower learning rate"
+    return f"check the loss {dotted_name(loss)}, or try a lower learning rate"
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -182,7 +182,7 @@ class SelectionConfig:
     # captions with several references, else exact match
     metric: str | None = None
     patience: int | None = None  # checks without improvement that end the run; None: no early stop
-    min_delta: float = 0.0  # minimum difference from the best score that is an improvement
+    min_delta: float = 0.0  # an improvement is better than the best score by more than this
 
     def __post_init__(self) -> None:
         _check(
@@ -250,7 +250,7 @@ class Recipe:
     purpose_side: int = 0  # pixels a side of the largest image it is for; 0: of any size
     seed: int = 0  # seed of all random numbers
     steps: int  # number of updates of the weights
-    data: DataConfig | None = None  # the training data; None: an argument of `train`
+    data: DataConfig | None = None  # the training data; None: `train(…, source=)`
     loader: LoaderConfig  # how the data become steps
     # data of the same kinds, for the scores of checks; None: no scores and no `best`
     validation: DataConfig | None = None

@@ -121,7 +121,7 @@ def test_a_tar_that_is_cut_gives_what_is_whole_and_one_line(tmp_path, part):
     *good, bad = in_tars(path)
     assert [item.key for item in good] == [f"{n}.png" for n in range(len(good))]
     assert bad.key == "x.tar"
-    assert bad.reason.startswith(f"{path}: the tar is damaged, what follows is lost: ")
+    assert bad.reason.startswith(f"{path}: the tar is damaged, the rest is not read: ")
     for item in good:
         item.open(0)
 
@@ -154,7 +154,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
         ),
         (b"BZh9" + bytes(600), "it is compressed with bzip2"),
         (b"a cat" * 200, "the tar is damaged"),
-        (b"", "the tar is damaged, what follows is lost: empty file"),
+        (b"", "the tar is damaged, the rest is not read: empty file"),
     ],
 )
 def test_what_is_no_tar_is_one_line(tmp_path, data, message):
@@ -305,9 +305,9 @@ def test_a_cut_index_of_numbers_is_refused(tmp_path):
     beside = path.with_suffix(".lineidx.8b")
     beside.write_bytes(beside.read_bytes()[:-3])
     [bad] = in_tsv(path)
-    assert bad.reason.endswith("x.lineidx.8b is cut short, what follows is lost")
+    assert bad.reason.endswith("x.lineidx.8b is cut short, the rest is not read")
 
 
 def test_a_tsv_that_is_gone_is_one_line(tmp_path):
     [bad] = in_tsv(tmp_path / "x.tsv")
-    assert bad.reason == f"{tmp_path}/x.tsv: row 1: No such file or directory, what follows is lost"
+    assert bad.reason == f"{tmp_path}/x.tsv: row 1: No such file or directory, the rest is not read"

@@ -230,7 +230,7 @@ def test_damage_within_a_parquet_file_is_one_line_after_the_rows_before_it(tmp_p
     assert [item.key for item in good] == [row["path"] for row in rows[: len(good)]]
     assert len(good) < 4000
     assert bad.key == f"x.parquet: row {len(good) + 1}"
-    assert bad.reason.endswith("; the rest is lost")
+    assert bad.reason.endswith("; the rest is not read")
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

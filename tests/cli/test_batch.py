@@ -84,10 +84,10 @@ def test_files_patterns_and_folders_work_together(folder: Path) -> None:
     assert names == ["one_shape.png", "two_shapes.png", "both_act.gif", "sub/close.PNG"]
     metadata = json.loads((folder.parent / "out.batch.json").read_text())
     assert metadata["source"] == list(map(str, sources))
-    assert "not taken" not in run.output
+    assert "Not taken" not in run.output
     again = batch(folder, folder / "one_shape.png", "--out", out)
     assert "4 had a text already, 1 named more than once" in again.output
-    assert "1 not taken that look like images or videos: raw.cr2" in again.output
+    assert "Not taken, though they look like images or videos: 1: raw.cr2" in again.output
 
 
 def test_a_preview_shows_the_inputs_and_captions_none(folder: Path) -> None:
@@ -186,8 +186,10 @@ def test_texts_of_another_origin_are_named_and_written_anew_on_request(folder: P
     run = batch(folder, *options)
     assert "0 written, 4 had a text already" in run.stdout
     [line] = run.stderr.splitlines()
-    assert line.startswith("Warning: 4 of the texts that were there already have another origin")
-    assert '(4 by decoding {"max_new_tokens": 24}): --overwrite-if-other writes just these' in line
+    assert line.startswith("Warning: 4 of the existing texts have another origin")
+    assert (
+        '(4 by decoding {"max_new_tokens": 24}): --overwrite-if-other replaces only these' in line
+    )
     assert "4 written" in batch(folder, *options, "--overwrite-if-other").stdout
     assert batch(folder, *options).stderr == ""
 
@@ -264,7 +266,7 @@ def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
     assert children
     run.send_signal(number)
     assert run.wait(200) == 1
-    assert "stopped, as it was asked; the same command continues the run" in run.stderr.read()
+    assert "stopped by a signal; the same command continues the run" in run.stderr.read()
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
