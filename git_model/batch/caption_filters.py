@@ -64,7 +64,7 @@ class CaptionFilters:
             raise ConfigError("a phrase to remove is empty, expected some words")
 
     def clean(self, text: str) -> str:
-        """A text without the phrases to remove, and without a "with" or "and" that they leave behind."""
+        """A text without the phrases to remove, and without a "with" or "and" before them."""
         before = None
         while text != before:  # a removal may bring the words of a phrase together
             before, text = text, self._remove_once(text)
