@@ -14,9 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from operator import add
-from typing import Any
-
-from tqdm import tqdm
 
 from git_model.batch.caption_filters import CaptionFilters, Mode, RecordEditor
 from git_model.batch.captioning import (
@@ -38,6 +35,7 @@ from git_model.preprocessing.sampling import ReadOptions
 from git_model.utils.atomic import DiskFullError
 from git_model.utils.distributed import ProcessGroup, StopRequest
 from git_model.utils.errors import GITError
+from git_model.utils.progress import ProgressBar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,7 @@ class BatchJob:
         start = time.monotonic()
         model = BatchCaptioner(self.captioner, self.options.decoding, self.editor, self._old_text)
         total = sum(1 for _ in self._part(inputs))
-        bar = tqdm(total=total, unit="input", disable=None if progress else True)
+        bar = ProgressBar(total=total, unit="input", disable=None if progress else True)
         with (
             bar,
             disk_set() as keys,
@@ -140,7 +138,7 @@ class BatchJob:
                 yield item
 
     def _pending(
-        self, inputs: Iterable[AnyInput], keys: DiskSet, bar: "tqdm[Any]"
+        self, inputs: Iterable[AnyInput], keys: DiskSet, bar: ProgressBar
     ) -> Iterator[AnyInput]:
         """The inputs without an outcome, each once."""
         for item in self._part(inputs):

@@ -273,12 +273,11 @@ def _stored(source: "Source | Stream") -> Iterator["OpenStored"]:
 
 def _progress(source: "Source | Stream") -> Iterator["OpenStored"]:
     """The examples of a source, with a bar on stderr if it is a terminal."""
-    from tqdm import tqdm
-
     from git_model.data.example import Stream
+    from git_model.utils.progress import ProgressBar
 
     total = None if isinstance(source, Stream) else len(source)
-    return iter(tqdm(_stored(source), total=total, unit="example", disable=None))
+    return iter(ProgressBar(_stored(source), total=total, unit="example", disable=None))
 
 
 def _shares(parts: tuple[str, ...]) -> dict[str, float]:

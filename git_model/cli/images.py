@@ -62,13 +62,13 @@ class ImageRun(ModelOptions):
         Args:
             line: a record as text, such as "{caption}  (log p {logprob:.3f})".
         """
-        from tqdm import tqdm
+        from git_model.utils.progress import ProgressBar
 
         n_failed, n_sideways, total = 0, 0, len(self.images)
         warning: str | None = None  # the first one
         reading = self.reading.options_for(captioner.model)
         quiet = total <= self.batch_size or None  # None: if there is no terminal
-        with tqdm(total=total, unit="image", disable=quiet) as progress:
+        with ProgressBar(total=total, unit="image", disable=quiet) as progress:
             for start in range(0, total, self.batch_size):
                 names = self.images[start : start + self.batch_size]
                 loaded = [_load(captioner, name, reading) for name in names]

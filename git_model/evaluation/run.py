@@ -10,7 +10,6 @@ from functools import partial
 from itertools import islice
 
 import torch
-from tqdm import tqdm
 
 from git_model.captioner import BatchScene, Captioner
 from git_model.config import DecodingOptions
@@ -26,6 +25,7 @@ from git_model.evaluation.predictions import Prediction
 from git_model.model.git import GIT
 from git_model.preprocessing.inputs import Frames, LoadedImage
 from git_model.utils.errors import GITError
+from git_model.utils.progress import ProgressBar
 
 N_TOP = 5  # labels that a prediction keeps
 
@@ -68,7 +68,7 @@ def predict(
     broken = broken or BrokenExamples(limit=0)
     predictions: dict[int, list[Prediction]] = {}
     total = None if isinstance(source, Stream) else min(len(source), limit or len(source))
-    bar = tqdm(total=total, unit="image", disable=None if progress else True)
+    bar = ProgressBar(total=total, unit="image", disable=None if progress else True)
     with bar, evaluation_mode(captioner.model):
         examples = islice(open_examples(source), limit)
         for group in _groups(captioner, examples, batch_size, broken):

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tqdm import tqdm
-
 from git_model.evaluation.predictions import Prediction
 from git_model.training.recipe import Recipe
 from git_model.training.trackers import open_trackers
 from git_model.utils.errors import GITError
+from git_model.utils.progress import ProgressBar
 
 LOG = "log.jsonl"
 
@@ -126,7 +125,7 @@ class Report:
             raise GITError(f"{self._path}: cannot be written: {error.strerror}") from None
         self._trackers = open_trackers(self._recipe, self._out, self._last)
         steps = self._recipe.steps
-        self._bar = tqdm(total=steps, initial=self._last, unit="step", dynamic_ncols=True)
+        self._bar = ProgressBar(total=steps, initial=self._last, unit="step", dynamic_ncols=True)
         self._start = time.perf_counter()
         return self
 

@@ -44,7 +44,14 @@ def images_in(folder: Path, n: int = N_IMAGES) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["texts", "out.jsonl", "out-{0000..9999}.tar"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "out.jsonl",
+        pytest.param("texts", marks=pytest.mark.slow),
+        pytest.param("out-{0000..9999}.tar", marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk_ends_a_run_and_its_workers(
     tmp_path: Path, small_disk: Path, name: str
 ) -> None:
@@ -77,7 +84,9 @@ def test_a_mistake_in_a_sink_leaves_no_process_either(tmp_path: Path, name: str)
     assert processes == "0 processes"
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)]
+)
 def test_workers_may_be_started_in_any_way(tmp_path: Path, method: str) -> None:
     images = images_in(tmp_path / "images", 6)
     written, processes = start(images, tmp_path / "out.jsonl", **{START_METHOD: method})

@@ -242,7 +242,7 @@ def peak_of(make, path, n):
     return peak
 
 
-@pytest.mark.parametrize("n", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("make", "name"),
     [
@@ -265,7 +265,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path, make, name, n)
 
 
 def test_memory_for_parquet_does_not_grow_with_the_number_of_rows(tmp_path):
-    path, n = tmp_path / "x.parquet", 50_000
+    path, n = tmp_path / "x.parquet", 20_000
     rng = random.Random(0)
     names = [f"{rng.random()}{rng.random()}.jpg" for _ in range(n)]
     photo(tmp_path / names[0])

@@ -309,6 +309,7 @@ def n_noted(path: Path) -> int:
         return sum(1 for _ in journal)
 
 
+@pytest.mark.slow  # Ray's processes import torch anew
 def test_a_cluster_does_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: minutes on a busy machine
     (folder / "bad.png").write_bytes(b"no image")

@@ -117,10 +117,11 @@ def test_the_model_is_at_most_600_lines_of_javascript() -> None:
     assert len((FOLDER / "git.js").read_text().splitlines()) <= 600
 
 
-def test_logits_equal_pytorchs_on_100_pictures_and_texts(
-    captioner: Captioner, engine: Any, worlds: list[World]
+@pytest.mark.parametrize("n", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_logits_equal_pytorchs_on_pictures_and_texts(
+    captioner: Captioner, engine: Any, worlds: list[World], n: int
 ) -> None:
-    for number, world in enumerate(worlds[:100]):
+    for number, world in enumerate(worlds[:n]):
         question = ask_about(world, Random(number), 1)[0]
         text = f"{question.text} {question.answer}" if number % 2 else describe(world)
         ids = [2, *captioner.tokenizer.encode(text)]
@@ -138,10 +139,11 @@ def test_logits_equal_pytorchs_on_100_pictures_and_texts(
         np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
 
 
-def test_captions_equal_pytorchs_on_300_held_out_scenes(
-    captioner: Captioner, engine: Any, worlds: list[World]
+@pytest.mark.parametrize("n", [60, pytest.param(300, marks=pytest.mark.slow)])
+def test_captions_equal_pytorchs_on_held_out_scenes(
+    captioner: Captioner, engine: Any, worlds: list[World], n: int
 ) -> None:
-    images = [draw(world) for world in worlds]
+    images = [draw(world) for world in worlds[:n]]
     captions = engine.evaluate(
         """(images) => images.map((rgb) => {
             const { tokens } = generate(model, seen(rgb), promptOf(model, ""));

@@ -96,14 +96,14 @@ def test_every_token_has_the_id_that_transformers_gives_it(pair) -> None:
     assert len(ours) == len(theirs)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(text=texts)
 def test_a_text_with_added_tokens_gets_the_ids_that_transformers_gives(pair, text: str) -> None:
     ours, theirs = pair
     assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(ids=st.lists(st.integers(0, N - 1)))
 def test_ids_decode_as_in_transformers(pair, ids: list[int]) -> None:
     ours, theirs = pair

@@ -32,7 +32,7 @@ EVERY_MODE = [
 MODES = [mode for mode in EVERY_MODE if mode != "La"]  # those that Transformers can read
 
 sides = st.integers(1, 70)
-whole = settings(deadline=None, max_examples=250)
+whole = settings(deadline=None, max_examples=100)
 clipped_is_fine = pytest.mark.filterwarnings("ignore:16-bit pixels")
 bytes_are_fine = pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 
@@ -184,7 +184,7 @@ def test_a_kept_aspect_ratio_is_as_in_the_original(image, size, more):
         assert torch.equal(preprocess(image, ours), by_the_original(image, size, size + more))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=150)
 @given(
     image=st.builds(Image.new, st.just("RGB"), st.tuples(sides, sides)),
     crop=st.tuples(sides, sides),
@@ -464,7 +464,7 @@ def scratch(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about what it found in there
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     data=st.sampled_from(FILES),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),

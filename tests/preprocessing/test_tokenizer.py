@@ -36,7 +36,7 @@ texts = st.lists(st.one_of(st.text(), st.sampled_from(ODD), st.sampled_from(VOCA
 spaced = st.lists(st.sampled_from(ODD + VOCAB)).map(" ".join)
 tidy = st.sampled_from([VOCAB.index(token) for token in ("", "n", "a", "'", *PIECES_TO_CLEAN_UP)])
 ids = st.lists(st.integers(0, len(VOCAB) - 1)) | st.lists(tidy)
-quick = settings(deadline=None, max_examples=400)
+quick = settings(deadline=None, max_examples=150)
 
 
 @pytest.fixture(scope="module")

@@ -390,7 +390,7 @@ def files(tmp_path_factory, mp4):
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about what it found in there
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     which=st.integers(0, 99),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),

@@ -73,14 +73,14 @@ def opened(path, folder):
 # Tensors
 
 
-@examples(25, 1500)
+@examples(12, 1500)
 @of_form("native", "hf")
 def test_a_damaged_file_of_tensors(copy, count):
     path = copy / "model.safetensors"
     fuzz(count, damaged(path.read_bytes()), opened(path, copy))
 
 
-@examples(25, 1500)
+@examples(12, 1500)
 @of_form("native", "hf")
 def test_a_damaged_beginning_of_a_file_of_tensors(copy, count):
     path = copy / "model.safetensors"
@@ -90,7 +90,7 @@ def test_a_damaged_beginning_of_a_file_of_tensors(copy, count):
     fuzz(count, inputs, opened(path, copy))
 
 
-@examples(25, 1500)
+@examples(12, 1500)
 @of_form("native", "hf")
 def test_a_header_that_says_other_things(copy, count):
     path = copy / "model.safetensors"
@@ -132,7 +132,7 @@ def test_numbers_of_any_kind(copy, count):
 # Settings
 
 
-@examples(25, 1500)
+@examples(12, 1500)
 @pytest.mark.parametrize(
     ("copy", "name"),
     [
@@ -152,7 +152,7 @@ def test_settings_that_say_other_things(copy, name, count):
     fuzz(count, warped(whole).map(as_json), opened(path, copy))
 
 
-@examples(20, 1500)
+@examples(10, 1500)
 @of_form("native", "hf")
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_damaged_settings(copy, name, count):
@@ -176,7 +176,7 @@ DECODER = {
 }
 
 
-@examples(40, 1500)
+@examples(16, 1500)
 @of_form("hf")
 @pytest.mark.parametrize(
     "files", [ADDED, ADDED | SPECIAL, DECODER], ids=["added", "map", "decoder"]
@@ -202,7 +202,7 @@ def test_added_tokens_that_say_other_things(copy, files, count):
     fuzz(count, st.one_of(warped(content).map(as_json), damaged(path.read_bytes())), read)
 
 
-@examples(40, 1500)
+@examples(16, 1500)
 @of_form("native")
 def test_a_damaged_list_of_digests(copy, count):
     path = copy / "SHA256SUMS"
@@ -217,7 +217,7 @@ def test_a_damaged_list_of_digests(copy, count):
     fuzz(count, damaged(whole), read)
 
 
-@examples(20, 1500)
+@examples(10, 1500)
 @of_form("shards")
 def test_a_damaged_list_of_shards(copy, count):
     path = copy / f"model.safetensors{INDEX}"
@@ -226,7 +226,7 @@ def test_a_damaged_list_of_shards(copy, count):
     fuzz(count, inputs, opened(path, copy))
 
 
-@examples(25, 1500)
+@examples(12, 1500)
 @of_form("hf")
 def test_a_damaged_list_of_words(copy, count):
     words = json.loads((copy / "tokenizer.json").read_text())["model"]["vocab"]
@@ -276,7 +276,7 @@ VALUES = ("", "1", "0x" + "f" * 5000, "-1", "1e400", ".nan", "1:2:3", "2001-99-9
           "CLIPViT_B_16", "9" * 5000, "~", "%")  # fmt: skip
 
 
-@examples(200, 20000)
+@examples(80, 20000)
 def test_a_damaged_parameter_file(tmp_path, count):
     path = tmp_path / "parameter.yaml"
     keys = st.sampled_from(("test_crop_size", "image_encoder_type", "*a", "? [a]", "<<", "x"))

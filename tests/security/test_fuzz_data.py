@@ -103,7 +103,7 @@ def either(whole) -> st.SearchStrategy[bytes]:
     return st.one_of(warped(whole).map(as_json), damaged(as_json(whole)))
 
 
-@examples(60, 10000)
+@examples(25, 10000)
 @pytest.mark.parametrize(
     ("kind", "whole"), [(CocoData, COCO), (KarpathyData, KARPATHY)], ids=["coco", "karpathy"]
 )
@@ -112,7 +112,7 @@ def test_a_damaged_list_of_pictures(home, kind, whole, count):
     fuzz(count, either(whole), read_file(home / "list.json", lambda: seen(made.open())))
 
 
-@examples(60, 10000)
+@examples(25, 10000)
 @pytest.mark.parametrize("spoiled", ["questions", "answers"])
 def test_damaged_questions_or_answers(home, spoiled, count):
     tables = {"questions": QUESTIONS, "answers": ANSWERS}
@@ -129,7 +129,7 @@ def test_damaged_questions_or_answers(home, spoiled, count):
     fuzz(count, either(tables[spoiled]), read_file(paths[spoiled], lambda: seen(made.open())))
 
 
-@examples(60, 10000)
+@examples(25, 10000)
 def test_damaged_metadata_of_a_folder(home, count):
     whole = b"\n".join(map(as_json, LINES))
     lines = st.tuples(*map(warped, LINES)).map(lambda two: b"\n".join(map(as_json, two)))
@@ -138,14 +138,14 @@ def test_damaged_metadata_of_a_folder(home, count):
     fuzz(count, st.one_of(damaged(whole), lines), read)
 
 
-@examples(60, 10000)
+@examples(25, 10000)
 def test_damaged_texts_beside_pictures(home, count):
     (home / "b.txt").write_text("a dog")
     made = FolderData(path=str(home))
     fuzz(count, damaged(b"a cat\n\nzwei K\xc3\xa4tzchen\n"), read_file(home / "a.txt", made.open))
 
 
-@examples(40, 8000)
+@examples(20, 8000)
 @pytest.mark.parametrize("spoiled", ["i.tsv", "t.tsv", "i.lineidx", "i.lineidx.8b"])
 def test_damaged_rows(home, spoiled, count):
     rows = [b"%d\t%s\n" % (n, base64.b64encode(photo_bytes())) for n in range(2)]
@@ -179,7 +179,7 @@ def tar(kind, names=("x/1.png", "x/1.txt", "2.png", "2.json")) -> bytes:
     return file.getvalue()
 
 
-@examples(60, 10000)
+@examples(25, 10000)
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_a_damaged_shard(home, kind, count):
     def read():
@@ -195,7 +195,7 @@ def test_a_damaged_shard(home, kind, count):
     fuzz(count, st.one_of(damaged(whole), headers), read_file(home / "a.tar", read))
 
 
-@examples(60, 10000)
+@examples(25, 10000)
 def test_a_damaged_parquet_file(home, count):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     image = {"bytes": photo_bytes(), "path": "a.png"}
@@ -226,7 +226,7 @@ def summed(whole, block, data):
 # Recipes, predictions, lists
 
 
-@examples(150, 20000)
+@examples(60, 20000)
 @pytest.mark.parametrize("form", ["toml", "json"])
 def test_a_damaged_recipe(tmp_path, form, count):
     whole = tomllib.loads(RECIPE)
@@ -236,7 +236,7 @@ def test_a_damaged_recipe(tmp_path, form, count):
     fuzz(count, inputs, read_file(path, lambda: read_recipe(path)))
 
 
-@examples(100, 20000)
+@examples(40, 20000)
 def test_damaged_predictions(tmp_path, count):
     path = tmp_path / "said.jsonl"
     lines = st.tuples(*map(warped, PREDICTIONS)).map(lambda two: b"\n".join(map(as_json, two)))
@@ -253,14 +253,14 @@ def test_damaged_predictions(tmp_path, count):
     fuzz(count, inputs, read_file(path, read))
 
 
-@examples(100, 20000)
+@examples(40, 20000)
 @pytest.mark.parametrize("whole", [COCO, ANSWERS, PREDICTIONS], ids=["coco", "vqa", "own"])
 def test_damaged_references(tmp_path, whole, count):
     path = tmp_path / "right.json"
     fuzz(count, either(whole), read_file(path, lambda: read_references(path)))
 
 
-@examples(100, 20000)
+@examples(40, 20000)
 def test_a_damaged_list_of_labels(tmp_path, count):
     path = tmp_path / "labels.txt"
     whole = "cat\ndog\nzwölf Käfer\n".encode()

@@ -145,26 +145,26 @@ def test_a_picture_that_only_begins_like_one(tmp_path, kind, count):
     fuzz(count, inputs, reader(tmp_path / "picture"), memory=1500 * 2**20)
 
 
-@examples(20, 3000)
+@examples(10, 3000)
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
 def test_a_damaged_animation(tmp_path, kind, count):
     whole = animated(kind)
     fuzz(count, damaged(whole), reader(tmp_path / "clip", 3), memory=1500 * 2**20)
 
 
-@examples(20, 3000)
+@examples(10, 3000)
 @pytest.mark.parametrize(("kind", "codec"), VIDEOS)
 def test_a_damaged_video(tmp_path, kind, codec, count):
     whole = film(tmp_path / f"whole.{kind}", codec)
     fuzz(count, damaged(whole), reader(tmp_path / "clip", 3), memory=1500 * 2**20)
 
 
-@examples(100, 20000)
+@examples(40, 20000)
 def test_bytes_that_mean_nothing(tmp_path, count):
     fuzz(count, st.binary(max_size=400), reader(tmp_path / "picture", 3))
 
 
-@examples(100, 20000)
+@examples(40, 20000)
 def test_damaged_bytes_in_memory(count):
     whole = written("PNG", "P", {"transparency": b"\0\x80"})
     fuzz(count, damaged(whole), lambda data: decode_image(data, "a name"))

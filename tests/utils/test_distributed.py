@@ -176,6 +176,7 @@ def test_more_processes_than_images_in_a_batch_are_refused(tmp_path, table):
         assert "batch_size is 1, but there are 2 processes" in errors
 
 
+@pytest.mark.slow  # three processes import torch anew
 def test_torchrun_starts_it(tmp_path, table, single):
     recipe = write_recipe(tmp_path / "recipe.json", table)
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
