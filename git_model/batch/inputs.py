@@ -15,6 +15,7 @@ from typing import cast
 
 from git_model.batch.input_archives import TarInputs, TsvInputs
 from git_model.batch.input_folders import FolderInputs, GlobInputs
+from git_model.batch.input_parquet import ParquetInputs, parquet_inputs
 from git_model.batch.input_tables import ListInputs, StreamInputs, TableInputs, table_inputs
 from git_model.batch.items import AnyInput, Input, RefusedInput, WebAddress
 from git_model.batch.table_readers import TABLE_READERS
@@ -40,7 +41,8 @@ class InputOptions:
 
     recursive: whether the folders in a folder are searched too.
     root: the folder that a list's or a table's paths lie in; None: the folder of the list itself.
-    path_column, question_column: the columns of a table; None: see `find_inputs`.
+    path_column, question_column: the columns of a table; None: see `find_inputs`. Of Parquet the
+        first may hold images.
     questions: asked about every image.
     videos: whether videos count in a folder or a tar, for models with temporal embeddings.
     """
@@ -87,10 +89,10 @@ def find_inputs(sources: str | Sequence[str], options: InputOptions) -> SourceIn
     Args:
         sources: each a folder; a pattern such as photos/**/*.jpg; an image or a video; an http or
             https address; a list of paths and addresses (.txt, .lst, .list, .json), or - for one on
-            the standard input; a table (.json, .jsonl, .csv, .parquet); the original's file of
-            images (.tsv); WebDataset's shards (.tar, as a pattern such as {000..999}.tar or *.tar
-            too). A key is a path below the source; of several sources below the folder that they
-            have in common.
+            the standard input; a table (.json, .jsonl, .csv, .parquet) of paths, or of Parquet with
+            the images in it; the original's file of images (.tsv); WebDataset's shards (.tar, as a
+            pattern such as {000..999}.tar or *.tar too). A key is a path below the source; of
+            several sources below the folder that they have in common.
 
     Raises:
         GITError: there is no such source, it is empty, no list, or the options do not fit it.
@@ -150,6 +152,9 @@ def _open_file_of_inputs(path: Path, options: InputOptions) -> Iterable[AnyInput
     if suffix in LIST_SUFFIXES:
         _require_text(path)
         return ListInputs(path, str(path), root)
+    images = parquet_inputs(path, options.path_column, options.question_column)
+    if images is not None:
+        return images
     if suffix in TABLE_READERS:
         return table_inputs(path, root, options.path_column, options.question_column)
     if suffix == ".tsv":
@@ -176,7 +181,7 @@ def _require_used(
     names = sources[0] if len(sources) == 1 else "the sources"
     if options.root is not None and not any(isinstance(inputs, lists) for inputs in opened):
         raise GITError(f"{names}: --root is for lists and tables of paths")
-    if any(isinstance(inputs, TableInputs) for inputs in opened):
+    if any(isinstance(inputs, TableInputs | ParquetInputs) for inputs in opened):
         return
     for name in ("path_column", "question_column"):
         if getattr(options, name) is not None:

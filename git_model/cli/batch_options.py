@@ -47,7 +47,12 @@ input_options = in_order(
         help="Where the paths in a list or table begin; they may not leave it.  [default: the "
         "file's own folder; of stdin the working folder]",
     ),
-    option("Input", "--path-column", metavar="NAME", help="Column of a table that has the paths."),
+    option(
+        "Input",
+        "--path-column",
+        metavar="NAME",
+        help="Column of a table that has the paths; of Parquet it may hold the images.",
+    ),
     option(
         "Input",
         "--question-column",
