@@ -15,6 +15,7 @@ lint: .venv/test ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 0 -m slow tests/docs/test_snippet_types.py
 
 constraints: .venv/test ## write the versions that the tests passed with
 	$(BIN)/python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt

@@ -12,6 +12,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+TIMEOUT = 180_000  # milliseconds, on a busy machine
 
 
 @contextmanager
@@ -22,6 +23,6 @@ def chromium() -> Iterator[Any]:
         pytest.skip("no Chromium was found")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=FLAGS)
+        browser = play.chromium.launch(executable_path=path, args=FLAGS, timeout=TIMEOUT)
         yield browser
         browser.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 PRELOADED = [
     "torch",
@@ -22,6 +23,7 @@ PRELOADED = [
     "batch_runs",
 ]
 START_METHOD = "TESTS_START_METHOD"  # of the child's own children
+MAX_SECONDS = 280  # on a busy machine; a test has 300
 
 
 def git_model(*arguments: str) -> None:
@@ -30,6 +32,22 @@ def git_model(*arguments: str) -> None:
 
     sys.argv = ["git-model", *arguments]
     main(arguments)
+
+
+def end_after_two_steps(*arguments: str) -> None:
+    """`git-model` in a child that sends itself SIGTERM after the second step of training."""
+    from git_model.training.loop import Trainer
+
+    step = Trainer.step
+
+    def step_and_end(self: Trainer, number: int, batches: Any) -> Any:
+        stats = step(self, number, batches)
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stats
+
+    Trainer.step = step_and_end  # type: ignore[method-assign]
+    git_model(*arguments)
 
 
 def _run(
@@ -95,13 +113,13 @@ class Forked:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = MAX_SECONDS) -> int:
         """Wait for the end."""
         self._process.join(timeout)
         assert self._process.exitcode is not None, "the process did not end in time"
         return self._process.exitcode
 
-    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+    def communicate(self, timeout: float = MAX_SECONDS) -> tuple[str, str]:
         """Wait for the end; what it wrote to stdout and stderr."""
         self.wait(timeout)
         out, err = (Path(self._output.name, name) for name in ("out", "err"))

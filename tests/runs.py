@@ -3,6 +3,7 @@ child processes, which tests can kill."""
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,20 @@ def write_recipe(path: Path, table: Table) -> Path:
 
 
 def start_process(
-    recipe: Path, out: Path, *options: str, rank: int = 0, count: int = 1, port: int = 0
+    recipe: Path,
+    out: Path,
+    *options: str,
+    rank: int = 0,
+    count: int = 1,
+    port: int = 0,
+    run: Callable[..., None] = git_model,
 ) -> Forked:
     """`git-model train` as a child process, started as torchrun would where count > 1."""
     environment = {}
     if count > 1:
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return Forked(git_model, "train", recipe, "--out", out, *options, **environment)
+    return Forked(run, "train", recipe, "--out", out, *options, **environment)
 
 
 def start_processes(recipes: list[Path], out: Path, *options: str) -> list[Forked]:

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_model.batch.items import AnyInput, ArchiveMember, Input, RefusedInput, WebAddress, readable
+from git_model.batch.items import (
+    AnyInput,
+    ArchiveMember,
+    Input,
+    ParquetCell,
+    RefusedInput,
+    WebAddress,
+    readable,
+)
 from git_model.batch.journal import DiskOwners, disk_owners
 from git_model.batch.sinks import Sink
 from git_model.utils.errors import GITError, one_line
@@ -57,6 +65,8 @@ def _refused_key(item: AnyInput, keys: DiskOwners) -> RefusedInput | None:
 def _location(item: Input) -> str:
     if isinstance(item.location, ArchiveMember):
         return f"at byte {item.location.offset} of {item.location.archive}"
+    if isinstance(item.location, ParquetCell):
+        return f"row {item.location.row + 1} of {item.location.path}"
     if isinstance(item.location, WebAddress):
         return item.location.url
     return os.path.abspath(item.location)  # noqa: PTH100  (`Path` keeps ..)

@@ -137,12 +137,13 @@ def _list_folder(root: Path, key: str, suffixes: tuple[str, ...]) -> _Listing:
     with os.scandir(root / key) as entries:
         for entry in entries:
             is_hidden = entry.name.startswith(".")
-            if not is_hidden and entry.name.lower().endswith(suffixes):
+            if _is_folder(entry):  # also one that is named as an image
+                if not is_hidden:
+                    folders.append(entry.name)
+            elif not is_hidden and entry.name.lower().endswith(suffixes):
                 files.append(entry.name)
-            elif not _is_folder(entry):
+            else:
                 others.append(entry.name)
-            elif not is_hidden:
-                folders.append(entry.name)
     return _Listing(key, sorted(files), sorted(folders), sorted(others))
 
 

@@ -103,13 +103,23 @@ class TableInputs:
         if not file_name:
             raise DataError(f"{self.path_column} is empty, expected a path")
         item = input_of(self.root, file_name)
-        if not self.question_column:
-            return item
-        question_key = id_of(row, QUESTION_ID) if QUESTION_ID in row else ""
-        question = text_of(row, self.question_column)
-        _require_length(self.question_column, question, MAX_QUESTION_LENGTH)
-        _require_length(QUESTION_ID, question_key, MAX_ID_LENGTH)
+        question, question_key = question_of(row, self.question_column)
         return replace(item, question=question, question_key=question_key)
+
+
+def question_of(row: Row, column: str) -> tuple[str | None, str]:
+    """A row's question and its id, "" if it has none; of no column None.
+
+    Raises:
+        DataError: the question is missing or empty, or one of them is too long.
+    """
+    if not column:
+        return None, ""
+    question_key = id_of(row, QUESTION_ID) if QUESTION_ID in row else ""
+    question = text_of(row, column)
+    _require_length(column, question, MAX_QUESTION_LENGTH)
+    _require_length(QUESTION_ID, question_key, MAX_ID_LENGTH)
+    return question, question_key
 
 
 def _require_length(name: str, text: str, limit: int) -> None:
@@ -143,21 +153,23 @@ def table_inputs(
     table = TABLE_READERS[path.suffix.lower()](path)
     columns = table.columns()
     path_columns = PATH_COLUMNS if path_column is None else (path_column,)
-    path_column = _first_column(path, columns, path_columns, "--path-column")
+    path_column = first_column(path, columns, path_columns, "--path-column")
     if question_column is not None:
-        _first_column(path, columns, (question_column,), "--question-column")
+        first_column(path, columns, (question_column,), "--question-column")
     return TableInputs(table, str(path), root, path_column, question_column or "")
 
 
-def _first_column(path: Path, columns: list[str], names: tuple[str, ...], option: str) -> str:
+def first_column(path: Path, columns: list[str], names: tuple[str, ...], option: str) -> str:
     """The first of these names that a table has as a column."""
     for name in names:
         if name in columns:
             return name
     listed = ", ".join(columns[:20]) or "none at all"
+    is_default = names == PATH_COLUMNS and path.suffix.lower() == ".parquet"
+    images = ", and none holds images" if is_default else ""
     raise DataError(
-        f"{path}: no column of texts is named {' or '.join(names)}, its columns are: {listed}; "
-        f"{option} names one"
+        f"{path}: no column of texts is named {' or '.join(names)}{images}, its columns are: "
+        f"{listed}; {option} names one"
     )
 
 

@@ -15,6 +15,7 @@ from typing import cast
 
 from git_model.batch.input_archives import TarInputs, TsvInputs
 from git_model.batch.input_folders import FolderInputs, GlobInputs
+from git_model.batch.input_parquet import ParquetInputs, parquet_inputs
 from git_model.batch.input_tables import ListInputs, StreamInputs, TableInputs, table_inputs
 from git_model.batch.items import AnyInput, Input, RefusedInput, WebAddress
 from git_model.batch.table_readers import TABLE_READERS
@@ -40,7 +41,8 @@ class InputOptions:
 
     recursive: whether the folders in a folder are searched, too.
     root: the folder that the paths of a list or a table are relative to; None: that of the list.
-    path_column: the column of a table with the paths; None: see `input_tables.PATH_COLUMNS`.
+    path_column: the column of a table with the paths, or of Parquet with the images; None: see
+        `input_tables.PATH_COLUMNS`.
     question_column: the column of a table with the questions; None: there are none.
     questions: questions about every image.
     videos: whether videos in a folder or a tar are inputs, for models with temporal embeddings.
@@ -88,10 +90,10 @@ def find_inputs(sources: str | Sequence[str], options: InputOptions) -> SourceIn
     Args:
         sources: each a folder; a pattern such as photos/**/*.jpg; an image or a video; an http or
             https address; a list of paths and addresses (.txt, .lst, .list, .json), or - for one on
-            the standard input; a table (.json, .jsonl, .csv, .parquet); the original's file of
-            images (.tsv); WebDataset's shards (.tar, as a pattern such as {000..999}.tar or *.tar
-            too). A key is a path below the source; with several sources it is a path below their
-            common folder.
+            the standard input; a table (.json, .jsonl, .csv, .parquet) of paths, or of Parquet with
+            the images in it; the original's file of images (.tsv); WebDataset's shards (.tar, as a
+            pattern such as {000..999}.tar or *.tar too). A key is a path below the source; with
+            several sources it is a path below their common folder.
 
     Raises:
         GITError: a source does not exist, is empty or is no list, or the options do not fit it.
@@ -151,6 +153,9 @@ def _open_file_of_inputs(path: Path, options: InputOptions) -> Iterable[AnyInput
     if suffix in LIST_SUFFIXES:
         _require_text(path)
         return ListInputs(path, str(path), root)
+    images = parquet_inputs(path, options.path_column, options.question_column)
+    if images is not None:
+        return images
     if suffix in TABLE_READERS:
         return table_inputs(path, root, options.path_column, options.question_column)
     if suffix == ".tsv":
@@ -177,7 +182,7 @@ def _require_used(
     names = sources[0] if len(sources) == 1 else "the sources"
     if options.root is not None and not any(isinstance(inputs, lists) for inputs in opened):
         raise GITError(f"{names}: --root is for lists and tables of paths")
-    if any(isinstance(inputs, TableInputs) for inputs in opened):
+    if any(isinstance(inputs, TableInputs | ParquetInputs) for inputs in opened):
         return
     for name in ("path_column", "question_column"):
         if getattr(options, name) is not None:

@@ -12,13 +12,14 @@ from typing import Any
 from PIL import Image
 
 from git_model.data.manifests import DataError
+from git_model.data.parquet import read_image
 from git_model.data.tsv import decode_base64
 from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.fetch import fetch
 from git_model.preprocessing.image import ImageError, open_file
 from git_model.preprocessing.sampling import ReadOptions
 from git_model.preprocessing.video import decode_media, read_media
-from git_model.utils.errors import bounded_line
+from git_model.utils.errors import GITError, bounded_line
 
 MAX_NAME_BYTES = 2**12  # of an input's key: a path, an address, a row's key
 MAX_ARCHIVED_BYTES = 2**30  # of a file within another, which is held in memory
@@ -65,6 +66,28 @@ class ArchiveMember:
 
 
 @dataclass(frozen=True, slots=True)
+class ParquetCell:
+    """Where an image stands in a Parquet file. row: counts from 0."""
+
+    path: Path
+    column: str
+    row: int
+
+    def read(self) -> bytes:
+        """The image file's bytes.
+
+        Raises:
+            ImageError: the row cannot be read, is empty or too large.
+        """
+        try:
+            return read_image(self.path, self.column, self.row)
+        except OSError as error:
+            raise ImageError(error.strerror or str(error)) from None
+        except GITError as error:
+            raise ImageError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
 class WebAddress:
     """A file on the web, fetched when it is read; see `preprocessing.fetch`."""
 
@@ -82,7 +105,7 @@ class Input:
     """
 
     key: str
-    location: Path | ArchiveMember | WebAddress
+    location: Path | ArchiveMember | ParquetCell | WebAddress
     question: str | None = None
     question_key: str = ""
 
@@ -123,7 +146,7 @@ class Input:
             ImageError: they cannot be read; the message begins with their position.
         """
         try:
-            if isinstance(self.location, ArchiveMember):
+            if isinstance(self.location, ArchiveMember | ParquetCell):
                 return self.location.read()
             if isinstance(self.location, WebAddress):
                 return fetch(self.location.url)
@@ -140,6 +163,8 @@ class Input:
             return str(self.location)
         if isinstance(self.location, WebAddress):
             return self.location.url
+        if isinstance(self.location, ParquetCell):
+            return f"{self.location.path}: row {self.location.row + 1}"
         return f"{self.location.archive}: {self.key}"
 
 

@@ -20,7 +20,8 @@ from git_model.batch.sink_tables import TABLE_FORMATS, UNESCAPED_CSV, TableForma
 from git_model.data.manifests import path_within
 from git_model.preprocessing.fetch import is_url
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from git_model.utils.atomic import new_file
+from git_model.preprocessing.image import open_file
+from git_model.utils.atomic import new_file, require_file
 from git_model.utils.errors import GITError
 
 MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
@@ -124,7 +125,11 @@ def make_sink_folder(sink: Sink) -> None:
     Raises:
         GITError: it cannot be made.
     """
-    make_folder(sink.path if isinstance(sink, TextFileSink) else sink.path.parent)
+    if isinstance(sink, TextFileSink):
+        make_folder(sink.path)
+    else:
+        make_folder(sink.path.parent)
+        require_file(sink.path)
 
 
 def make_folder(path: Path) -> None:
@@ -190,7 +195,8 @@ class TextFileSink:
         """See `Sink`."""
         try:
             # bytes that are not UTF-8 stay as they are when more text is joined to them
-            return self._text_path(item).read_text("utf-8", "surrogateescape").strip() or None
+            with open_file(self._text_path(item)) as file:
+                return file.read().decode("utf-8", "surrogateescape").strip() or None
         except (OSError, GITError):
             return None  # `write` reports it
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 DEMO = "demo"  # the model inside this package
 DEMO_PURPOSE = "images and clips of drawn shapes, at most 64 x 64 pixels"
+MODEL_HELP = f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE} (model card: git_model/demo/README.md)."
 
 Task = Literal["caption", "ask", "classify", "score"]
 
@@ -63,6 +64,6 @@ def model_help(task: Task) -> str:
     """The help text of the option `--model`, for a command with this default task."""
     image, video = DEFAULT_MODELS[task]
     return (
-        f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.  [default: {image}: {PURPOSES[image]}; for "
-        f"videos {video}: {PURPOSES[video]}]"
+        f"{MODEL_HELP}  [default: {image}: {PURPOSES[image]}; for videos {video}: "
+        f"{PURPOSES[video]}]"
     )

@@ -66,9 +66,9 @@ def batch(
     """Caption every image and clip in SOURCE, or answer questions about them.
 
     A SOURCE is a folder, a pattern such as 'photos/*.jpg', an image, a web address, a list (.txt,
-    .json, or - for stdin), a table (.json, .jsonl, .csv, .parquet) with a column of paths, the
-    original's .tsv, or WebDataset's .tar files such as 'train-{000..099}.tar'. Several sources, of
-    any kinds, are allowed.
+    .json, or - for stdin), a table (.json, .jsonl, .csv, .parquet) with a column of paths, a
+    .parquet with the images in it, the original's .tsv, or WebDataset's .tar files such as
+    'train-{000..099}.tar'. Several sources, of any kinds, are allowed.
 
     If a run is interrupted, the same command continues it. Inputs that cannot be read are named in
     errors.jsonl, and the exit code is 1. Under torchrun each process takes a part of the images.
@@ -91,6 +91,8 @@ def batch(
         raise click.UsageError(str(error)) from None
     if sink is not None:
         _refuse_answers_in_text_files(search, sink)
+        if out is None:
+            _refuse_texts_beside_rows(search, sources)
     elif preview is None and (
         out is None or caption_extension is not None or mode not in ("skip", "overwrite")
     ):
@@ -343,6 +345,16 @@ def _refuse_answers_in_text_files(search: "InputOptions", sink: "Sink") -> None:
             "a text file beside an image holds no answers to several questions: name a table, "
             "such as --out answers.jsonl"
         )
+
+
+def _refuse_texts_beside_rows(search: "InputOptions", sources: tuple[str, ...]) -> None:
+    from git_model.batch.input_parquet import parquet_inputs
+
+    for source in sources:
+        if parquet_inputs(Path(source), search.path_column, search.question_column) is not None:
+            raise click.UsageError(
+                f"{source}: no text files can lie beside its images, expected --out"
+            )
 
 
 def _summary_line(summary: "OutputRecord", sink: "Sink") -> str:

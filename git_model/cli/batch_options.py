@@ -47,7 +47,12 @@ input_options = in_order(
         help="Folder that the paths in a list or table are relative to, and may not leave.  "
         "[default: the folder of the list; for stdin the working folder]",
     ),
-    option("Input", "--path-column", metavar="NAME", help="Column of a table with the paths."),
+    option(
+        "Input",
+        "--path-column",
+        metavar="NAME",
+        help="Column of a table with the paths, or of Parquet with the images.",
+    ),
     option(
         "Input",
         "--question-column",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from git_model.checkpoints.defaults import DEMO, DEMO_PURPOSE
+from git_model.checkpoints.defaults import MODEL_HELP
 from git_model.cli.evaluate_report import report, report_versus, with_scores
 from git_model.cli.options import (
     Decoding,
@@ -116,7 +116,7 @@ COMMON_OPTIONS = ("metrics", "intervals", "as_json")
     "(captions) or EvalAI (answers).",
 )
 @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
-@model_options(f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.")
+@model_options(MODEL_HELP)
 @option(
     "Model",
     "--batch-size",

@@ -17,6 +17,7 @@ from git_model.cli.options import (
     option,
 )
 from git_model.cli.reading import Reading, reading_options
+from git_model.utils.errors import one_line
 
 if TYPE_CHECKING:
     from git_model.checkpoints.defaults import Task
@@ -92,6 +93,6 @@ def explain(
         html = report(explanation, Path(image).name, options.model)
         (folder / REPORT).write_text(html, encoding="utf-8")
     if explanation.purpose_warning is not None:
-        click.echo(f"Warning: {image}: {explanation.purpose_warning}", err=True)
+        click.echo(f"Warning: {one_line(image)}: {explanation.purpose_warning}", err=True)
     click.echo(explanation.caption.text)
     click.echo(str(out / REPORT))

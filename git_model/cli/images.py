@@ -20,7 +20,7 @@ from git_model.cli.options import (
     take_decoding,
 )
 from git_model.cli.reading import Reading, reading_options
-from git_model.utils.errors import GITError
+from git_model.utils.errors import GITError, one_line
 
 if TYPE_CHECKING:
     from git_model.captioner import BatchScene, Caption, Captioner
@@ -91,7 +91,10 @@ class ImageRun(ModelOptions):
 
     def _print(self, name: str, image: "LoadedImage", records: Sequence[Record], line: str) -> None:
         """The records of an image, each on a line."""
-        width = max(map(len, self.images))
+        from git_model.batch.items import readable
+
+        name = readable(name)
+        width = max(len(one_line(readable(other))) for other in self.images)
         about: Record = {} if image.frames is None else {"frames": image.frames}
         about |= {"truncated": True} if image.is_truncated else {}
         for record in records:
@@ -100,7 +103,7 @@ class ImageRun(ModelOptions):
                 click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False))
             else:
                 note = "  (the file is cut short)" if image.is_truncated else ""
-                click.echo(f"{name:{width}}  {line.format_map(record)}{note}")
+                click.echo(f"{one_line(name):{width}}  {line.format_map(record)}{note}")
 
 
 def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedImage | GITError":
@@ -118,7 +121,7 @@ def _first_warning(
     for name, image in zip(names, loaded, strict=True):
         warning = None if isinstance(image, GITError) else captioner.purpose_warning(image)
         if warning is not None:
-            click.echo(f"Warning: {name}: {warning}", err=True)
+            click.echo(f"Warning: {one_line(name)}: {warning}", err=True)
             return warning
     return None
 

@@ -1,6 +1,8 @@
 """The command line: one file per command. Slow imports are inside functions, so that `--help` is
 fast."""
 
+import io
+import sys
 import warnings
 from typing import Any
 
@@ -28,6 +30,10 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        for stream in (sys.stdout, sys.stderr):
+            # file names may hold bytes that are no text, and a terminal may know few characters
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from git_model.checkpoints.defaults import DEMO, DEMO_PURPOSE
+from git_model.checkpoints.defaults import DEMO, MODEL_HELP
 from git_model.cli.options import GroupedCommand, ModelOptions, model_options, option
 from git_model.utils.errors import GITError
 
 
 @click.command(cls=GroupedCommand)
-@model_options(f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE}.  [default: {DEMO}]", default=DEMO)
+@model_options(f"{MODEL_HELP}  [default: {DEMO}]", default=DEMO)
 @option(
     "Server",
     "--port",

@@ -70,7 +70,8 @@ class FolderData:
         """All images, each with the .txt file beside it."""
         suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES if self.frames else IMAGE_SUFFIXES
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            is_media = path.suffix.lower() in suffixes and not path.name.startswith(".")
+            if is_media and not path.is_dir():
                 key = path.relative_to(folder).as_posix()
                 yield FileEntry(key, path, (Annotation(_captions(path.with_suffix(".txt"))),))
 

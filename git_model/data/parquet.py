@@ -4,10 +4,14 @@ Needs the package pyarrow, the extra `parquet`, which is imported when a file is
 come from anyone, so rows are decoded one by one, and the size of an image is limited.
 """
 
+import os
+import stat
+import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import accumulate, islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,7 +121,7 @@ class Columns:
 
 def _columns(path: Path, file: "ParquetFile", image: str | None, text: str | None) -> Columns:
     fields = {field.name: field.type for field in file.schema_arrow}
-    images = [name for name, kind in fields.items() if _holds_images(kind)]
+    images = image_columns(file)
     listed = ", ".join(list(fields)[:20]) or "none"
     if image is not None and image not in images:
         raise DataError(
@@ -142,14 +146,23 @@ def _columns(path: Path, file: "ParquetFile", image: str | None, text: str | Non
     return Columns(image or images[0], text, key, others)
 
 
-def _holds_images(kind: Any) -> bool:
-    """Whether a column's type is bytes, or a record with them."""
+def image_columns(file: "ParquetFile", *, records_only: bool = False) -> list[str]:
+    """The columns of bytes, or of records with bytes, in which images stand."""
     from pyarrow import types
 
-    if types.is_struct(kind):
-        names = [kind.field(index).name for index in range(kind.num_fields)]
-        return "bytes" in names and _holds_images(kind.field("bytes").type)
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    def holds_images(kind: Any) -> bool:
+        if types.is_struct(kind):
+            names = [kind.field(index).name for index in range(kind.num_fields)]
+            return "bytes" in names and _is_bytes(kind.field("bytes").type)
+        return not records_only and _is_bytes(kind)
+
+    return [field.name for field in file.schema_arrow if holds_images(field.type)]
+
+
+def _is_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 class ParquetStream(Stream):
@@ -202,18 +215,107 @@ def _raise(message: str) -> StoredExample:
 def _open(path: Path, number: int, row: Row, columns: Columns) -> StoredExample:
     where = f"{path}: row {number}"
     try:
-        image = row[columns.image]
-        data = image.get("bytes") if isinstance(image, Mapping) else image
-        if not data:
-            raise DataError(f"{columns.image} is empty, expected the bytes of an image")
-        if len(data) > MAX_MEMBER_BYTES:
-            raise DataError(
-                f"{columns.image} has {len(data):,} bytes, expected at most {MAX_MEMBER_BYTES:,}"
-            )
+        data = _image_bytes(row[columns.image], columns.image)
         key = id_of(row, columns.key) if columns.key else f"{path.stem}/{number}"
         return StoredExample(key, where, data, _annotations(row, columns))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def _image_bytes(cell: Any, column: str) -> bytes:
+    data: bytes | None = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    if not data:
+        raise DataError(f"{column} is empty, expected the bytes of an image")
+    if len(data) > MAX_MEMBER_BYTES:
+        raise DataError(f"{column} has {len(data):,} bytes, expected at most {MAX_MEMBER_BYTES:,}")
+    return data
+
+
+def read_image(path: Path, column: str, row: int) -> bytes:
+    """The bytes of the image in a row, which counts from 0. Rising rows are read quickly.
+
+    Raises:
+        DataError: there is no such row, it is damaged, empty or too large.
+        OSError: the file cannot be read.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise DataError("a folder, pipe or device, expected a file")
+    version = (about.st_ino, about.st_size, about.st_mtime_ns)
+    owner = (os.getpid(), threading.get_ident())
+    return _image_bytes(_cell_reader(_Column(path, column, version, owner)).cell(row), column)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of one version of a file, read by one thread of a process."""
+
+    path: Path
+    name: str
+    version: tuple[int, ...]
+    owner: tuple[int, int]
+
+
+@lru_cache(maxsize=4)
+def _cell_reader(column: _Column) -> "_CellReader":
+    file, name = open_parquet(column.path), column.name
+    is_record = name in image_columns(file, records_only=True)
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    return _CellReader(file, f"{name}.bytes" if is_record else name, [0, *accumulate(sizes)])
+
+
+@dataclass
+class _CellReader:
+    """The cells of a column, one after the other; a row before the last one begins its group anew.
+
+    starts: the first row of each group, and the number of rows.
+    """
+
+    file: "ParquetFile"
+    column: str
+    starts: list[int]
+    _batches: Iterator[Any] = field(default_factory=lambda: iter(()))
+    _group: int = -1
+    _next_row: int = 0
+    _damage: str = ""  # of the group, from the next row on
+
+    def cell(self, row: int) -> Any:
+        """The value in a row."""
+        if not 0 <= row < self.starts[-1]:
+            raise DataError(f"the file has {self.starts[-1]} rows, it had more before")
+        group = bisect_right(self.starts, row) - 1
+        if group != self._group or row < self._next_row:
+            self._begin(group)
+        batch = None
+        while self._next_row <= row:
+            batch = self._next_batch()
+        return batch.column(0)[0].as_py() if batch is not None else None
+
+    def _begin(self, group: int) -> None:
+        rows = self.file.metadata.row_group(group)
+        for chunk in map(rows.column, range(rows.num_columns)):
+            size = chunk.total_uncompressed_size
+            if chunk.path_in_schema == self.column and size > MAX_MEMBER_BYTES * rows.num_rows:
+                raise DataError(
+                    f"{self.column} has {size:,} bytes in {rows.num_rows} rows, expected at most "
+                    f"{MAX_MEMBER_BYTES:,} in each"
+                )
+        self._batches = self.file.iter_batches(
+            ROWS_AT_ONCE, row_groups=[group], columns=[self.column], use_threads=False
+        )
+        self._group, self._next_row, self._damage = group, self.starts[group], ""
+
+    def _next_batch(self) -> Any:
+        try:
+            if not self._damage:
+                batch = next(self._batches)
+                self._next_row += 1
+                return batch
+        except StopIteration:
+            self._damage = "the row group is cut short"
+        except Exception as error:  # pyarrow has many kinds
+            self._damage = f"the file is damaged here: {reason_of(error)}"
+        raise DataError(self._damage)
 
 
 def _annotations(row: Row, columns: Columns) -> tuple[Annotation, ...]:

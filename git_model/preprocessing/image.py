@@ -26,7 +26,7 @@ from git_model.preprocessing.formats import (
     prepare_pillow,
     without_large_metadata,
 )
-from git_model.utils.errors import GITError
+from git_model.utils.errors import GITError, shortened
 
 ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, and these transpositions undo the others
 TRANSPOSE = {
@@ -171,6 +171,7 @@ def _require_few_scans(file: BinaryIO) -> None:
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
     """Turn every exception of Pillow into an ImageError of one line."""
+    name = shortened(name)  # so that the reason fits, too
     try:
         yield
     except GITError as error:

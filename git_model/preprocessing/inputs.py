@@ -16,7 +16,7 @@ from git_model.config import GITConfig
 from git_model.preprocessing.bit_depth import from_16_bits, from_ranges
 from git_model.preprocessing.clip import Clip, contact_sheet
 from git_model.preprocessing.fetch import fetch, is_url
-from git_model.preprocessing.image import is_sideways, is_truncated, preprocess_batch
+from git_model.preprocessing.image import ImageError, is_sideways, is_truncated, preprocess_batch
 from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.video import decode_media, read_media
 from git_model.utils.errors import GITError
@@ -33,9 +33,18 @@ TAKEN = (
 class Frames:
     """The frames of one clip, in order: images of any type that `Captioner.load` takes. All of them
     are used, so there may be at most as many as the model has temporal embeddings. (A plain list of
-    images is a batch.)"""
+    images is a batch.)
+
+    Raises:
+        TypeError: it is a single image.
+    """
 
     images: Sequence[Still]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.images, str | bytes | os.PathLike | Image.Image):
+            name = type(self.images).__name__
+            raise TypeError(f"Frames of a single {name}, expected a list of images")
 
 
 ImageInput = Still | Frames
@@ -120,6 +129,8 @@ def load_media(media: Image.Image | Clip, config: GITConfig) -> LoadedImage:
 def _media(image: Still, n_frames: int, options: ReadOptions) -> Image.Image | Clip:
     if isinstance(image, Image.Image):
         return image
+    if isinstance(image, str) and not image:
+        raise ImageError("the path is empty, expected the name of an image or a video")
     if isinstance(image, str) and is_url(image):
         return decode_media(fetch(image), image, n_frames, options)
     if isinstance(image, str | os.PathLike):
@@ -132,7 +143,13 @@ def _media(image: Still, n_frames: int, options: ReadOptions) -> Image.Image | C
         content = image.read()
         if not isinstance(content, bytes):
             raise TypeError(f"the image is a file opened as text, expected {TAKEN}")
-        return decode_media(content, str(getattr(image, "name", "a file")), n_frames, options)
+        name = str(getattr(image, "name", "a file"))
+        if not content:
+            raise ImageError(
+                f"{name}: nothing to read: the file is empty, or was read to its end before; "
+                "seek(0) first"
+            )
+        return decode_media(content, name, n_frames, options)
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_media(bytes(image), "an image in bytes", n_frames, options)
     raise TypeError(f"the image is of type {type(image).__name__}, expected {TAKEN}")
@@ -144,6 +161,8 @@ def _from_tensor(image: Tensor) -> Image.Image:
     if image.ndim != 3 or image.shape[0] not in (1, 3, 4) or not is_number:
         kind = str(image.dtype).removeprefix("torch.")
         raise TypeError(f"the image is a tensor {tuple(image.shape)} in {kind}, expected {TAKEN}")
+    if image.layout is not torch.strided or image.is_meta:
+        raise TypeError(f"the image is a sparse tensor or one without values, expected {TAKEN}")
     values = image.detach().cpu().permute(1, 2, 0)
     array = values.double().numpy() if image.dtype.is_floating_point else values.numpy()
     return _from_array(array, tuple(image.shape), "tensor")
@@ -152,6 +171,9 @@ def _from_tensor(image: Tensor) -> Image.Image:
 def _from_array(values: NDArray[Any], shape: tuple[int, ...], kind: str) -> Image.Image:
     """The image in an array (H, W) or (H, W, 1, 3 or 4); uint16 is v / 257, and floats are scaled
     by their range, see `bit_depth.RANGES`."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise GITError("the image is an array with masked pixels, expected all: fill them first")
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     is_number = values.dtype in (np.uint8, np.uint16) or np.issubdtype(values.dtype, np.floating)
     is_image = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
     if not is_image or not is_number:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ def new_file(path: Path) -> Iterator[Path]:
         GITError: the folder is missing, or the file cannot be written.
     """
     temporary = path.with_name(f".{path.name[:60]}.{zlib.crc32(os.fsencode(path.name)):08x}.new")
+    require_file(path)
     try:
         temporary.unlink(missing_ok=True)
         temporary.touch(0o644, exist_ok=False)  # never follows a link of this name
@@ -42,6 +44,20 @@ def new_file(path: Path) -> Iterator[Path]:
         raise error_type(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         try_unlink(temporary)
+
+
+def require_file(path: Path) -> None:
+    """Refuse to replace a pipe, a socket or a device: who reads it would wait for ever.
+
+    Raises:
+        GITError: it is such a thing.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # there is nothing, or writing will say what is wrong
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise GITError(f"{path}: a pipe, socket or device, expected a file or a new name")
 
 
 def _sync(path: Path) -> None:

@@ -33,7 +33,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def start(*arguments: object, **environment: str) -> list[str]:
     """The lines that a run in a process of its own prints; it must end by itself."""
     process = Forked(print_run, *arguments, **environment)
-    lines, errors = process.communicate(timeout=200)
+    lines, errors = process.communicate()
     assert process.returncode == 0, errors
     return lines.splitlines()
 

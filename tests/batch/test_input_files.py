@@ -54,12 +54,14 @@ def test_what_is_hidden_or_no_image_is_passed_over(tmp_path):
     assert of_folder(tmp_path) == ["a.jpg"]
 
 
-def test_what_is_named_like_an_image_is_an_input(tmp_path):
+def test_what_is_named_like_an_image_is_an_input_but_a_folder_is_a_folder(tmp_path):
     tree(tmp_path, "folder.jpg/inner.jpg")
     (tmp_path / "broken.jpg").symlink_to("nowhere")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert of_folder(tmp_path) == ["broken.jpg", "folder.jpg", "loop.jpg", "pipe.jpg"]
+    files = ["broken.jpg", "loop.jpg", "pipe.jpg"]
+    assert of_folder(tmp_path) == [*files, "folder.jpg/inner.jpg"]
+    assert of_folder(tmp_path, recursive=False) == of_pattern(tmp_path / "*") == files
 
 
 def test_names_need_not_be_utf8(tmp_path):

@@ -135,3 +135,16 @@ def test_what_cannot_be_a_sink_is_refused(
 ) -> None:
     with pytest.raises(GITError, match=message):
         find_sink(out, extension, source)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_beside_an_image_or_as_the_output_is_a_refusal_and_no_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    os.mkfifo(tmp_path / "out.jsonl")
+    image = Input("a.png", photo(tmp_path / "a.png"))
+    sink = find_sink(None, None, str(tmp_path))
+    assert sink.old_text(image) is None
+    with pytest.raises(GITError, match=r"a\.txt: a pipe, socket or device, expected a file"):
+        sink.write(image, {"text": "a cat"})
+    with pytest.raises(GITError, match=r"out\.jsonl: a pipe, socket or device, expected a file"):
+        make_sink_folder(find_sink(str(tmp_path / "out.jsonl"), None, str(tmp_path)))

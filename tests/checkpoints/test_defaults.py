@@ -134,6 +134,18 @@ def test_the_help_names_the_defaults_and_their_purposes() -> None:
         assert defaults.PURPOSES[model] in text
 
 
+@pytest.mark.parametrize(
+    "command", ["caption", "ask", "classify", "score", "batch", "explain", "evaluate", "page"]
+)
+def test_the_help_of_the_model_says_what_the_built_in_one_is_for_and_names_its_card(
+    command: str,
+) -> None:
+    purpose = json.loads((ROOT / "git_model" / "demo" / "config.json").read_text())["purpose"]
+    text = " ".join(run(command, "--help").stdout.split())
+    assert f"demo: {purpose} (model card: git_model/demo/README.md)" in text
+    assert "## Limits" in (ROOT / "git_model" / "demo" / "README.md").read_text()
+
+
 def test_the_demo_says_once_that_it_was_not_made_for_photos(photo: Path) -> None:
     shapes = IMAGES / "two_shapes.png"
     result = run("caption", "--model", "demo", photo, photo, shapes, "--batch-size", 2)

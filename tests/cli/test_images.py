@@ -1,6 +1,8 @@
 """The options of every command that takes images."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 from tiny import tiny_checkpoint
 from videos import film, grey
 
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
 CASES = Path(__file__).parents[1] / "fixtures" / "cases"
 
 
@@ -69,3 +72,19 @@ def test_a_truncated_file_is_captioned_if_asked_and_the_record_says_so(tmp_path:
     assert run("caption", tmp_path / "a.png", "-m", model).exit_code == 1
     result = run("caption", tmp_path / "a.png", "-m", model, "--truncated", "--json")
     assert json.loads(result.stdout)["truncated"] is True
+
+
+def test_a_name_of_any_bytes_stays_on_one_line_of_the_output(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"\xff.png"), "two\nlines.png", "\x1b[31m.png", "\u202egnp.png"]
+    for name in names:
+        shutil.copy(IMAGES / "one_shape.png", tmp_path / name)
+    paths = [tmp_path / name for name in names]
+    result = run("caption", "--model", "demo", *paths)
+    lines = result.stdout.splitlines()
+    assert [line.split("  ")[0].split("/")[-1] for line in lines] == [
+        r"\xff.png", r"two\nlines.png", r"\x1b[31m.png", r"\u202egnp.png",
+    ]  # fmt: skip
+    records = map(
+        json.loads, run("caption", "--model", "demo", "--json", *paths).stdout.splitlines()
+    )
+    assert [Path(record["image"]).name for record in records] == [r"\xff.png", *names[1:]]

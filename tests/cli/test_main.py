@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -417,9 +417,10 @@ def test_the_module_is_the_same_command() -> None:
 
 @pytest.mark.slow
 def test_help_takes_less_than_a_third_of_a_second() -> None:
-    start = time.perf_counter()
+    before = os.times()
     subprocess.run([sys.executable, "-m", "git_model", "--help"], check=True, capture_output=True)
-    assert time.perf_counter() - start < 0.3
+    after = os.times()  # of the processor: a busy machine is no failure
+    assert after.children_user - before.children_user < 0.3
 
 
 def test_a_video_model_sees_a_clip_and_says_which_frames(tmp_path: Path) -> None:

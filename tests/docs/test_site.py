@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from browser import chromium
+from browser import TIMEOUT, chromium
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
@@ -92,6 +92,7 @@ def test_the_site_works_from_the_file_system(site: Path) -> None:
     requests: list[str] = []
     with chromium() as browser:
         tab = browser.new_page(viewport={"width": 390, "height": 800})
+        tab.set_default_timeout(TIMEOUT)
         tab.on("request", lambda request: requests.append(request.url))
         for page in ("walkthrough/2-encoder.html", "walkthrough/13-map.html", "glossary.html"):
             tab.goto((site / page).as_uri())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium
+from browser import TIMEOUT, chromium
 from PIL import Image
 
 from git_model.captioner import Captioner
@@ -17,7 +17,6 @@ page_layout = pytest.importorskip("git_model.page.layout")
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 DROP = "#file input[type=file]"
-TIMEOUT = 60_000  # milliseconds, on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ class Server:
         headers: dict[str, str] | None = None,
     ) -> Response:
         """Send a request unchanged: no dots are removed from the path."""
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=250)) as connection:
             connection.request(method, path, body, headers or {})
             raw = connection.getresponse()
             response = Response(raw.status, raw.read().decode("utf-8", "replace"))
@@ -97,7 +97,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert address, errors.read_text()
         yield Server(int(address[1]), errors, folder)
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=250)
 
 
 @pytest.fixture(autouse=True)

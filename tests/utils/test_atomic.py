@@ -71,3 +71,12 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path: Path, number: int, full
         raise OSError(number, os.strerror(number))
     assert isinstance(caught.value, DiskFullError) == full
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_not_replaced_because_its_reader_would_wait_for_ever(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    message = "pipe: a pipe, socket or device, expected a file"
+    with pytest.raises(GITError, match=message), new_file(tmp_path / "pipe") as path:
+        path.write_text("text")
+    assert (tmp_path / "pipe").is_fifo()
+    assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]

@@ -7,15 +7,18 @@ import time
 
 import pytest
 import torch
+from forked import end_after_two_steps
 from runs import (
     Table,
     finished,
+    free_port,
     log_of,
     losses_of,
     recipe_of,
     recipe_table,
     run_together,
     start_folder,
+    start_process,
     start_processes,
     weights_of,
     write_recipe,
@@ -129,15 +132,15 @@ def test_a_run_resumes_with_another_number_of_processes(tmp_path, table, single,
 
 def test_sigterm_for_one_process_stops_all_of_them_at_the_same_step(tmp_path, table, single):
     out, recipe = tmp_path / "run", write_recipe(tmp_path / "recipe.json", table)
-    processes = start_processes([recipe] * 2, out)
-    while not (out / "log.jsonl").is_file() and processes[0].poll() is None:
-        time.sleep(0.001)
-    processes[1].terminate()
-    for process in processes:
+    shared = {"count": 2, "port": free_port()}
+    for process in [
+        start_process(recipe, out, rank=0, **shared),
+        start_process(recipe, out, rank=1, **shared, run=end_after_two_steps),
+    ]:
         code, errors = finished(process)
         assert code == 0, errors
     stopped = last_step(out)
-    assert stopped == len(log_of(out)) < 8
+    assert 2 <= stopped == len(log_of(out)) < 8
     run_together(table, out, "--resume", count=2)
     assert losses_of(out) == pytest.approx(losses_of(single), **ROUNDING)
 
