@@ -17,6 +17,7 @@ from composition import scores as composition_scores
 from fusion import cross_attention, pooled_queries
 from image_mask import MASKS, masked_model, scores_under_masks
 from lab import measure
+from self_critical import SCST, caption_scores, half_trained
 from study import N_SEEDS, Arm, Study, plot, run_study, table
 from temporal_embeddings import pretrained_encoder, zero_temporal
 
@@ -100,6 +101,19 @@ def studies(steps: int | None = None) -> dict[str, Study]:
                 ),
                 measure,
                 EXACT,
+            ),
+            Study(
+                "self_critical",
+                "What does self-critical training do to CIDEr-D, after cross-entropy?",
+                _recipe("self_critical", steps),
+                (
+                    Arm("cross-entropy", half_trained),
+                    Arm("self-critical", half_trained, loss=SCST),
+                ),
+                caption_scores,
+                EXACT | {"CIDEr-D": 1},
+                rates=(2e-4, 1e-3),
+                rate_by="CIDEr-D",
             ),
         )
     }

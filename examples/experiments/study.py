@@ -3,7 +3,8 @@
 Every arm of a study is trained from the same seeds, each with its own learning rate:
 
 - the rate: each arm is trained at every rate of the study from the two pilot seeds, and takes the
-  rate of the least mean held-out loss. Pilot runs do not count as results.
+  rate of the least mean held-out loss, or of the best mean of another score that the study names.
+  Pilot runs do not count as results.
 - the results: eight seeds or more. A seed decides the initial weights and the order of the examples
   alike in all arms, so arms are compared seed by seed: the mean of the differences to the study's
   first arm, with its 95 % interval by Student's t.
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,11 @@ from lab import held_out_loss
 from git_model import Captioner, GITError
 from git_model.data.example import Source
 from git_model.data.loader import StepLoader
+from git_model.evaluation.intervals import t_quantile
+from git_model.evaluation.run import evaluation_mode
 from git_model.training.initialization import initial_model
 from git_model.training.loop import Initializer, Trainer
-from git_model.training.recipe import Recipe, difference
+from git_model.training.recipe import CrossEntropyConfig, LossConfig, Recipe, difference
 from git_model.utils.atomic import new_file
 from git_model.utils.distributed import ProcessGroup
 from git_model.utils.serialize import from_dict, to_dict
@@ -40,10 +44,6 @@ N_SEEDS = 8
 RATES = (1e-3, 2e-3, 4e-3)
 N_CURVE = 8  # points of a run's curve
 CURVE_EXAMPLES = 200
-# The 97.5 % quantile of Student's t for 1, 2, … degrees of freedom.
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179,
-         2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064,
-         2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
 
 Scores = dict[str, float]
 OpenData = Callable[[Recipe], tuple[Source, Source]]  # of training, and held out
@@ -62,12 +62,14 @@ class Arm:
     initializer: makes the model before its first step.
     learning: changes to the recipe's table [learning].
     data: opens its data sets.
+    loss: its loss.
     """
 
     name: str
     initializer: Initializer = initial_model
     learning: Mapping[str, Any] = field(default_factory=dict)
     data: OpenData = recipe_data
+    loss: LossConfig = field(default_factory=CrossEntropyConfig)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Study:
 
     score: measures a trained model on held-out examples.
     columns: the scores of the table and their decimals.
+    rates, rate_by: the rates that an arm is tried at, and the score that decides between them: the
+        least loss, or the greatest of another score.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Study:
     score: Callable[[Captioner, Source], Scores]
     columns: Mapping[str, int]
     rates: tuple[float, ...] = RATES
+    rate_by: str = "loss"
 
     def arm(self, name: str) -> Arm:
         """The arm of this name."""
@@ -140,7 +145,7 @@ def run_study(
         for rate in study.rates
     ]
     _run_missing(study, path, pilots, runs, workers, find, report)
-    rates = {arm.name: chosen_rate(arm.name, study.rates, runs) for arm in study.arms}
+    rates = chosen_rates(study, runs)
     keys = [RunKey(name, rate, seed) for seed in range(n_seeds) for name, rate in rates.items()]
     _run_missing(study, path, keys, runs, workers, find, report)
     return runs
@@ -184,7 +189,7 @@ def train_arm(study: Study, key: RunKey) -> Run:
     start, arm = time.perf_counter(), study.arm(key.arm)
     rates = {"encoder_lr": key.rate, "decoder_lr": key.rate}
     learning = replace(study.recipe.learning, **rates, **arm.learning)
-    recipe = replace(study.recipe, seed=key.seed, learning=learning)
+    recipe = replace(study.recipe, seed=key.seed, learning=learning, loss=arm.loss)
     torch.set_num_threads(recipe.compute.threads or 1)
     data, held_out = arm.data(recipe)
     trainer = Trainer(recipe, ProcessGroup(torch.device("cpu")), arm.initializer)
@@ -193,11 +198,12 @@ def train_arm(study: Study, key: RunKey) -> Run:
         data, trainer.tokenizer, trainer.model.config, recipe.loader, seed=recipe.seed
     )
     due = {recipe.steps * point // N_CURVE for point in range(1, N_CURVE + 1)}
-    curve = [(0, _curve_loss(captioner, held_out))]
+    first = [held_out[index] for index in range(min(CURVE_EXAMPLES, len(held_out)))]
+    curve = [(0, _curve_loss(captioner, first))]
     for step, batches in enumerate(loader.steps(1, recipe.steps), 1):
         trainer.step(step, batches)
         if step in due:
-            curve.append((step, _curve_loss(captioner, held_out)))
+            curve.append((step, _curve_loss(captioner, first)))
     trainer.model.eval()
     scores = study.score(captioner, held_out)
     parameters = sum(weight.numel() for weight in trainer.model.parameters())
@@ -205,34 +211,20 @@ def train_arm(study: Study, key: RunKey) -> Run:
 
 
 def _curve_loss(captioner: Captioner, source: Source) -> float:
-    """The held-out loss on the first examples; dropout is off, and on again afterwards."""
-    captioner.model.eval()
-    loss = held_out_loss(captioner, _First(source, CURVE_EXAMPLES))
-    captioner.model.train()
-    return loss
+    """The held-out loss; dropout is off meanwhile."""
+    with evaluation_mode(captioner.model):
+        return held_out_loss(captioner, source)
 
 
-class _First:
-    """The first n examples of a source: a `Source`."""
+def chosen_rates(study: Study, runs: Mapping[RunKey, Run]) -> dict[str, float]:
+    """The rate of each arm, of the best mean score in its pilot runs; of equal ones the lower."""
+    sign = 1 if study.rate_by == "loss" else -1
 
-    def __init__(self, source: Source, n: int) -> None:
-        self._source, self._n = source, min(n, len(source))
+    def cost(arm: str, rate: float) -> float:
+        pilots = [runs[RunKey(arm, rate, seed)] for seed in PILOT_SEEDS]
+        return sign * statistics.mean(run.scores[study.rate_by] for run in pilots)
 
-    def __len__(self) -> int:
-        return self._n
-
-    def __getitem__(self, index: int) -> Any:
-        return self._source[index]
-
-
-def chosen_rate(arm: str, rates: Sequence[float], runs: Mapping[RunKey, Run]) -> float:
-    """The rate of the least mean held-out loss in the pilot runs; of equal ones the lower."""
-
-    def loss(rate: float) -> float:
-        losses = [runs[RunKey(arm, rate, seed)].scores["loss"] for seed in PILOT_SEEDS]
-        return statistics.mean(losses)
-
-    return min(sorted(rates), key=loss)
+    return {arm.name: min(sorted(study.rates), key=partial(cost, arm.name)) for arm in study.arms}
 
 
 def paired_interval(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
@@ -243,13 +235,13 @@ def paired_interval(values: Sequence[float], reference: Sequence[float]) -> tupl
     """
     differences = [value - base for value, base in zip(values, reference, strict=True)]
     n = len(differences)
-    quantile = T_975[min(n - 1, len(T_975)) - 1]
-    return statistics.mean(differences), quantile * statistics.stdev(differences) / n**0.5
+    half = t_quantile(n - 1) * statistics.stdev(differences) / n**0.5
+    return statistics.mean(differences), half
 
 
 def results_of(study: Study, runs: Mapping[RunKey, Run]) -> dict[str, list[Run]]:
     """The runs of each arm at its rate, by seed, without the pilots: the seeds that all have."""
-    rates = {arm.name: chosen_rate(arm.name, study.rates, runs) for arm in study.arms}
+    rates = chosen_rates(study, runs)
     seeds = [
         {key.seed for key in runs if key.arm == name and key.rate == rate} - set(PILOT_SEEDS)
         for name, rate in rates.items()
