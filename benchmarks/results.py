@@ -1,10 +1,11 @@
 """Where measured figures live: a file for each benchmark, and the tables that quote it.
 
-    python benchmarks/results.py     # write every quoted table in README.md and docs/ anew
+    python benchmarks/results.py     # write every quoted table and figure in README.md and docs/
 
 A benchmark adds rows to a `Table` and saves it as benchmarks/results/NAME.json, with the command,
-the date, the machine and the versions. A page quotes it behind a comment `<!-- results: NAME -->`;
-a test fails where a quoted table differs from its file (tests/docs/test_results.py).
+the date, the machine and the versions. A page quotes it behind a comment `<!-- results: NAME -->`,
+and single figures in the sentences listed here. A test fails where a page differs from the files
+(tests/docs/test_results.py).
 """
 
 import datetime
@@ -20,6 +21,20 @@ ROOT = Path(__file__).resolve().parent.parent
 CARD = ROOT / "git_model" / "demo" / "README.md"  # the built-in model's
 FOLDER = ROOT / "benchmarks" / "results"
 QUOTED = re.compile(r"<!-- results: (\w+) -->\n\n((?:\|.*\n)*)")
+
+# A sentence of a page, and the cell that its figure comes from: file, start of the row, column.
+SENTENCES = [
+    ("README.md", "logits differ by {} in float64, over 60 random models",
+     ("parity_table", "Transformers | logits, 60 random models", "float64")),
+    ("README.md", "Beam search with 4 beams is {} times as fast as in Transformers",
+     ("versus_transformers", "beam 4, 1 image", "this project, float32")),
+    ("README.md", "8 questions on one image {} times",
+     ("versus_transformers", "8 questions on 1 image", "this project, float32")),
+    ("README.md", "a step with 5 captions an image is {} times as fast",
+     ("training", "2 images x 5 captions", "ratio")),
+    ("docs/adapters.md", "A step of LoRA takes {} times as long as a full one",
+     ("adapters", "LoRA, rank 8, every attention", "of the first row's")),
+]  # fmt: skip
 
 
 class Table:
@@ -71,9 +86,28 @@ def cell(name: str, row: str, column: str) -> str:
     return cells[content["columns"].index(column)]
 
 
-def quoted(text: str) -> str:
-    """A page with every quoted table as its file has it now."""
-    return QUOTED.sub(lambda match: f"<!-- results: {match[1]} -->\n\n{markdown(match[1])}", text)
+def figure(source: tuple[str, str, str]) -> str:
+    """A cell's ratio, or the whole cell if it has none."""
+    text = cell(*source)
+    ratio = re.search(r"([\d.]+) x", text)
+    return ratio[1] if ratio else text
+
+
+def sentence_pattern(sentence: str) -> re.Pattern[str]:
+    """Matches the sentence wherever its lines break; its groups are around the figure."""
+    before, after = (r"\s+".join(map(re.escape, part.split())) for part in sentence.split("{}"))
+    return re.compile(rf"({before}\s+)(\S+)(\s+{after})")
+
+
+def quoted(page: Path) -> str:
+    """A page with every quoted table and figure as the files have them now."""
+    text = QUOTED.sub(
+        lambda match: f"<!-- results: {match[1]} -->\n\n{markdown(match[1])}", page.read_text()
+    )
+    for name, sentence, source in SENTENCES:
+        if page == ROOT / name:
+            text = sentence_pattern(sentence).sub(rf"\g<1>{figure(source)}\g<3>", text)
+    return text
 
 
 def markdown(name: str) -> str:
@@ -102,4 +136,4 @@ def _processor() -> str:
 
 if __name__ == "__main__":
     for page in pages():
-        page.write_text(quoted(page.read_text()))
+        page.write_text(quoted(page))

@@ -5,10 +5,13 @@
 This project encodes each image once for all its captions; with Transformers every caption is a row
 with a copy of the image. Both start from the same checkpoint with random weights and run the same
 complete step (forward, backward, clipping, AdamW) in turn, so that other load on the machine slows
-down both. Prints medians and their ratio. Needs the `test` extra.
+down both. Prints medians, their ratio, and the peak memory of a process that takes one step (on
+Linux). Needs the `test` extra.
 """
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +21,7 @@ import click
 import torch
 from results import Table
 from torch import nn
+from versus_transformers import PEAK
 
 from git_model.data.collation import Batch
 from git_model.data.loader import LoaderConfig
@@ -75,6 +79,31 @@ def their_step(folder: Path, batch: Batch) -> Callable[[], float]:
     return step
 
 
+def random_batch(images: int, captions: int, tokens: int) -> Batch:
+    """Images, and so many captions of each; the start token is not learned."""
+    torch.manual_seed(1)
+    return Batch(
+        pixels=torch.randn(images, 3, 224, 224),
+        tokens=torch.randint(1000, VOCAB_SIZE, (images * captions, tokens)),
+        mask=(torch.arange(tokens) > 0).expand(images * captions, -1),
+    )
+
+
+SIDES = {"this project": our_step, "Transformers": their_step}
+
+
+def peak_memory(side: str, folder: Path, sizes: tuple[int, int, int]) -> float:
+    """Gigabytes that a process takes at most which does one step."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import training as t; t.torch.set_num_threads({torch.get_num_threads()})\n"
+        f"t.SIDES[{side!r}](t.Path({str(folder)!r}), t.random_batch(*{sizes}))()\n"
+    )
+    command = [sys.executable, "-c", code + PEAK]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return 1024 * int(output.split()[-1]) / 1e9
+
+
 def seconds(step: Callable[[], float]) -> float:
     """The time of a step."""
     start = time.perf_counter()
@@ -91,20 +120,18 @@ def seconds(step: Callable[[], float]) -> float:
 def main(images: int, captions: int, tokens: int, runs: int, threads: int) -> None:
     """Measure, print and save the table."""
     torch.set_num_threads(threads)
-    torch.manual_seed(1)
-    batch = Batch(
-        pixels=torch.randn(images, 3, 224, 224),
-        tokens=torch.randint(1000, VOCAB_SIZE, (images * captions, tokens)),
-        mask=(torch.arange(tokens) > 0).expand(images * captions, -1),
-    )
+    sizes = images, captions, tokens
     with tempfile.TemporaryDirectory() as name:
-        write_checkpoint(Path(name))
-        steps = our_step(Path(name), batch), their_step(Path(name), batch)
+        folder = Path(name)
+        write_checkpoint(folder)
+        peaks = [f"{peak_memory(side, folder, sizes):.1f}" for side in SIDES]
+        steps = [make(folder, random_batch(*sizes)) for make in SIDES.values()]
     times = [[seconds(step) for step in steps] for _ in range(runs + 1)][1:]
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-    table = Table("training", ("step", "this project", "Transformers", "ratio"))
-    step = f"{images} images x {captions} captions of {tokens} tokens"
-    table.add(step, f"{ours:.2f} s", f"{theirs:.2f} s", f"{theirs / ours:.1f} x")
+    table = Table("training", ("step", *SIDES, "ratio", "peak memory"))
+    row = f"{images} images x {captions} captions of {tokens} tokens"
+    ratio = f"{theirs / ours:.1f} x"
+    table.add(row, f"{ours:.2f} s", f"{theirs:.2f} s", ratio, f"{' / '.join(peaks)} GB")
     table.save()
 
 

@@ -1,10 +1,14 @@
-"""How fast this project is beside Transformers: same weights, same machine, same threads.
+"""How fast each engine does GIT's work beside Transformers: same weights, machine and threads.
 
-    python benchmarks/versus_transformers.py [--only greedy] [--runs 5] [--device cpu] [--memory]
+    python benchmarks/versus_transformers.py [--exports FOLDER] [--runs 3] [--only greedy]
+        [--without compiled]
 
-A model of GIT-base's size with random weights is written once and opened by both. Each line runs
-the two in turn, so that a busy machine is busy for both, and prints medians and their ratio; with
---memory also the most memory that a process of either's own took. Needs the `test` extra.
+A model of GIT-base's size with random weights is written and opened by Transformers, by this
+project, and exported by it for ONNX Runtime and OpenVINO. The engines take turns for each line, so
+that other load on the machine slows down all of them. A cell is the median time, and how many times
+as fast as Transformers that is. The last columns are the least time that the machine needs, from
+its rates measured by limits.py. FOLDER keeps the exported graphs for the next time. Needs the
+`test` extra.
 """
 
 import statistics
@@ -12,157 +16,143 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from exports import VARIANTS, exports
+from limits import Step, Work, measure
 from PIL import Image
+from results import ROOT, Table
 from torch import Tensor
 
 from git_model import GIT, Captioner, DecodingOptions, generate
 from git_model.generation.generate import score_texts
+from git_model.utils.devices import dtype_of
 
 NEW = 20
-QUESTION = list(range(2000, 2007))  # with the start token eight tokens
+QUESTION = list(range(2000, 2006))
+N_QUESTIONS, N_ANSWER = 8, 4
 LABELS = 1000
-THEIR_LABELS = 32  # theirs takes minutes for all; it is linear in their number
-THEIR_BATCH = 16
-
-Work = tuple[Callable[[], object], Callable[[], object], float]  # ours, theirs, theirs' multiple
+THEIR_LABELS = 16  # theirs takes minutes for all; its time is linear in their number
+WHOLE = "whole process, folder to caption"
+WITHOUT_TORCH = "whole process, examples/onnx_caption.py"
+BASE = "Transformers"
+SOURCE = "this project, float32"
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One checkpoint, opened by each project when it is first asked for."""
+class Line:
+    """Work in one process.
 
-    folder: Path
-    device: str
-    dtype: str
+    ours, theirs: with a model of either project, and pixels (B, 3, 224, 224).
+    part: the share of the work that `theirs` does.
+    """
 
-    @cached_property
-    def ours(self) -> GIT:
-        """This project's model."""
-        return Captioner.from_pretrained(self.model, dtype=self.dtype, device=self.device).model
-
-    @cached_property
-    def theirs(self) -> Any:
-        """Transformers' model."""
-        from transformers import GitForCausalLM
-
-        found = GitForCausalLM.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
-        return found.eval().to(self.device)
+    work: Work
+    ours: Callable[[GIT, Tensor], object]
+    theirs: Callable[[Any, Tensor], object]
+    part: float = 1.0
 
     @property
-    def model(self) -> str:
-        """The checkpoint's folder."""
-        return str(self.folder / "model")
-
-    def pixels(self, n: int) -> Tensor:
-        """n random images."""
-        draw = torch.Generator().manual_seed(0)
-        pixels = torch.randn(n, 3, 224, 224, generator=draw)
-        return pixels.to(self.device, getattr(torch, self.dtype))
+    def pixels(self) -> Tensor:
+        """Random images."""
+        rng = torch.Generator().manual_seed(0)
+        return torch.randn(self.work.n_images, 3, 224, 224, generator=rng)
 
 
-def write_checkpoint(folder: Path) -> None:
-    """A random model that never ends a text, so that both always write as many tokens."""
-    from transformers import GitConfig, GitForCausalLM
-
-    torch.manual_seed(0)
-    theirs = GitForCausalLM(GitConfig())
-    with torch.no_grad():
-        theirs.output.bias[102] = -1e4
-    theirs.save_pretrained(folder / "model")
-    words = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += [f"word{n}" for n in range(30522 - len(words))]
-    (folder / "model" / "vocab.txt").write_text("\n".join(words))
-    Image.effect_noise((640, 480), 80).convert("RGB").save(folder / "photo.jpg")
-
-
-def captions(pair: Pair, images: int, beams: int) -> Work:
+def captions(n_images: int, num_beams: int) -> Line:
     """20 new tokens for each image."""
-    pixels = pair.pixels(images)
-    options = DecodingOptions(max_new_tokens=NEW, num_beams=beams)
-    start = torch.full((images, 1), 101, device=pixels.device)
+    options = DecodingOptions(max_new_tokens=NEW, num_beams=num_beams)
+    start = torch.full((n_images, 1), 101)
+    rows = n_images * num_beams
 
-    def ours() -> object:
-        return generate(pair.ours, pair.ours.see(pixels), [[101]] * images, options)
+    def ours(model: GIT, pixels: Tensor) -> object:
+        return generate(model, model.see(pixels), start.tolist(), options)
 
-    def theirs() -> object:
-        return pair.theirs.generate(
-            input_ids=start, pixel_values=pixels, max_new_tokens=NEW, num_beams=beams,
+    def theirs(model: Any, pixels: Tensor) -> object:
+        return model.generate(
+            input_ids=start.to(pixels.device), pixel_values=pixels, max_new_tokens=NEW,
+            num_beams=num_beams, do_sample=False,
+        )  # fmt: skip
+
+    return Line(Work(n_images, [Step(rows, rows)] * NEW), ours, theirs)
+
+
+def questions() -> Line:
+    """8 questions of 8 tokens on one image, 4 new tokens each; theirs repeats the image."""
+    prompts = [[101, *QUESTION, 3000 + n] for n in range(N_QUESTIONS)]
+    options = DecodingOptions(max_new_tokens=N_ANSWER)
+
+    def ours(model: GIT, pixels: Tensor) -> object:
+        return generate(model, model.see(pixels), prompts, options)
+
+    def theirs(model: Any, pixels: Tensor) -> object:
+        return model.generate(
+            input_ids=torch.tensor(prompts, device=pixels.device),
+            pixel_values=pixels.repeat(N_QUESTIONS, 1, 1, 1), max_new_tokens=N_ANSWER,
             do_sample=False,
         )  # fmt: skip
 
-    return ours, theirs, 1.0
-
-
-def questions(pair: Pair) -> Work:
-    """8 questions of 8 tokens on one image, 4 new tokens each; theirs repeats the image."""
-    pixels = pair.pixels(1)
-    prompts = [[101, *QUESTION[:6], 3000 + n] for n in range(8)]
-
-    def ours() -> object:
-        return generate(
-            pair.ours, pair.ours.see(pixels), prompts, DecodingOptions(max_new_tokens=4)
-        )
-
-    def theirs() -> object:
-        return pair.theirs.generate(
-            input_ids=torch.tensor(prompts, device=pixels.device),
-            pixel_values=pixels.repeat(8, 1, 1, 1), max_new_tokens=4, do_sample=False,
-        )  # fmt: skip
-
-    return ours, theirs, 1.0
+    first = Step(N_QUESTIONS, N_QUESTIONS * len(prompts[0]))
+    steps = [first, *[Step(N_QUESTIONS, N_QUESTIONS)] * (N_ANSWER - 1)]
+    return Line(Work(1, steps), ours, theirs)
 
 
 def class_names() -> list[list[int]]:
     """1,000 names of one to four tokens, some with common beginnings, and their end."""
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     names: dict[tuple[int, ...], None] = {}
     while len(names) < LABELS:
-        length = int(torch.randint(1, 5, (), generator=draw))
-        first = int(torch.randint(2000, 2700, (), generator=draw))
-        rest = torch.randint(3000, 9000, (length - 1,), generator=draw).tolist()
+        length = int(torch.randint(1, 5, (), generator=rng))
+        first = int(torch.randint(2000, 2700, (), generator=rng))
+        rest = torch.randint(3000, 9000, (length - 1,), generator=rng).tolist()
         names[(first, *rest, 102)] = None
     return [list(name) for name in names]
 
 
-def labels(pair: Pair) -> Work:
-    """The exact log-probability of 1,000 class names; theirs a batch of names at a time."""
-    pixels, names = pair.pixels(1), class_names()
+def labels() -> Line:
+    """The exact log-probability of 1,000 class names; theirs a batch of names."""
+    names = class_names()
 
-    def ours() -> object:
-        return score_texts(pair.ours, pair.ours.see(pixels), [[101]], names)
+    def ours(model: GIT, pixels: Tensor) -> object:
+        return score_texts(model, model.see(pixels), [[101]], names)
 
-    @torch.inference_mode()
-    def theirs() -> object:
-        found = []
-        for first in range(0, THEIR_LABELS, THEIR_BATCH):
-            rows = [[101, *name] for name in names[first : first + THEIR_BATCH]]
-            length = max(map(len, rows))
-            tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-            mask = (torch.arange(length) < torch.tensor([[len(row)] for row in rows])).long()
-            out = pair.theirs(
-                input_ids=tokens.to(pixels.device), attention_mask=mask.to(pixels.device),
-                pixel_values=pixels.repeat(len(rows), 1, 1, 1), use_cache=False,
-            )  # fmt: skip
-            logprobs = out.logits[:, -length:].log_softmax(-1)
-            found.append(logprobs.gather(2, tokens[:, 1:, None].to(pixels.device)).sum())
-        return found
+    def theirs(model: Any, pixels: Tensor) -> object:
+        rows = [[101, *name] for name in names[:THEIR_LABELS]]
+        length = max(map(len, rows))
+        tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        mask = (torch.arange(length) < torch.tensor([[len(row)] for row in rows])).long()
+        tokens, mask = tokens.to(pixels.device), mask.to(pixels.device)
+        logits = model(
+            input_ids=tokens, attention_mask=mask,
+            pixel_values=pixels.repeat(len(rows), 1, 1, 1), use_cache=False,
+        ).logits  # fmt: skip
+        return logits[:, -length:].log_softmax(-1).gather(2, tokens[:, 1:, None]).sum()
 
-    return ours, theirs, LABELS / THEIR_LABELS
+    # A trie: each beginning that some name continues is a row of its step.
+    beginnings = [{tuple(name[:n]) for name in names if len(name) > n} for n in range(5)]
+    steps = [Step(len(rows), len(rows)) for rows in beginnings if rows]
+    return Line(Work(1, steps), ours, theirs, THEIR_LABELS / LABELS)
 
+
+LINES: dict[str, Callable[[], Line]] = {
+    "greedy, 1 image": lambda: captions(1, 1),
+    "beam 4, 1 image": lambda: captions(1, 4),
+    "greedy, 8 images": lambda: captions(8, 1),
+    "8 questions on 1 image": questions,
+    "log p of 1,000 class names": labels,
+}
 
 OURS = """
 from git_model import Captioner
 import torch; torch.set_num_threads({threads})
-git = Captioner.from_pretrained({model!r}, device={device!r})
-print(git.caption({image!r}).tokens)
+captioner = Captioner.from_pretrained({model!r}, device={device!r}, dtype={dtype!r})
+print(captioner.caption({image!r}).tokens)
 """
 THEIRS = """
 import torch; torch.set_num_threads({threads})
@@ -172,90 +162,234 @@ model = GitForCausalLM.from_pretrained({model!r}).eval().to({device!r})
 pixels = CLIPImageProcessorPil()(Image.open({image!r}), return_tensors="pt").pixel_values
 print(model.generate(pixel_values=pixels.to({device!r}), max_new_tokens=20).tolist())
 """
-PEAK = {  # in bytes; on Linux for the CPU (what `resource` tells begins with the parent's)
-    "cpu": r"""
-import re
-print(1024 * int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]))
-""",
-    "cuda": "\nimport torch; print(torch.cuda.max_memory_allocated())",
-}
+EXAMPLE = """
+import runpy, sys
+sys.argv = ["", {model!r}, {image!r}]
+runpy.run_path({example!r})
+"""
+PEAK = r"""
+import re  # on Linux, in kB; what `resource` reports begins with the parent's
+print(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
+"""
 
 
-def scripts(pair: Pair) -> list[str]:
-    """What a process of either project's own would run, from nothing to a caption."""
-    values = {"model": pair.model, "image": str(pair.folder / "photo.jpg")}
-    values |= {"threads": str(torch.get_num_threads()), "device": pair.device}
-    return [code.format(**values) for code in (OURS, THEIRS)]
+@dataclass(frozen=True)
+class Setup:
+    """What every engine opens, the checkpoint and the photo in `folder`; the exported graphs."""
+
+    folder: Path
+    exports: Path
+    device: str
+
+    @property
+    def model(self) -> str:
+        """The checkpoint's folder."""
+        return str(self.folder / "model")
+
+    def command(self, code: str, model: str, dtype: str = "float32") -> list[str]:
+        """A process that captions the photo, and prints its peak memory last."""
+        code = code.format(
+            model=model, dtype=dtype, device=self.device, image=str(self.folder / "photo.jpg"),
+            threads=torch.get_num_threads(), example=str(ROOT / "examples" / "onnx_caption.py"),
+        )  # fmt: skip
+        return [sys.executable, "-c", code + PEAK]
 
 
-def output_of(code: str) -> str:
-    """What a Python process prints last."""
-    return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()[-1]
+@dataclass(frozen=True)
+class Engine:
+    """An opened model.
+
+    code: of a process of its own, from the start of Python to a caption; empty if not measured.
+    """
+
+    model: Any
+    folder: str
+    code: str
+    device: str
+    dtype: str = "float32"
+    is_theirs: bool = False
+
+    def seconds(self, line: Line) -> float:
+        """The time of the whole work of a line."""
+        pixels = line.pixels.to(self.device, getattr(torch, self.dtype))
+        run, part = (line.theirs, line.part) if self.is_theirs else (line.ours, 1.0)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            run(self.model, pixels)
+        if pixels.is_cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / part
 
 
-def whole_process(pair: Pair) -> Work:
-    """Start Python, load the folder, read a picture, write 20 tokens."""
-    ours, theirs = scripts(pair)
-    return lambda: output_of(ours), lambda: output_of(theirs), 1.0
+class LeftOutError(Exception):
+    """Why an engine cannot be measured here."""
 
 
-LINES: dict[str, Callable[[Pair], Work]] = {
-    "greedy, 1 image, float32": lambda pair: captions(pair, 1, 1),
-    "greedy, 1 image, bfloat16": lambda pair: captions(pair, 1, 1),
-    "beam 4, 1 image, float32": lambda pair: captions(pair, 1, 4),
-    "beam 4, 1 image, bfloat16": lambda pair: captions(pair, 1, 4),
-    "greedy, 8 images, float32": lambda pair: captions(pair, 8, 1),
-    "8 questions on 1 image, float32": questions,
-    "log p of 1,000 class names, float32": labels,
-    "whole process, folder to caption": whole_process,
-}
+def write_checkpoint(folder: Path) -> None:
+    """A random model that never ends a text, so that all engines write as many tokens."""
+    from transformers import GitConfig, GitForCausalLM
+
+    torch.manual_seed(0)
+    model = GitForCausalLM(GitConfig())
+    with torch.no_grad():
+        model.output.bias[102] = -1e4
+    model.save_pretrained(folder / "model")
+    words = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [f"word{n}" for n in range(30522 - len(words))]
+    (folder / "model" / "vocab.txt").write_text("\n".join(words))
+    Image.effect_noise((640, 480), 80).convert("RGB").save(folder / "photo.jpg")
 
 
-def measure(work: Work, runs: int) -> tuple[float, float]:
-    """Median seconds of ours and theirs, run in turn after one run of each that does not count."""
-    ours, theirs, multiple = work
-    ours = torch.inference_mode()(ours)  # as `Captioner` does; theirs does without gradients itself
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(runs + 1):
-        for taken, run in zip(seconds, (ours, theirs), strict=True):
+def open_engines(setup: Setup, without: tuple[str, ...]) -> dict[str, Engine]:
+    """The engines by name, Transformers first.
+
+    Args:
+        without: leave out an engine whose name contains one of these.
+    """
+    makers: dict[str, Callable[[], Engine]] = {
+        BASE: lambda: theirs(setup, "float32"),
+        f"{BASE}, bfloat16": lambda: theirs(setup, "bfloat16"),
+        f"{BASE}, compiled": lambda: compiled(setup),
+        SOURCE: lambda: ours(setup, setup.model, "float32"),
+        "this project, bfloat16": lambda: ours(setup, setup.model, "bfloat16"),
+        **{name: partial(exported, setup, name) for name in VARIANTS},
+    }
+    engines = {}
+    for name, make in makers.items():
+        if name in (BASE, SOURCE) or not any(part in name for part in without):
+            try:
+                engines[name] = make()
+            except LeftOutError as error:
+                print(f"{name} is left out: {error}", file=sys.stderr)
+    return engines
+
+
+def ours(setup: Setup, folder: str, dtype: str) -> Engine:
+    """This project, with a checkpoint or an exported model."""
+    require_bfloat16(setup, dtype)
+    model = Captioner.from_pretrained(folder, dtype=dtype, device=setup.device).model
+    return Engine(model, folder, OURS, setup.device, dtype)
+
+
+def exported(setup: Setup, name: str) -> Engine:
+    """This project, with exported graphs; those that are missing are written."""
+    if setup.device != "cpu":
+        raise LeftOutError("exported graphs are measured on the CPU only")
+    return ours(setup, str(exports(setup.model, setup.exports)[name]), "float32")
+
+
+def theirs(setup: Setup, dtype: str) -> Engine:
+    """Transformers."""
+    from transformers import GitForCausalLM
+
+    require_bfloat16(setup, dtype)
+    model = GitForCausalLM.from_pretrained(setup.model, dtype=getattr(torch, dtype))
+    code = THEIRS if dtype == "float32" else ""
+    model = model.eval().to(setup.device)
+    return Engine(model, setup.model, code, setup.device, dtype, is_theirs=True)
+
+
+def compiled(setup: Setup) -> Engine:
+    """Transformers in float32, compiled by torch. Its first captions take minutes."""
+    engine = replace(theirs(setup, "float32"), code="")
+    engine.model.compile(dynamic=True)
+    try:
+        for line in LINES.values():
+            engine.seconds(line())
+    except Exception as error:  # of torch's compiler and of what it calls: no common base
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LeftOutError(reason) from None
+    return engine
+
+
+def require_bfloat16(setup: Setup, dtype: str) -> None:
+    """Leave bfloat16 out where it is emulated."""
+    native = dtype_of("auto", torch.device(setup.device)) is torch.bfloat16
+    if dtype == "bfloat16" and not native:
+        raise LeftOutError("the device does not compute in bfloat16")
+
+
+def measure_line(line: Line, engines: dict[str, Engine], runs: int) -> dict[str, float]:
+    """Median seconds by engine. They take turns; the first turn does not count."""
+    rows = [[engine.seconds(line) for engine in engines.values()] for _ in range(runs + 1)]
+    columns = zip(*rows[1:], strict=True)
+    return dict(zip(engines, map(statistics.median, columns), strict=True))
+
+
+def measure_processes(
+    commands: dict[str, list[str]], runs: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds, and peak memory in GB, of processes that take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    memory = {}
+    for _ in range(runs):
+        for name, command in commands.items():
             start = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if number:
-                taken.append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1]) * multiple
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            seconds[name].append(time.perf_counter() - start)
+            memory[name] = 1024 * int(output.split()[-1]) / 1e9
+    return {name: statistics.median(times) for name, times in seconds.items()}, memory
 
 
-def peak_of(name: str, side: int, folder: Path, device: str, threads: int) -> float:
-    """Gigabytes that a process takes at most which does this line once, on one side (0: ours)."""
-    if name.startswith("whole"):
-        code = scripts(Pair(folder, device, "float32"))[side]
-    else:
-        code = (
-            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            f"import versus_transformers as v; v.torch.set_num_threads({threads})\n"
-            f"with v.torch.inference_mode():\n"
-            f"    v.work_of({name!r}, v.Path({str(folder)!r}), {device!r})[{side}]()\n"
-        )
-    return int(output_of(code + PEAK[torch.device(device).type])) / 1e9
+def cells(seconds: dict[str, float], base: float) -> dict[str, str]:
+    """Times, and how many times as fast as Transformers that is."""
+    return {
+        name: f"{time:.2f} s" + ("" if name == BASE else f" ({base / time:.1f} x)")
+        for name, time in seconds.items()
+    }
 
 
-def work_of(name: str, folder: Path, device: str) -> Work:
-    """A line's work for both sides."""
-    return LINES[name](Pair(folder, device, "bfloat16" if "bfloat16" in name else "float32"))
+def process_rows(setup: Setup, engines: dict[str, Engine], runs: int) -> dict[str, dict[str, str]]:
+    """The rows of whole processes: through this project's front door, and without torch."""
+    commands = {
+        (WHOLE, name): setup.command(engine.code, engine.folder, engine.dtype)
+        for name, engine in engines.items()
+        if engine.code
+    }
+    for name, engine in engines.items():
+        if name.startswith("ONNX"):
+            commands[WITHOUT_TORCH, name] = setup.command(EXAMPLE, engine.folder)
+    seconds, memory = measure_processes(commands, runs)
+    rows: dict[str, dict[str, str]] = {WHOLE: {}, WITHOUT_TORCH: {}}
+    for row, name in commands:
+        times = {name: seconds[row, name]}
+        [text] = cells(times, seconds[WHOLE, BASE]).values()
+        rows[row][name] = f"{text}, {memory[row, name]:.1f} GB"
+    return rows
+
+
+def measure_rows(
+    setup: Setup, without: tuple[str, ...], only: str, runs: int
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """First an empty row with every column, then each row when it is measured: its name, and its
+    cells by column."""
+    engines, rates = open_engines(setup, without), measure()
+    limits = {dtype: f"limit, {dtype}" for dtype in rates.flop}
+    yield "work", dict.fromkeys([*engines, *limits.values()], "")
+    for name, line in ((name, make()) for name, make in LINES.items() if only in name):
+        seconds = measure_line(line, engines, runs)
+        least = {
+            column: f"{rates.seconds(engines[SOURCE].model, line.work, dtype):.2f} s"
+            for dtype, column in limits.items()
+        }
+        yield name, cells(seconds, seconds[BASE]) | least
+    if only in WHOLE:
+        yield from process_rows(setup, engines, runs).items()
 
 
 @click.command()
 @click.option("--only", default="", help="Lines whose name contains this.")
-@click.option("--runs", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--without", multiple=True, help="Leave out engines whose name contains this.")
+@click.option("--runs", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--memory", is_flag=True, help="Peak memory, too: each side in a process of its own.")
-def main(only: str, runs: int, threads: int, device: str, memory: bool) -> None:
-    """Print the table."""
+@click.option(
+    "--exports", "root", type=click.Path(path_type=Path), help="Keep the exported graphs here."
+)
+def main(
+    only: str, without: tuple[str, ...], runs: int, threads: int, device: str, root: Path | None
+) -> None:
+    """Print the table, and save it if it is complete and of the CPU."""
     from transformers import logging
 
     torch.set_num_threads(threads)
@@ -264,15 +398,14 @@ def main(only: str, runs: int, threads: int, device: str, memory: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_checkpoint(folder)
-        print(f"| work | this project | Transformers | ratio |{' peak memory |' * memory}")
-        print(f"|---|---|---|---|{'---|' * memory}")
-        for name in (name for name in LINES if only in name):
-            ours, theirs = measure(work_of(name, folder, device), runs)
-            line = f"| {name} | {ours:.2f} s | {theirs:.2f} s | {theirs / ours:.1f} x |"
-            if memory:
-                peaks = [peak_of(name, side, folder, device, threads) for side in (0, 1)]
-                line += f" {peaks[0]:.1f} / {peaks[1]:.1f} GB |"
-            print(line, flush=True)
+        setup = Setup(folder, root or folder / "exports", device)
+        rows = measure_rows(setup, without, only, runs)
+        head, columns = next(rows)
+        table = Table("versus_transformers", (head, *columns))
+        for name, row in rows:
+            table.add(name, *({**columns, **row}.values()))
+    if not only and not without and device == "cpu":
+        table.save()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def test_a_benchmark_imports_only_what_is_there(path: Path) -> None:
 def test_a_quoted_table_is_the_one_that_was_measured(page: Path) -> None:
     text = page.read_text()
     assert text.count("<!-- results:") == len(results.QUOTED.findall(text))
-    assert results.quoted(text) == text, "run: python benchmarks/results.py"
+    assert results.quoted(page) == text, "run: python benchmarks/results.py"
 
 
 @pytest.mark.parametrize("path", sorted(results.FOLDER.glob("*.json")), ids=lambda path: path.stem)
@@ -33,24 +33,23 @@ def test_a_result_names_its_command_and_is_quoted(path: Path) -> None:
     assert any(f"results: {path.stem} " in page.read_text() for page in results.pages())
 
 
-# A sentence of a page, and the cell that its figure comes from: file, start of the row, column.
-SENTENCES = [
-    ("README.md", "logits differ by {} in float64, over 60 random models",
-     ("parity_table", "Transformers | logits, 60 random models", "float64")),
-    ("README.md", "Beam search with 4 beams is {} times as fast as in Transformers",
-     ("versus_transformers", "beam 4, 1 image, float32", "ratio")),
-    ("README.md", "8 questions on one image {} times",
-     ("versus_transformers", "8 questions on 1 image, float32", "ratio")),
-    ("README.md", "a step with 5 captions an image is {} times as fast",
-     ("training", "2 images x 5 captions", "ratio")),
-    ("docs/adapters.md", "A step of LoRA takes {} times as long as a full one",
-     ("adapters", "LoRA, rank 8, every attention", "of the first row's")),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("page", "sentence", "source"), SENTENCES)
+@pytest.mark.parametrize(("page", "sentence", "source"), results.SENTENCES)
 def test_a_figure_in_a_sentence_is_the_one_that_was_measured(
     page: str, sentence: str, source: tuple[str, str, str]
 ) -> None:
-    text = " ".join((ROOT / page).read_text().split())
-    assert sentence.format(results.cell(*source).removesuffix(" x")) in text
+    [(_, figure, _)] = results.sentence_pattern(sentence).findall((ROOT / page).read_text())
+    assert figure == results.figure(source), "run: python benchmarks/results.py"
+
+
+def test_a_figure_in_a_sentence_follows_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("It is 1.0\ntimes as fast as the other, and so on: 1.0 times.\n")
+    sentence = ("page.md", "It is {} times as fast as the other", ("name", "row", "column"))
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results, "SENTENCES", [sentence])
+    for cell, figure in (("0.73 s (3.1 x)", "3.1"), ("4.9 x", "4.9"), ("4e-15", "4e-15")):
+        monkeypatch.setattr(results, "cell", lambda *_, cell=cell: cell)
+        expected = f"It is {figure}\ntimes as fast as the other, and so on: 1.0 times.\n"
+        assert results.quoted(page) == expected
