@@ -230,7 +230,7 @@ def _option(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})
 
 
-# Names of options in other programs; no similarity of spelling leads from them to ours.
+# Names of options in other programs; they are not similar to the names here.
 OTHER_NAMES = {
     "beam_size": "num_beams", "beam_width": "num_beams", "n": "num_return_sequences",
     "sample": "do_sample", "max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens",
@@ -427,7 +427,7 @@ class GITConfig:
     def with_style(self, style: Style) -> "GITConfig":
         """The configuration for running the model as a style's reference does (docs/styles.md)."""
         if style == self.style:
-            return self  # with its own settings, whatever they are
+            return self  # keep its own settings, even if they are not the style's defaults
         eps = 1e-8 if style == "microsoft" else 1e-12
         preprocess = self.preprocess  # other encoders than CLIP's keep their own
         if self.encoder.kind == "clip":

@@ -18,7 +18,7 @@ from weights_convert.towers import decoding_of
 
 FILE = "generation_config.json"
 
-# Options with the same name and meaning as ours.
+# Options with the same name and meaning in Transformers and in this project.
 SAME = (
     "max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_beams", "length_penalty",
     "early_stopping", "num_return_sequences", "do_sample", "temperature", "top_k", "top_p",
@@ -132,7 +132,7 @@ def write_generation(config: GITConfig) -> dict[str, Any]:
 
 
 def end_tokens(value: Any, where: str) -> tuple[int, ...]:
-    """`eos_token_id` as our `eos_ids`: a number there, or a list of numbers."""
+    """`eos_token_id`, a number or a list of numbers, as `eos_ids`."""
     ids = value if isinstance(value, list) else [value]
     if not ids or not all(type(item) is int for item in ids):
         raise ConversionError(
@@ -142,7 +142,7 @@ def end_tokens(value: Any, where: str) -> tuple[int, ...]:
 
 
 def as_setting(ids: tuple[int, ...]) -> int | list[int]:
-    """Our `eos_ids` as `eos_token_id`."""
+    """`eos_ids` as `eos_token_id`."""
     return ids[0] if len(ids) == 1 else list(ids)
 
 

@@ -85,7 +85,7 @@ TABLE = (
 )
 OUTPUT, WORDS = "output.weight", "git.embeddings.word_embeddings.weight"
 
-# Transformers' name -> our field, and the default of a key that a config.json leaves out.
+# Transformers' name -> this project's field, and the default of a key that config.json leaves out.
 VISION_FIELDS: dict[str, tuple[str, Any]] = {
     "image_size": ("image_size", 224),
     "patch_size": ("patch_size", 16),
@@ -123,10 +123,10 @@ FIXED: dict[str, Any] = {
     "quantization_config": None,
 }
 VISION_FIXED: dict[str, Any] = {"num_channels": 3}
-PURPOSE_FIELDS = ("purpose", "purpose_side")  # of ours; Transformers keeps unknown keys
+PURPOSE_FIELDS = ("purpose", "purpose_side")  # this project's; Transformers keeps unknown keys
 
 
-# Transformers' name of an activation -> ours.
+# Transformers' name of an activation -> this project's name.
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -145,7 +145,7 @@ def rules(tied: bool) -> tuple[Rule, ...]:
 
 
 def read_config(settings: Mapping[str, Any]) -> GITConfig:
-    """Our configuration for a config.json of Transformers, which may leave out defaults.
+    """This project's configuration for a config.json of Transformers, which may leave out defaults.
 
     Unknown keys are ignored, as in Transformers.
 
@@ -187,7 +187,7 @@ def read_config(settings: Mapping[str, Any]) -> GITConfig:
 
 
 def write_config(config: GITConfig) -> dict[str, Any]:
-    """The config.json of Transformers for a configuration of ours.
+    """The config.json of Transformers for a configuration of this project.
 
     Raises:
         ConversionError: Transformers' model has no such setting.
@@ -240,7 +240,7 @@ def require_clip_and_bert(config: GITConfig) -> None:
 def read_state(
     source: Tensors, config: GITConfig, *, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """Transformers' tensors under our names, for a model of this configuration.
+    """Transformers' tensors under this project's names, for a model of this configuration.
 
     Raises:
         ConversionError: a tensor is missing, unexpected or misshapen; it is named.
@@ -249,7 +249,7 @@ def read_state(
 
 
 def write_state(state: Tensors, config: GITConfig) -> dict[str, Tensor]:
-    """Our tensors under Transformers' names."""
+    """This project's tensors under Transformers' names."""
     return dict(undo(rules(config.decoder.tied), state))
 
 
@@ -315,12 +315,12 @@ def _as_stored(config: GITConfig, source: Tensors) -> GITConfig:
 
 
 def fields_of(fields: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of our fields, by a table such as `VISION_FIELDS`."""
+    """The values of this project's fields, by a table such as `VISION_FIELDS`."""
     return {name: settings.get(key, default) for key, (name, default) in fields.items()}
 
 
 def activation_of(name: Any) -> Activation:
-    """Our name of Transformers' activation."""
+    """This project's name of an activation of Transformers."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ConversionError(
             f"{CONFIG}: hidden_act is {short_repr(name)}, expected one of {', '.join(ACTIVATIONS)}"

@@ -100,7 +100,8 @@ def config_of(
 
 
 def read_config(settings: dict[str, Any]) -> EncoderConfig:
-    """Our configuration for a config.json of Transformers' SigLIP, which may leave out defaults.
+    """The encoder configuration for a config.json of Transformers' SigLIP, which may leave out
+    defaults.
 
     Raises:
         ConversionError: another kind of model, or a setting that this project does not have.

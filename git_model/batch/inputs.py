@@ -168,7 +168,7 @@ def _open_file_of_inputs(path: Path, options: InputOptions) -> Iterable[AnyInput
 
 
 def _require_text(path: Path) -> None:
-    """Refuse a file that is no list, whatever its name."""
+    """Refuse a file that is no list, even if it has the name of one."""
     with open_file(path) as file:
         if b"\0" in file.read(1 << 12):
             raise GITError(f"{path}: not a list: expected a text with a path on each line")

@@ -131,7 +131,8 @@ class BatchJob:
         return load_inputs(group_by_image(pending), dataset, workers=workers, ahead=ahead)
 
     def _part(self, inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
-        """This process's part: all or no inputs about an image, in whatever order they come."""
+        """This process's part of the inputs. All inputs about an image belong to the same
+        process."""
         for item in inputs:
             number = zlib.crc32(item.key.encode("utf-8", "surrogateescape"))
             if number % self.group.size == self.group.rank:

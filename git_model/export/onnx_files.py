@@ -55,7 +55,7 @@ def reduce_onnx(source: Path, folder: Path, dtype: ExportDtype) -> None:
 
 
 def _as_onnx(name: str, program: ExportedProgram) -> Any:
-    """A program as a model of `onnx_ir`, its free sizes under our names."""
+    """A program as a model of `onnx_ir`, its free sizes under the names of `DIMENSIONS`."""
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 

@@ -54,7 +54,7 @@ class BeamState:
 
     @property
     def n_candidates(self) -> int:
-        """Candidates of each step: so many that `num_beams` of them continue even if all others
+        """Candidates of each step: enough that `num_beams` of them continue even if all others
         end. With one end token both references take 2 x num_beams."""
         return max(2, 1 + len(self.eos_ids)) * self.options.num_beams
 

@@ -197,7 +197,7 @@ class _Transfer:
                 break
             data += block
         if (length or 0) > limit or len(data) > limit:
-            raise FetchError(f"the file is larger than the limit of {limit} bytes")
+            raise FetchError(f"the file is larger than {limit} bytes, which is the limit")
         if length is not None and len(data) < length:
             raise FetchError(f"the connection ended after {len(data)} of {length} bytes")
         return bytes(data)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 # FFmpeg's names of the containers that may be opened. Playlists are not among them: a file must
-# not make us open other files, or the network.
+# not make this program open other files, or the network.
 CONTAINERS = "mp4,matroska,avi,mpegts,mpeg,flv,asf,ogg"
 # Image formats in MP4's container: FFmpeg would show their tiles as frames.
 IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")

@@ -179,7 +179,7 @@ class SelectionConfig:
     """Which checkpoint is kept as `best`, and when a run stops early."""
 
     # "validation loss", or a task and a metric such as "captions cider_d"; None: CIDEr-D of
-    # captions with several references, else exact match
+    # captions with several references, otherwise exact match
     metric: str | None = None
     patience: int | None = None  # checks without improvement that end the run; None: no early stop
     min_delta: float = 0.0  # an improvement is better than the best score by more than this

@@ -284,10 +284,10 @@ def test_a_key_of_any_length_is_no_key(tmp_path):
         ("0\n99\n", "row 2: the file .lineidx is of another TSV, expected rising numbers"),
         ("7\n0\n", "row 1: the file .lineidx is of another TSV, expected rising numbers"),
         ("-3\n", "row 1: the file .lineidx is of another TSV, expected rising numbers"),
-        ("0\nx\n", "row 1: {index}: expected a number on each line, line 2 has none, what"),
+        ("0\nx\n", "row 1: {index}: expected a number on each line, line 2 has none, the"),
         (
             "0\n" + "9" * 5000,
-            "row 1: {index}: expected a number on each line, line 2 has none, what",
+            "row 1: {index}: expected a number on each line, line 2 has none, the",
         ),
     ],
 )

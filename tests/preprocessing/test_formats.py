@@ -161,7 +161,7 @@ def test_floats_whose_range_cannot_be_told_are_refused(values):
 
 def test_a_nan_is_refused_even_where_the_references_clip():
     image = Image.fromarray(np.array([[0, np.nan]], dtype=np.float32))
-    with pytest.raises(ImageError, match="no finite numbers"):
+    with pytest.raises(ImageError, match="are not finite"):
         preprocess(image, dataclasses.replace(RAW, scale_16_bit=False))
 
 
