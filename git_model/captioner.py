@@ -4,7 +4,8 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from git_model.checkpoints.defaults import DEFAULT_MODEL
 from git_model.checkpoints.loading import open_model
+from git_model.checkpoints.native import TOKENIZER
 from git_model.config import DecodingOptions, Style, option_hint
 from git_model.generation.generate import generate, score_texts
 from git_model.generation.sampling import Generation
@@ -28,6 +30,7 @@ from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
 from git_model.utils.devices import DTYPES, dtype_of, usable_device
 from git_model.utils.errors import GITError
 from git_model.utils.kernels import pack_weights
+from git_model.utils.serialize import short_repr
 
 MAX_ROWS = 256  # texts that are generated at a time, but at least one for each image
 T = TypeVar("T")
@@ -52,6 +55,9 @@ class Caption:
     logprob: float
     token_logprobs: list[float]
     spelling: list[str] = field(default_factory=list, compare=False)
+
+    def __str__(self) -> str:
+        return self.text
 
     def __repr__(self) -> str:
         return f"Caption({self.text!r}, logprob={self.logprob:.3f}, {len(self.tokens)} tokens)"
@@ -118,19 +124,26 @@ SceneOrBatch = BatchScene | ImageBatch
 
 
 def _with_hints(method: F) -> F:
-    """A method whose TypeError about an unknown argument names the decoding option for it."""
-    names = inspect.signature(method).parameters.keys()
+    """A method whose TypeError about an unknown argument says what to write instead."""
+    names = list(inspect.signature(method).parameters)
 
     @functools.wraps(method)
     def checked(*args: Any, **values: Any) -> Any:
         for name in values.keys() - names:
-            raise TypeError(
-                f"{method.__name__}() has no argument {name!r}: decoding options go into "
-                f"options=DecodingOptions(…); {option_hint(name)}"
-            )
+            raise TypeError(f"{method.__name__}() has no argument {name!r}{_advice(name, names)}")
         return method(*args, **values)
 
     return cast(F, checked)
+
+
+def _advice(name: str, arguments: list[str]) -> str:
+    """What to write instead of an unknown argument of a method."""
+    close = ["scene"] if name in ("image", "images") else get_close_matches(name, arguments, 1, 0.8)
+    if close:
+        return f", did you mean {close[0]}?"
+    if name in {item.name for item in fields(DecodingOptions)}:
+        return f": decoding options are one object, options=DecodingOptions({name}=…)"
+    return f": decoding options go into options=DecodingOptions(…); {option_hint(name)}"
 
 
 class Captioner:
@@ -315,7 +328,7 @@ class Captioner:
         if isinstance(images, list | tuple):
             return self.see_batch([self.load(image, sampling) for image in images])
         loaded = self.load(images, sampling)
-        return ImageScene(self.see_pixels(loaded.pixels[None]).layers, loaded.frames)
+        return ImageScene(self.encode(loaded.pixels[None]).layers, loaded.frames)
 
     def see_batch(self, images: Sequence[LoadedImage]) -> BatchScene:
         """As `see`, for a batch of images that `load` returned.
@@ -327,14 +340,27 @@ class Captioner:
             raise GITError("no image was given, expected at least one")
         pixels = [image.pixels for image in images]
         parts = tuple(
-            (group, self.see_pixels(torch.stack([pixels[i] for i in group])))
+            (group, self.encode(torch.stack([pixels[i] for i in group])))
             for group in group_by_shape(pixels)
         )
         return BatchScene(parts, tuple(image.frames for image in images))
 
+    def see_pixels(self, pixels: Tensor) -> BatchScene:
+        """As `see`, for a batch that is preprocessed already, such as a processor's `pixel_values`.
+
+        Args:
+            pixels: (B, 3, H, W), or clips (B, F, 3, H, W), resized and normalised.
+
+        Raises:
+            GITError: the pixels do not fit the model.
+        """
+        n_images = len(pixels)
+        part = list(range(n_images)), self.encode(pixels)
+        return BatchScene((part,), (None,) * n_images)
+
     @torch.inference_mode()
-    def see_pixels(self, pixels: Tensor) -> Scene:
-        """As `see`, for pixels (B, 3, H, W) or (B, F, 3, H, W) that are preprocessed already."""
+    def encode(self, pixels: Tensor) -> Scene:
+        """The network's scene of a batch of pixels, as in `see_pixels`, on the model's device."""
         if self.device.type == "cuda" and pixels.device.type == "cpu":
             # from pinned memory the copy runs while the GPU works
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
@@ -529,15 +555,16 @@ class Captioner:
 
     def generate(
         self,
-        scene: ImageScene | BatchScene,
+        scene: SceneOrImage | SceneOrBatch,
         questions: Sequence[Sequence[str | None]],
         options: DecodingOptions | None = None,
     ) -> list[list[list[Caption]]]:
         """All texts that a search returns; `caption` and `ask` keep the best one of them.
 
         Args:
-            questions: for each image a list of its questions, in which None stands for a caption.
-                The lists may differ in length.
+            scene: as in `caption`.
+            questions: for each image a list of its questions, in which None stands for a caption:
+                [[None]] for the captions of one image. The lists may differ in length.
             options: as in `caption`.
 
         Returns:
@@ -552,6 +579,8 @@ class Captioner:
             raise TypeError(
                 f"options is of type {type(options).__name__}, expected DecodingOptions(…)"
             )
+        scene = self._seen(scene)
+        _require_rows(questions, len(scene))
         prompts = [[self.prompt(question) for question in row] for row in questions]
         results: list[list[list[Caption]]] = [[] for _ in prompts]
         for images, part, chunk in _chunks(scene, prompts, options):
@@ -561,6 +590,31 @@ class Captioner:
                 n_prompts = len(prompts[image][chunk])
                 results[image] += [self._captions(row) for row in islice(texts, n_prompts)]
         return results
+
+    def decoding(self, **changes: Any) -> DecodingOptions:
+        """The checkpoint's decoding options with some changes, as keyword arguments change them in
+        Transformers' `generate`. `DecodingOptions(…)` has none of the checkpoint's options.
+
+        Args:
+            changes: fields of `DecodingOptions` by name.
+
+        Raises:
+            ConfigError: a value is wrong, or does not fit the others.
+            TypeError: no such field.
+        """
+        return self.model.config.decoding.changed(**changes)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a checkpoint folder, the vocabulary included.
+
+        Args:
+            folder, overwrite: as in `GIT.save_pretrained`.
+
+        Raises:
+            GITError: as in `GIT.save_pretrained`; or the model is an exported one.
+        """
+        files = {} if self._tokenizer is None else {TOKENIZER: self._tokenizer.to_json()}
+        self.model.save_pretrained(folder, overwrite=overwrite, files=files)
 
     def prompt(self, question: str | None) -> list[int]:
         """The token ids that a text is generated after: the start token and, for an answer, the
@@ -669,6 +723,20 @@ def _require_list(texts: Texts, kind: str) -> Texts:
         if not isinstance(text, str):
             raise TypeError(f"a {kind} is of type {type(text).__name__}, expected str")
     return texts
+
+
+def _require_rows(questions: Sequence[Sequence[str | None]], n_images: int) -> None:
+    """Refuse questions that are not a list for each image."""
+    is_rows = isinstance(questions, list | tuple)
+    if not is_rows or not all(isinstance(row, list | tuple) for row in questions):
+        raise TypeError(
+            f"questions is {short_repr(questions)}, expected for each image a list of questions, "
+            "such as [[None]] for the captions of one image"
+        )
+    if len(questions) != n_images:
+        raise GITError(
+            f"questions has {len(questions)} lists, expected one for each image, {n_images} in all"
+        )
 
 
 def _chunks(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import coerce, from_dict, is_file, read_mapping, short_repr
@@ -45,6 +45,7 @@ MAX_FRAMES = 2**10
 MAX_IMAGE_SIDE = 2**12  # pixels
 MAX_EOS_IDS = 2**6
 MAX_PURPOSE = 200  # characters
+MAX_NEW_TOKENS = 20  # unless an option says otherwise
 
 
 def _positive(config: Any, table: str, *names: str) -> None:
@@ -232,16 +233,17 @@ def _option(default: Any, meaning: str) -> Any:
 
 # Names of options in other programs; they are not similar to the names here.
 OTHER_NAMES = {
-    "beam_size": "num_beams", "beam_width": "num_beams", "n": "num_return_sequences",
-    "sample": "do_sample", "max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens",
-    "dialect": "style", "early_stop": "early_stopping",
+    "beam_size": "num_beams", "beam_width": "num_beams", "beams": "num_beams",
+    "n": "num_return_sequences", "sample": "do_sample", "max_tokens": "max_new_tokens",
+    "min_tokens": "min_new_tokens",
+    "dialect": "style", "early_stop": "early_stopping", "generator": "seed",
 }  # fmt: skip
 
 
 def option_hint(name: str) -> str:
     """What to write instead of an unknown decoding option."""
     names = [item.name for item in dataclasses.fields(DecodingOptions)]
-    close = get_close_matches(name, names, 1, 0.5)
+    close = get_close_matches(name, names, 1, 0.75)
     other = OTHER_NAMES.get(name) or (close[0] if close else None)
     return f"did you mean {other}?" if other else f"expected one of {', '.join(names)}"
 
@@ -281,10 +283,14 @@ class DecodingOptions:
     Names and meanings are those of Transformers' `generate`, unless a field's help says otherwise.
     """
 
-    max_new_tokens: int = _option(20, "Maximum number of generated tokens, the end token included.")
+    max_new_tokens: int = _option(
+        None, "Maximum number of generated tokens, the end token included; with max_length alone "
+        "as many as it allows."
+    )  # fmt: skip
     max_length: int | None = _option(
-        None, "Maximum number of tokens, prompt included; max_new_tokens applies as well."
-    )
+        None, "Maximum number of tokens, prompt included; a max_new_tokens that is given applies "
+        "as well."
+    )  # fmt: skip
     min_new_tokens: int = _option(0, "Minimum number of generated tokens before an end token.")
     min_length: int = _option(
         0, "Minimum number of tokens, prompt included; min_new_tokens applies as well."
@@ -316,6 +322,9 @@ class DecodingOptions:
     suppress_tokens: tuple[int, ...] = _option((), "Ids of tokens that are never generated.")
 
     def __post_init__(self) -> None:
+        if self.max_new_tokens is None:
+            limit = MAX_NEW_TOKENS if self.max_length is None else max(1, self.max_length - 1)
+            object.__setattr__(self, "max_new_tokens", limit)
         _positive(self, "decoding", "max_new_tokens", "num_beams", "num_return_sequences")
         for name, good, expected in (
             ("max_length", self.max_length is None or 2 <= self.max_length <= MAX_SIZE,
@@ -343,6 +352,24 @@ class DecodingOptions:
         ):  # fmt: skip
             if not good:
                 raise ConfigError(f"decoding: {name} is {getattr(self, name)}, expected {expected}")
+
+    def changed(self, **values: Any) -> Self:
+        """These options with some changes. As in Transformers' `generate`, max_length without
+        max_new_tokens replaces both limits, and so does max_new_tokens without max_length.
+
+        Args:
+            values: fields by name.
+
+        Raises:
+            ConfigError: a value is wrong, or does not fit the others.
+            TypeError: no such field.
+        """
+        limits = {"max_new_tokens", "max_length"}
+        replaced = limits if limits & values.keys() else set()
+        kept = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return type(self)(
+            **{name: value for name, value in kept.items() if name not in replaced} | values
+        )
 
     def max_tokens_after(self, prompt: Sequence[int], limit: int) -> int:
         """The maximum number of new tokens after this prompt, at least 1.

@@ -1,5 +1,6 @@
 """The public names, their reprs, and what they say of wrong names."""
 
+import dataclasses
 import subprocess
 import sys
 from importlib.metadata import version
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_checkpoint
 
 import git_model
-from git_model import Caption, Captioner, DecodingOptions
+from git_model import GIT, Caption, Captioner, DecodingOptions
 from git_model.checkpoints import loading
 from git_model.generation.generate import generate, score_texts
 from git_model.utils.errors import GITError
@@ -231,3 +233,71 @@ def test_suppressing_nearly_all_tokens_says_so(
     options = DecodingOptions(num_beams=4, suppress_tokens=tuple(range(left, size)))
     with pytest.raises(GITError, match=f"suppress_tokens {line}"):
         captioner.caption(image, options)
+
+
+def test_max_length_alone_is_the_only_limit_as_in_transformers() -> None:
+    assert DecodingOptions().max_new_tokens == 20
+    assert DecodingOptions(max_length=50).max_new_tokens == 49  # a prompt has at least one token
+    assert DecodingOptions(max_length=50, max_new_tokens=7).max_new_tokens == 7
+
+
+def test_options_of_a_checkpoint_are_changed_and_not_replaced(captioner: Captioner) -> None:
+    base = DecodingOptions(num_beams=4, length_penalty=0.6, max_length=30)
+    model = GIT(dataclasses.replace(captioner.model.config, decoding=base))
+    options = Captioner(model, captioner.tokenizer).decoding(max_new_tokens=10)
+    assert (options.num_beams, options.length_penalty) == (4, 0.6)
+    assert (options.max_new_tokens, options.max_length) == (10, None)
+    longer = options.changed(max_length=12, num_beams=2)
+    assert (longer.max_new_tokens, longer.max_length, longer.num_beams) == (11, 12, 2)
+    with pytest.raises(TypeError, match="no option 'beams', did you mean num_beams"):
+        options.changed(beams=4)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "advice"),
+    [
+        ("caption", "num_beams", r": decoding options are one object, options=DecodingOptions\("),
+        ("caption", "image", ", did you mean scene"),
+        ("ask", "question", ", did you mean questions"),
+        ("caption", "streamer", "expected one of max_new_tokens"),
+    ],
+)
+def test_advice_on_a_wrong_argument_fits_it(
+    captioner: Captioner, image: Path, method: str, name: str, advice: str
+) -> None:
+    with pytest.raises(TypeError, match=f"has no argument '{name}'.*{advice}"):
+        getattr(captioner, method)(image, **{name: 4})
+
+
+def test_pixels_of_a_processor_are_a_batch(captioner: Captioner, image: Path) -> None:
+    pixels = captioner.preprocess([Image.open(image).convert("RGB")] * 2)
+    texts = [str(caption) for caption in captioner.caption(captioner.see_pixels(pixels))]
+    assert texts == [captioner.caption(image).text] * 2
+    for wrong in (pixels, pixels[0] - 10):
+        with pytest.raises((TypeError, GITError), match=r"captioner\.see_pixels"):
+            captioner.caption(wrong)
+
+
+def test_generate_takes_images_and_names_questions_that_are_no_lists(
+    captioner: Captioner, image: Path
+) -> None:
+    [[texts]] = captioner.generate(image, [[None]], captioner.decoding(num_beams=2))
+    assert texts[0].text
+    for wrong in ([None], ["why?"], "why?", None):
+        with pytest.raises(TypeError, match=r"expected for each image a list of questions"):
+            captioner.generate(image, wrong)
+    with pytest.raises(GITError, match="has 2 lists, expected one for each image, 1 in all"):
+        captioner.generate(image, [[None], [None]])
+
+
+def test_a_captioner_is_saved_with_its_vocabulary(captioner: Captioner, tmp_path: Path) -> None:
+    captioner.save_pretrained(tmp_path / "new")
+    again = Captioner.from_pretrained(tmp_path / "new", integrity=True)
+    assert again.tokenizer.to_json() == captioner.tokenizer.to_json()
+    with pytest.raises(GITError, match="new"):
+        captioner.save_pretrained(tmp_path / "new")
+
+
+def test_a_dtype_that_no_weights_can_have_is_one_line() -> None:
+    with pytest.raises(GITError, match=r"dtype is 'torch\.int8', expected auto or one of float32"):
+        Captioner.from_pretrained("demo", dtype=torch.int8)

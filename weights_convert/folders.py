@@ -162,8 +162,8 @@ def write(checkpoint: Checkpoint, folder: Path, to: Format = "native") -> str:
 
 
 def convert(
-    source: str,
-    destination: Path,
+    source: str | Path,
+    destination: str | Path,
     *,
     origin: Origin | None = None,
     to: Format = "native",
@@ -192,6 +192,7 @@ def convert(
     Raises:
         GITError: the source cannot be read, or the destination cannot be written.
     """
+    source, destination = str(source), Path(destination)
     checkpoint = _read(source, None if origin == to == "hf" else origin, options)
     if merge is not None:
         checkpoint = merged(checkpoint, merge, source)

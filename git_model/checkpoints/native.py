@@ -111,8 +111,8 @@ def require_format(folder: Path, version: object) -> None:
         )
     if version != FORMAT:
         raise CheckpointError(
-            f"{folder / CONFIG}: not a git_model checkpoint: convert a Hugging Face or an original "
-            "checkpoint with `git-model convert`"
+            f"{folder / CONFIG}: not a git_model checkpoint: open a Hugging Face or an original "
+            "checkpoint with `Captioner.from_pretrained`, or convert it with `git-model convert`"
         )
 
 

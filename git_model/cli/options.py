@@ -245,16 +245,17 @@ def _flag(name: str) -> str:
 
 def _default(item: dataclasses.Field[Any]) -> str:
     """The end of an option's help: its value in most checkpoints, and in the microsoft style."""
-    if item.default in (False, (), None) and type(item.default) is not int:
+    usual = getattr(style_decoding("huggingface"), item.name)
+    if usual in (False, (), None) and type(usual) is not int:
         return ""
     microsoft = getattr(style_decoding("microsoft"), item.name)
-    other = f"; microsoft style: {microsoft}" if microsoft != item.default else ""
-    return f"  [usually {item.default}{other}]"
+    other = f"; microsoft style: {microsoft}" if microsoft != usual else ""
+    return f"  [usually {usual}{other}]"
 
 
 def _decoding(chosen: dict[str, Any], base: DecodingOptions) -> DecodingOptions:
     try:
-        options = dataclasses.replace(base, **chosen)
+        options = base.changed(**chosen)
     except GITError as error:
         raise click.UsageError(str(error)) from None
     for name in chosen:  # no option without effect

@@ -263,7 +263,7 @@ def _see(
         record_attention(model.encoder, _average_and_matrices) as encoder_maps,
         record_attention(model.decoder, head_average) as decoder_maps,
     ):
-        scene = ImageScene(captioner.see_pixels(pixels[None]).layers)
+        scene = ImageScene(captioner.encode(pixels[None]).layers)
     if len(encoder_maps) != n_layers:
         raise GITError(
             "the encoder was compiled, and hooks do not run in it: open the model without compile"

@@ -278,12 +278,20 @@ class GIT(nn.Module):
         buffers = dict(self.named_buffers())
         return weights | {name: buffers[name] for name in self.state_dict() if name in buffers}
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write a checkpoint folder with config.json, model.safetensors and SHA256SUMS.
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a checkpoint folder with config.json, model.safetensors and SHA256SUMS. The
+        vocabulary is no part of the network: `Captioner.save_pretrained` writes it, too.
 
         Args:
             folder: a new folder.
             overwrite: replace a checkpoint in `folder`.
+            files: more text files for the folder, by name.
 
         Raises:
             GITError: the folder holds other files, or cannot be written; or the weights do not fit
@@ -292,9 +300,10 @@ class GIT(nn.Module):
         """
         from git_model.checkpoints.native import write_checkpoint
 
-        expected = self._without_values(self.config).tensors()
-        _require_fit(expected, self.tensors(), "this model is not what its configuration says")
-        write_checkpoint(Path(folder), self.config, self.tensors(), overwrite=overwrite)
+        tensors = self.tensors()
+        expected = GIT._without_values(self.config).tensors()
+        _require_fit(expected, tensors, "this model is not what its configuration says")
+        write_checkpoint(Path(folder), self.config, tensors, files, overwrite=overwrite)
 
 
 def _require_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:

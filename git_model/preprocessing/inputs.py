@@ -160,9 +160,17 @@ def _from_tensor(image: Tensor) -> Image.Image:
     is_number = image.dtype == torch.uint8 or image.dtype.is_floating_point
     if image.ndim != 3 or image.shape[0] not in (1, 3, 4) or not is_number:
         kind = str(image.dtype).removeprefix("torch.")
-        raise TypeError(f"the image is a tensor {tuple(image.shape)} in {kind}, expected {TAKEN}")
+        raise TypeError(
+            f"the image is a tensor {tuple(image.shape)} in {kind}, expected {TAKEN}; a batch of "
+            "pixels that are normalised already goes into captioner.see_pixels"
+        )
     if image.layout is not torch.strided or image.is_meta:
         raise TypeError(f"the image is a sparse tensor or one without values, expected {TAKEN}")
+    if image.dtype.is_floating_point and bool((image < 0).any()):
+        raise GITError(
+            "the image is a tensor with values below 0: pixels that are normalised already go into "
+            "captioner.see_pixels(pixels[None])"
+        )
     values = image.detach().cpu().permute(1, 2, 0)
     array = values.double().numpy() if image.dtype.is_floating_point else values.numpy()
     return _from_array(array, tuple(image.shape), "tensor")

@@ -1,6 +1,6 @@
 """Devices, number formats (dtypes), and the maker of the CPU."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -46,14 +46,14 @@ def dtype_of(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     float32 on others.
 
     Raises:
-        GITError: there is no number format of this name.
+        GITError: there is no such number format for weights.
     """
-    if isinstance(name, torch.dtype):
-        return name
+    if name in DTYPES.values():
+        return cast(torch.dtype, name)
     if name == "auto":
         return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
     if name not in DTYPES:
-        raise GITError(f"dtype is {name!r}, expected auto or one of {', '.join(DTYPES)}")
+        raise GITError(f"dtype is {str(name)!r}, expected auto or one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 

@@ -436,7 +436,7 @@ class Quick(Captioner):
 
 exact = exact_captioner()
 captioner = Quick(exact.model.float(), exact.tokenizer)
-captioner.see_pixels = lambda pixels: pixels
+captioner.encode = lambda pixels: pixels
 summary = run(captioner, Path(sys.argv[1]), table(Path(sys.argv[2])), batch_size=64, workers=1)
 print(summary["written"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

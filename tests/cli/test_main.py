@@ -330,7 +330,7 @@ def test_a_picture_that_the_model_cannot_see_is_one_line(
     def blind(*_: object) -> None:
         raise GITError("nothing can be seen")
 
-    monkeypatch.setattr(Captioner, "see_pixels", blind)
+    monkeypatch.setattr(Captioner, "encode", blind)
     for arguments in (["caption"], ["ask", "-q", "word1"], ["score", "-t", "word1"]):
         assert run(*arguments, image, "-m", model).stderr == "Error: nothing can be seen\n"
 
