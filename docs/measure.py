@@ -49,14 +49,23 @@ def each_thing_is_named(example: Example) -> bool:
     return any(size in caption_of(example) for size in SIZES)
 
 
+def patches_with_a_shape(example: Example) -> set[int]:
+    """The patches, counted from 0, that hold a shape of a held-out image."""
+    index = int(example.key.rsplit("/", 1)[1])
+    return {thing.cell for thing in make_world(Random(index), "held_out").things}
+
+
 def occlusion_agreement(captioner: Captioner) -> dict[str, Any]:
-    """How often the patch with the most attention is the one that costs the word most."""
+    """How often the patch with the most attention is the one that costs the word most, and how
+    often it is empty instead."""
     agreements: dict[str, Counter[str]] = {"colour": Counter(), "shape": Counter()}
+    empty: dict[str, Counter[str]] = {"colour": Counter(), "shape": Counter()}
     n_words: Counter[str] = Counter()
     for example in islice(filter(each_thing_is_named, scenes()), N_PICTURES):
         explanation = explain(captioner, example.media, occlude=True)
         assert explanation.occlusion is not None
         decisive = explanation.occlusion.flatten(1).argmax(1)
+        shapes = patches_with_a_shape(example)
         for index, token in enumerate(explanation.generated):
             kind = _kind(token.text)
             if kind is not None:
@@ -64,11 +73,18 @@ def occlusion_agreement(captioner: Captioner) -> dict[str, Any]:
                 for name, weights in _maps(explanation).items():
                     best = int(weights[index].flatten().argmax())
                     agreements[kind][name] += best == int(decisive[index])
-    shares = {
-        kind: {name: round(n / n_words[kind], 4) for name, n in counts.items()}
-        for kind, counts in agreements.items()
-    }
-    return {"pictures": N_PICTURES, "words": dict(n_words), "patches": 9, "share": shares}
+                    empty[kind][name] += best != int(decisive[index]) and best not in shapes
+    share, empty_share = (
+        {
+            kind: {name: round(n / n_words[kind], 4) for name, n in counts.items()}
+            for kind, counts in table.items()
+        }
+        for table in (agreements, empty)
+    )
+    words = dict(n_words)
+    return {
+        "pictures": N_PICTURES, "words": words, "patches": 9, "share": share, "empty": empty_share,
+    }  # fmt: skip
 
 
 def _kind(word: str) -> str | None:

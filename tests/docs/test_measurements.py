@@ -23,11 +23,15 @@ def pair(name: str) -> tuple[str, str]:
 LAST, ALL = pair("layer 3"), pair("all layers")
 UNSEEN = f"other {MEMORY['unseen']} the model gets {MEMORY['unseen_right']} exactly right"
 CHANCE = percent(1 / MEASURED["occlusion_agreement"]["patches"])
+EMPTY = MEASURED["occlusion_agreement"]["empty"]["shape"]["layer 3"]
+PICTURES, WORDS = (MEASURED["occlusion_agreement"][key] for key in ("pictures", "words"))
 RIGHT, LOGPROB = BEAMS["right"], BEAMS["mean_logprob"]
 SENTENCES = [
     ("13-map", f"for {ALL[0]} of the colour words and {ALL[1]} of the shape words"),
     ("13-map", f"Chance would be {CHANCE}."),
     ("13-map", f"agrees for {LAST[0]} of the colour words, and for {LAST[1]} of the shape words"),
+    ("13-map", f"for {percent(EMPTY)} of the shape words its highest patch is empty"),
+    ("13-map", f"for {PICTURES} of {WORDS['shape']}, {percent(PICTURES / WORDS['shape'])}."),
     ("13-map", "the other way round, {} and {}.".format(*pair("layer 1"))),
     ("13-map", "**Rollout is worse here**: {} and {}.".format(*pair("rollout"))),
     ("2-encoder", "none of 300 changes"),
