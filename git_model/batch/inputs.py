@@ -118,6 +118,8 @@ def _opened(source: str, options: InputOptions) -> Iterable[AnyInput]:
 def _open_source(source: str, options: InputOptions) -> Iterable[AnyInput]:
     path, lower = Path(source), source.lower()
     suffixes = MEDIA_SUFFIXES if options.videos else IMAGE_SUFFIXES
+    if not source:  # or else an empty variable of a shell would mean the working folder
+        raise GITError("a source is empty, expected a folder, an image or a list")
     if source == "-":
         return StreamInputs.of(sys.stdin.buffer, options.root or Path())
     if is_url(source):

@@ -16,7 +16,7 @@ MAX_BARS = 20  # labels that are shown
 MAX_ALTERNATIVES = 3  # tokens that are shown
 MAX_FACTOR = 1_000_000  # larger factors are not written out
 PICTURE_INPUT = "picture-input"  # the id of the file input; labels anywhere on the page open it
-REAL_MODEL = "git-model page --model microsoft/git-base-coco"
+REAL_MODEL = "--model microsoft/git-base-coco"
 
 
 def heading(name: str, purpose: str, *, shapes: bool) -> str:
@@ -28,7 +28,7 @@ def heading(name: str, purpose: str, *, shapes: bool) -> str:
     if shapes:
         scope = (
             "This built-in model knows <b>drawn shapes only</b>. For photos, open a real one: "
-            f"<code>{REAL_MODEL}</code>"
+            f"<code>git-model page <span>{REAL_MODEL}</span></code>"
         )
     else:
         scope = f"Made for {escape(purpose)}." if purpose else ""
@@ -57,7 +57,7 @@ def file_chooser(max_bytes: int, suffixes: Sequence[str], *, clips: bool) -> str
     return (
         f'<label class="choose" for="{PICTURE_INPUT}">Your own {thing}</label>'
         f'<input id="{PICTURE_INPUT}" type="file" aria-label="Your own {thing}" accept="{kinds}" '
-        f'data-max-bytes="{max_bytes}"><span>choose, drop or paste it</span>'
+        f'data-max-bytes="{max_bytes}"><span>choose, drop or paste</span>'
         '<p class="notice" role="alert" hidden></p>'
     )
 
@@ -239,7 +239,7 @@ def _thing(clips: bool) -> str:
 def _words(reply: Reply, number: int, selected: tuple[int, int] | None) -> str:
     """A button for each word; the length of its underline is its probability."""
     if not reply.words:
-        return '<p class="words">(empty)</p>'
+        return '<p class="words empty">The model wrote nothing.</p>'
     buttons = " ".join(
         _word(word, number, index, selected=(number, index) == selected)
         for index, word in enumerate(reply.words)

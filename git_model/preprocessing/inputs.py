@@ -1,7 +1,7 @@
 """The types that stand for an image or a clip, and their conversion to pixels."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -42,8 +42,14 @@ class Frames:
     images: Sequence[Still]
 
     def __post_init__(self) -> None:
-        if isinstance(self.images, str | bytes | os.PathLike | Image.Image):
-            name = type(self.images).__name__
+        images: Any = self.images
+        is_single = isinstance(images, str | bytes) or not isinstance(images, Iterable)
+        if isinstance(images, np.ndarray):
+            is_single = images.ndim < 3 or (images.ndim == 3 and images.shape[2] == 3)
+        elif isinstance(images, Tensor):
+            is_single = images.ndim < 4
+        if is_single:
+            name = type(images).__name__
             raise TypeError(f"Frames of a single {name}, expected a list of images")
 
 
@@ -134,7 +140,7 @@ def _media(image: Still, n_frames: int, options: ReadOptions) -> Image.Image | C
     if isinstance(image, str) and is_url(image):
         return decode_media(fetch(image), image, n_frames, options)
     if isinstance(image, str | os.PathLike):
-        return read_media(Path(image), n_frames, options)
+        return read_media(Path(os.fsdecode(image)), n_frames, options)
     if isinstance(image, np.ndarray):
         return _from_array(image, image.shape, type(image).__name__)
     if isinstance(image, Tensor):

@@ -40,6 +40,13 @@ CONTAINERS = "mp4,matroska,avi,mpegts,mpeg,flv,asf,ogg"
 IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "mif1", "msf1")
 MAX_TIMED_FRAMES = 2**22  # of a video that is sampled by time: 19 hours at 60 frames a second
 
+NOT_AN_IMAGE = "not an image, expected JPEG, PNG or another format that Pillow reads"
+
+
+class NotAnImageError(ImageError):
+    """A file that is no image, for a model that reads no videos: perhaps it is one."""
+
+
 # EXIF's number for what the signs of a display matrix (a, b, c, d) do.
 ORIENTATION_OF = {
     (1, 0, 0, 1): 1,
@@ -117,9 +124,9 @@ def _read_video(file: MediaFile, n_frames: int, sampling: Sampling, options: Rea
     """Frames of a video. It is decoded to its end: once if its container states the true number of
     frames; otherwise, and for sampling by time, once to count the frames and once to take them."""
     if n_frames == 0:
-        raise ImageError(
-            f"{file}: not an image, expected JPEG, PNG or another format that Pillow reads; "
-            "videos need a model with temporal embeddings, or --video-as first, middle or sheet"
+        raise NotAnImageError(
+            f"{file}: {NOT_AN_IMAGE}; videos need a model with temporal embeddings, or --video-as "
+            "first, middle or sheet"
         )
     with _opened(file) as (_, stream):
         n_stated = 0 if sampling == "time" else stream.frames  # 0: the container does not say

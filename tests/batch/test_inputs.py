@@ -132,6 +132,7 @@ def test_questions_come_from_a_column_or_a_list_not_both(photos):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        ("", "a source is empty, expected a folder, an image or a list"),
         ("none", "none: there is no such file or folder"),
         ("none.jpg", "none.jpg: there is no such file or folder"),
         ("none.csv", "none.csv: there is no such file or folder"),
@@ -152,7 +153,7 @@ def test_questions_come_from_a_column_or_a_list_not_both(photos):
         ("line\nend\udcff", r"line\nend\udcff: there is no such file or folder"),
     ],
 )
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_a_source_that_cannot_be_is_refused_at_once(tmp_path, monkeypatch, source, message):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()

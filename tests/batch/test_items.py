@@ -169,7 +169,7 @@ def nothing(path):
     pass
 
 
-@pytest.mark.timeout(20)  # a pipe would be waited for, a device never end
+@pytest.mark.timeout(120)  # a pipe would be waited for, a device never end
 @pytest.mark.parametrize(
     ("make", "message"),
     [

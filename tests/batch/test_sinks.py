@@ -137,7 +137,7 @@ def test_what_cannot_be_a_sink_is_refused(
         find_sink(out, extension, source)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_pipe_beside_an_image_or_as_the_output_is_a_refusal_and_no_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
     os.mkfifo(tmp_path / "out.jsonl")

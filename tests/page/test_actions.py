@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import tiny_config
+from tiny import tiny_config, tiny_model
 
 from git_model.captioner import Captioner
 from git_model.cli.main import main
@@ -341,7 +341,7 @@ def test_answers_come_latest_first_and_labels_most_probable_first(captioner: Cap
 
 def test_a_text_without_words_is_shown_as_empty() -> None:
     empty = Reply(None, "", [], 0.0, 1, 0.0)
-    assert "(empty)" in page_html.caption(empty)
+    assert "The model wrote nothing." in page_html.caption(empty)
 
 
 def test_a_port_that_is_taken_ends_the_command_in_one_line() -> None:
@@ -361,3 +361,11 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.Mon
     result = CliRunner().invoke(main, ["page"])
     assert result.exit_code == 1
     assert "pip install 'git-model[page]'" in result.stderr
+
+
+def test_with_a_model_of_images_a_bad_file_is_refused_without_a_word_about_videos() -> None:
+    captioner = Captioner(tiny_model(frames=0), None)
+    with pytest.raises(GITError) as refusal:
+        read_picture(captioner, b"hello")
+    expected = "the file: not an image, expected JPEG, PNG or another format that Pillow reads"
+    assert str(refusal.value).lower() == expected.lower()

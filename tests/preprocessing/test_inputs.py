@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_config
 from torch import Tensor
 
@@ -82,7 +83,8 @@ def test_a_file_that_was_read_to_its_end_says_so(tmp_path: Path) -> None:
 
 
 def test_frames_of_a_single_image_are_refused_letters_of_a_path_are_no_frames() -> None:
-    for single in ("a.png", b"bytes", Path("a.png")):
+    array = np.zeros((16, 16, 3), np.uint8)
+    for single in ("a.png", b"bytes", Path("a.png"), array, torch.zeros(3, 8, 8), None):
         with pytest.raises(TypeError, match=f"Frames of a single {type(single).__name__}, expect"):
             Frames(single)  # type: ignore[arg-type]
 
@@ -93,3 +95,18 @@ def test_the_error_for_a_very_long_name_still_has_its_reason() -> None:
     ) as refusal:
         pixels_of("iVBOR" * 4000)
     assert len(str(refusal.value)) < 1200
+
+
+def test_a_path_may_be_of_any_type_that_python_opens(tmp_path: Path) -> None:
+    class BytesPath:
+        def __fspath__(self) -> bytes:
+            return bytes(tmp_path / "a.png")
+
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    assert torch.equal(pixels_of(BytesPath()), pixels_of(COLOURS))
+
+
+def test_frames_may_be_an_array_of_them() -> None:
+    clip = np.stack([COLOURS, COLOURS[::-1]])
+    expected = load(Frames([COLOURS, COLOURS[::-1]]), CONFIG).pixels
+    assert torch.equal(pixels_of(Frames(clip)), expected)  # type: ignore[arg-type]
