@@ -60,8 +60,10 @@ class Table:
         """Write the file."""
         import torch
 
+        program, *options = sys.argv
+        options = [Path(text).name if Path(text).is_absolute() else text for text in options]
         content = {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": shlex.join(["python", program, *options]),  # without this machine's folders
             "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
             "machine": f"{_processor()}, {torch.get_num_threads()} threads",
             "torch": torch.__version__,

@@ -1,7 +1,7 @@
 """How fast each engine does GIT's work beside Transformers: same weights, machine and threads.
 
     python benchmarks/versus_transformers.py [--exports FOLDER] [--runs 3] [--only greedy]
-        [--without compiled]
+        [--without OpenVINO] [--compiled] [--memory]
 
 A model of GIT-base's size with random weights is written and opened by Transformers, by this
 project, and exported by it for ONNX Runtime and OpenVINO. The engines take turns for each line, so
@@ -162,6 +162,13 @@ model = GitForCausalLM.from_pretrained({model!r}).eval().to({device!r})
 pixels = CLIPImageProcessorPil()(Image.open({image!r}), return_tensors="pt").pixel_values
 print(model.generate(pixel_values=pixels.to({device!r}), max_new_tokens=20).tolist())
 """
+ONE_LINE = """
+import sys; sys.path.insert(0, {benchmarks!r})
+import versus_transformers as v
+v.torch.set_num_threads({threads})
+setup = v.Setup(v.Path({model!r}).parent, v.Path({model!r}), {device!r})
+v.makers(setup)[{engine!r}]().seconds(v.LINES[{line!r}]())
+"""
 EXAMPLE = """
 import runpy, sys
 sys.argv = ["", {model!r}, {image!r}]
@@ -186,11 +193,12 @@ class Setup:
         """The checkpoint's folder."""
         return str(self.folder / "model")
 
-    def command(self, code: str, model: str, dtype: str = "float32") -> list[str]:
-        """A process that captions the photo, and prints its peak memory last."""
+    def command(self, code: str, model: str, dtype: str = "float32", **values: str) -> list[str]:
+        """A process that runs this code and then prints its peak memory."""
         code = code.format(
             model=model, dtype=dtype, device=self.device, image=str(self.folder / "photo.jpg"),
             threads=torch.get_num_threads(), example=str(ROOT / "examples" / "onnx_caption.py"),
+            benchmarks=str(ROOT / "benchmarks"), **values,
         )  # fmt: skip
         return [sys.executable, "-c", code + PEAK]
 
@@ -240,13 +248,9 @@ def write_checkpoint(folder: Path) -> None:
     Image.effect_noise((640, 480), 80).convert("RGB").save(folder / "photo.jpg")
 
 
-def open_engines(setup: Setup, without: tuple[str, ...]) -> dict[str, Engine]:
-    """The engines by name, Transformers first.
-
-    Args:
-        without: leave out an engine whose name contains one of these.
-    """
-    makers: dict[str, Callable[[], Engine]] = {
+def makers(setup: Setup) -> dict[str, Callable[[], Engine]]:
+    """What opens each engine, Transformers first."""
+    return {
         BASE: lambda: theirs(setup, "float32"),
         f"{BASE}, bfloat16": lambda: theirs(setup, "bfloat16"),
         f"{BASE}, compiled": lambda: compiled(setup),
@@ -254,8 +258,16 @@ def open_engines(setup: Setup, without: tuple[str, ...]) -> dict[str, Engine]:
         "this project, bfloat16": lambda: ours(setup, setup.model, "bfloat16"),
         **{name: partial(exported, setup, name) for name in VARIANTS},
     }
+
+
+def open_engines(setup: Setup, without: tuple[str, ...]) -> dict[str, Engine]:
+    """The engines by name.
+
+    Args:
+        without: leave out an engine whose name contains one of these.
+    """
     engines = {}
-    for name, make in makers.items():
+    for name, make in makers(setup).items():
         if name in (BASE, SOURCE) or not any(part in name for part in without):
             try:
                 engines[name] = make()
@@ -290,7 +302,7 @@ def theirs(setup: Setup, dtype: str) -> Engine:
 
 
 def compiled(setup: Setup) -> Engine:
-    """Transformers in float32, compiled by torch. Its first captions take minutes."""
+    """Transformers in float32, compiled by torch: minutes for the first of each line."""
     engine = replace(theirs(setup, "float32"), code="")
     engine.model.compile(dynamic=True)
     try:
@@ -339,6 +351,16 @@ def cells(seconds: dict[str, float], base: float) -> dict[str, str]:
     }
 
 
+def line_memory(setup: Setup, line: str) -> dict[str, str]:
+    """The peak memory of a process that does this line's work once."""
+    commands = {
+        name: setup.command(ONE_LINE, setup.model, engine=name, line=line)
+        for name in (BASE, SOURCE)
+    }
+    _, memory = measure_processes(commands, 1)
+    return {name: f", {gigabytes:.1f} GB" for name, gigabytes in memory.items()}
+
+
 def process_rows(setup: Setup, engines: dict[str, Engine], runs: int) -> dict[str, dict[str, str]]:
     """The rows of whole processes: through this project's front door, and without torch."""
     commands = {
@@ -358,53 +380,71 @@ def process_rows(setup: Setup, engines: dict[str, Engine], runs: int) -> dict[st
     return rows
 
 
-def measure_rows(
-    setup: Setup, without: tuple[str, ...], only: str, runs: int
-) -> Iterator[tuple[str, dict[str, str]]]:
+@dataclass(frozen=True)
+class Selection:
+    """What is measured: lines whose name contains `only`, in engines whose name contains nothing of
+    `without`, so many `runs`; with `compiled` Transformers compiled by torch, too; with `memory`
+    the peak of each line in Transformers and here."""
+
+    only: str
+    without: tuple[str, ...]
+    runs: int
+    compiled: bool
+    memory: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is the whole table."""
+        return not self.only and not self.without
+
+
+def measure_rows(setup: Setup, selection: Selection) -> Iterator[tuple[str, dict[str, str]]]:
     """First an empty row with every column, then each row when it is measured: its name, and its
     cells by column."""
+    without = selection.without if selection.compiled else (*selection.without, "compiled")
     engines, rates = open_engines(setup, without), measure()
     limits = {dtype: f"limit, {dtype}" for dtype in rates.flop}
     yield "work", dict.fromkeys([*engines, *limits.values()], "")
-    for name, line in ((name, make()) for name, make in LINES.items() if only in name):
-        seconds = measure_line(line, engines, runs)
-        least = {
-            column: f"{rates.seconds(engines[SOURCE].model, line.work, dtype):.2f} s"
-            for dtype, column in limits.items()
+    for name in (name for name in LINES if selection.only in name):
+        line = LINES[name]()
+        seconds = measure_line(line, engines, selection.runs)
+        peaks = line_memory(setup, name) if selection.memory else {}
+        row = {
+            key: text + peaks.get(key, "") for key, text in cells(seconds, seconds[BASE]).items()
         }
-        yield name, cells(seconds, seconds[BASE]) | least
-    if only in WHOLE:
-        yield from process_rows(setup, engines, runs).items()
+        for dtype, column in limits.items():
+            row[column] = f"{rates.seconds(engines[SOURCE].model, line.work, dtype):.2f} s"
+        yield name, row
+    if selection.only in WHOLE:
+        yield from process_rows(setup, engines, selection.runs).items()
 
 
 @click.command()
 @click.option("--only", default="", help="Lines whose name contains this.")
 @click.option("--without", multiple=True, help="Leave out engines whose name contains this.")
 @click.option("--runs", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--compiled", is_flag=True, help="Transformers compiled, too: many minutes more.")
+@click.option("--memory", is_flag=True, help="Peak memory of each line: Transformers', and ours.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="cpu", show_default=True)
-@click.option(
-    "--exports", "root", type=click.Path(path_type=Path), help="Keep the exported graphs here."
-)
-def main(
-    only: str, without: tuple[str, ...], runs: int, threads: int, device: str, root: Path | None
-) -> None:
+@click.option("--exports", "root", type=click.Path(path_type=Path), help="Keep the graphs here.")
+def main(threads: int, device: str, root: Path | None, **selected: Any) -> None:
     """Print the table, and save it if it is complete and of the CPU."""
     from transformers import logging
 
     torch.set_num_threads(threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    selection = Selection(**selected)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_checkpoint(folder)
-        setup = Setup(folder, root or folder / "exports", device)
-        rows = measure_rows(setup, without, only, runs)
+        rows = measure_rows(Setup(folder, root or folder / "exports", device), selection)
         head, columns = next(rows)
         table = Table("versus_transformers", (head, *columns))
         for name, row in rows:
             table.add(name, *({**columns, **row}.values()))
-    if not only and not without and device == "cpu":
+    if selection.is_complete and device == "cpu":
         table.save()
 
 
