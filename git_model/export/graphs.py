@@ -75,7 +75,9 @@ class StepGraph(nn.Module):
         cache = KVCache(0)
         layers = [PureLayerCache(layer) for layer in _layers(past.to(dtype).flatten(2, 3))]
         cache.layers = [*layers]
-        prefix = _layers(image.to(dtype))
+        prefix = [
+            layer._replace(rows_per_image=tokens.shape[1]) for layer in _layers(image.to(dtype))
+        ]
         hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
         logits = decoder.lm_head(hidden[:, -1])
         present = torch.stack([torch.stack(layer.text[:2]) for layer in layers])
@@ -94,6 +96,7 @@ class PureLayerCache(LayerCache):
         self.text = KeyValue(
             torch.cat([self.text.key, new.key], dim=2),
             torch.cat([self.text.value, new.value], dim=2),
+            rows_per_image=1,
         )
         return self.text
 

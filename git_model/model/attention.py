@@ -39,6 +39,8 @@ class KeyValue(NamedTuple):
     key: Tensor  # (B, H, S, d)
     value: Tensor  # (B, H, S, d)
     slots: Slots | None = None  # None: R is a multiple of B, equally many rows per image
+    # Of the query. None: R / B; to know it makes an export with free sizes much faster.
+    rows_per_image: int | None = None
 
 
 def prefix_mask(
@@ -88,10 +90,10 @@ def attend(
         (R, H, T, d)
     """
     if len(sources) == 1 and sources[0].slots is None and _prefers_fused(query, sources[0].key):
-        key, value, _ = sources[0]
+        key, value = sources[0][:2]
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
     query = query * query.shape[-1] ** -0.5
-    parts = [_matmul(query, source.key.mT, source.slots) for source in sources]
+    parts = [_matmul(query, source.key.mT, source) for source in sources]
     scores = (
         parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
     )  # torch.cat copies even a single tensor
@@ -101,9 +103,7 @@ def attend(
     if dropout > 0:
         weights = F.dropout(weights, dropout)
     shares = weights.split([source.key.shape[2] for source in sources], dim=-1)
-    mixed = [
-        _matmul(w, source.value, source.slots) for w, source in zip(shares, sources, strict=True)
-    ]
+    mixed = [_matmul(w, source.value, source) for w, source in zip(shares, sources, strict=True)]
     return reduce(torch.add, mixed)
 
 
@@ -118,19 +118,26 @@ def _prefers_fused(query: Tensor, key: Tensor) -> bool:
     return query.device.type != "cpu" or (query.dtype == torch.float32 and query.shape[0] > 1)
 
 
-def _matmul(rows: Tensor, shared: Tensor, slots: Slots | None) -> Tensor:
-    """rows (R, H, T, x) @ shared (B, H, x, y), without repeating `shared` for its rows."""
-    if slots is not None:
+def _matmul(rows: Tensor, shared: Tensor, source: KeyValue) -> Tensor:
+    """rows (R, H, T, x) @ shared (B, H, x, y), without repeating `shared` for its rows.
+
+    Args:
+        source: where `shared` comes from.
+    """
+    if source.slots is not None:
+        slots = source.slots
         filled = rows.new_zeros(slots.count, *rows.shape[1:]).index_copy(0, slots.index, rows)
-        return _matmul(filled, shared, None)[slots.index]
-    n_images, heads, inner, outer = shared.shape
-    if not torch.compiler.is_compiling() and rows.shape[0] == n_images:
+        return _matmul(filled, shared, source._replace(slots=None))[slots.index]
+    n_images, n_rows = shared.shape[0], source.rows_per_image
+    if n_rows is None:
+        n_rows = rows.shape[0] // n_images
+    if isinstance(n_rows, int) and n_rows == 1:  # a free size of a graph is no int
         return rows @ shared  # the same as below, without its reshaping
     length = rows.shape[2]
-    grouped = rows.reshape(n_images, -1, heads, length, inner)  # (B, n, H, T, x)
+    grouped = rows.unflatten(0, (n_images, n_rows))  # (B, n, H, T, x)
     grouped = grouped.transpose(1, 2).flatten(2, 3)  # (B, H, n T, x)
-    product = (grouped @ shared).unflatten(2, (-1, length))  # (B, H, n, T, y)
-    return product.transpose(1, 2).reshape(-1, heads, length, outer)
+    product = (grouped @ shared).unflatten(2, (n_rows, length))  # (B, H, n, T, y)
+    return product.transpose(1, 2).flatten(0, 1)  # (R, H, T, y)
 
 
 class Attention(nn.Module):
@@ -165,7 +172,7 @@ class Attention(nn.Module):
             the output (R, T, D) or None, and the keys and values of x.
         """
         query, key, value = self.split(self.qkv(x))
-        present = KeyValue(key, value)
+        present = KeyValue(key, value, rows_per_image=1)
         if not need_output:
             return None, present
         text = present if cache is None else cache.extend(present)
@@ -199,7 +206,7 @@ class LayerCache:
             whole[:, :, self.length : end] = part
         self._buffer, self.length = buffer, end
         key, value = (whole[:, :, :end] for whole in buffer)
-        return KeyValue(key, value)
+        return KeyValue(key, value, rows_per_image=1)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows (R',), in this order; a row may be taken twice."""

@@ -24,11 +24,16 @@ def pixels_of(n_images: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+    ("backend", "dtype"),
+    [
+        ("aot_eager", torch.float32),  # not translated to C++, which takes a minute
+        pytest.param("inductor", torch.float32, marks=pytest.mark.slow),
+        pytest.param("inductor", torch.bfloat16, marks=pytest.mark.slow),
+    ],
 )
-def test_the_encoder_compiles_as_one_graph(model: GIT, dtype: torch.dtype) -> None:
+def test_the_encoder_compiles_as_one_graph(model: GIT, backend: str, dtype: torch.dtype) -> None:
     encoder = GIT.from_state(model.config, model.tensors(), "copy").to(dtype).encoder
-    compiled = torch.compile(encoder, fullgraph=True)
+    compiled = torch.compile(encoder, fullgraph=True, backend=backend)
     with torch.inference_mode():
         for n_images in (1, 3, 2):
             pixels = pixels_of(n_images).to(dtype)
@@ -98,6 +103,7 @@ def test_encoder_and_prefill_export_for_any_number_of_images(model: GIT) -> None
         torch.testing.assert_close(exported(pixels), see(pixels), **CLOSE)
 
 
+@pytest.mark.slow  # tests/export runs the step that `git-model export` writes
 def test_a_decoder_step_exports_for_any_number_of_images_texts_and_tokens(model: GIT) -> None:
     step, see, config = Step(model), See(model), model.config.decoder
 

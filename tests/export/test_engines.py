@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ import pytest
 import torch
 from commands import WORDS, refusal, run
 from parity_models import bite, make_pair
+from photos import write_json
 from PIL import Image
 from tiny import tiny_config
 
@@ -26,6 +28,7 @@ from git_model.export.model import ExportedGIT, open_exported
 from git_model.export.onnx_files import write_onnx
 from git_model.export.verification import verify
 from git_model.model.git import GIT
+from git_model.page import actions
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.loop import train
 from git_model.training.recipe import read_recipe
@@ -65,9 +68,8 @@ def test_every_stage_equals_the_sources(exports: Path, engine: str) -> None:
     assert names == [
         f"{kind}, {stage}"
         for kind in ("images", "clips")
-        for stage in ("prefix of layer 0", "prefix of layer 1", "logits", "greedy search",
-                      "beam search", "scores")
-    ]  # fmt: skip
+        for stage in ("prefix of layer 0", "logits", "greedy search", "beam search", "scores")
+    ]
     assert [str(comparison) for comparison in comparisons if comparison.failed] == []
     assert {comparison.equal for comparison in comparisons} == {None, 1.0}
 
@@ -138,10 +140,10 @@ def test_the_inputs_and_outputs_are_those_of_the_documentation(exports: Path) ->
     assert shapes == {
         "tokens": ["images", "texts", "tokens"],
         "token_mask": ["images", "texts", "past + tokens"],
-        "image": [2, 2, "images", 3, "image_tokens", 8],
-        "past": [2, 2, "images", "texts", 3, "past", 8],
+        "image": [1, 2, "images", 3, "image_tokens", 8],
+        "past": [1, 2, "images", "texts", 3, "past", 8],
         "logits": ["images", "texts", 40],
-        "present": [2, 2, "images", "texts", 3, "past + tokens", 8],
+        "present": [1, 2, "images", "texts", 3, "past + tokens", 8],
     }
 
 
@@ -192,6 +194,62 @@ def test_the_commands_run_an_exported_model(exports: Path, photo: Path, tmp_path
     record = json.loads((tmp_path / "out.jsonl").read_text())
     expected = Captioner.from_pretrained(exports / "source").caption(photo)
     assert record["text"] == expected.text
+
+
+def test_evaluate_runs_an_exported_model(
+    exports: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java
+    annotation = {"id": 1, "image_id": 1, "caption": "word1 word2"}
+    images = [{"id": 1, "file_name": photo.name}]
+    coco = write_json(tmp_path / "coco.json", {"images": images, "annotations": [annotation]})
+    data = tmp_path / "data.toml"
+    data.write_text(f'[data]\nkind = "coco"\nannotations = "{coco}"\nimages = "{tmp_path}"\n')
+    out = tmp_path / "predictions.json"
+    result = run("evaluate", data, "--model", exports / "onnx-float32", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("1 captions")
+    expected = Captioner.from_pretrained(exports / "source").caption(photo).text
+    assert json.loads(out.read_text()) == [{"image_id": 1, "caption": expected}]
+
+
+def test_the_page_has_the_sources_replies_and_no_attention(exports: Path, photo: Path) -> None:
+    exported, source = exact_pair(exports, "onnx-float32")
+    sessions = [
+        actions.encode(captioner, actions.read_picture(captioner, photo.read_bytes()))
+        for captioner in (exported, source)
+    ]
+    for question in (None, "word3 word4"):
+        replies = [
+            actions.generate_reply(captioner, session, question).text
+            for captioner, session in zip((exported, source), sessions, strict=True)
+        ]
+        assert replies[0] == replies[1] != ""
+    rankings = [
+        actions.rank_labels(captioner, session, "word5, word6")
+        for captioner, session in zip((exported, source), sessions, strict=True)
+    ]
+    for label, expected in zip(*(ranking.labels for ranking in rankings), strict=True):
+        assert label.label == expected.label
+        assert label.logprob == pytest.approx(expected.logprob, rel=1e-4)
+    with pytest.raises(GITError, match="an exported model does not show"):
+        actions.word_attention(exported, sessions[0], 0, 0)
+
+
+@pytest.mark.slow
+def test_the_command_page_serves_an_exported_model(
+    exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[object] = []
+
+    def serve(sockets: object) -> None:
+        served.append(sockets)
+
+    server = SimpleNamespace(run=serve)
+    monkeypatch.setattr("git_model.page.layout.server_of", lambda app: server)
+    result = run("page", "--model", exports / "onnx-float32", "--port", 0)
+    assert result.exit_code == 0, result.output
+    assert len(served) == 1
 
 
 def test_verify_compares_an_exported_model_with_its_source(exports: Path) -> None:
@@ -326,12 +384,12 @@ def test_torch_programs_run_and_are_not_opened_with_pickle(exports: Path, tmp_pa
     pixels, tokens = torch.randn(2, 3, 16, 16), torch.tensor([[[1]], [[1]]])
     image = torch.export.load(out / "see.pt2").module(check_guards=False)(pixels)
     logits, present = step(
-        tokens, torch.ones(2, 1, 1, dtype=torch.bool), image, torch.zeros(2, 2, 2, 1, 3, 0, 8)
+        tokens, torch.ones(2, 1, 1, dtype=torch.bool), image, torch.zeros(1, 2, 2, 1, 3, 0, 8)
     )
     torch.testing.assert_close(
         logits[:, 0], source(pixels, tokens[:, 0])[:, -1], rtol=1e-4, atol=1e-4
     )
-    assert present.shape == (2, 2, 2, 1, 3, 1, 8)
+    assert present.shape == (1, 2, 2, 1, 3, 1, 8)
     assert "AOTInductor" in refusal("caption", "x.png", "--model", out)
     assert "no int8" in refusal(
         "export", "demo", tmp_path / "no", "--format", "torch", "--dtype", "int8"
@@ -354,7 +412,7 @@ def test_a_model_that_keeps_the_aspect_ratio_takes_images_of_any_size(tmp_path: 
     config = dataclasses.replace(
         config,
         encoder=dataclasses.replace(config.encoder, layers=1),
-        decoder=dataclasses.replace(config.decoder, layers=1),
+        decoder=dataclasses.replace(config.decoder, layers=1, activation="gelu_tanh"),
         preprocess=dataclasses.replace(config.preprocess, crop=None, long_side_max=40),
     )
     model = bite(GIT(config).double(), seed=3).float().eval()
