@@ -121,7 +121,7 @@ def _names(caption: str) -> list[list[str]]:
 
 
 def test_emoji_tests_on_another_vendor_and_on_new_names(tmp_path):
-    names = [f"NAME {number}" for number in range(30)]
+    names = [f"NÄME-{number}: two's" for number in range(30)]
     table = [{"name": name, "image": f"{n:04x}.png"} for n, name in enumerate(names)]
     packages = tmp_path / "packages"
     packages.mkdir()
@@ -138,6 +138,8 @@ def test_emoji_tests_on_another_vendor_and_on_new_names(tmp_path):
     assert len(train) == 2 * len(other)
     assert set(train.values()) == set(other.values())
     assert len(other) + len(new) == 30
+    assert {*other.values(), *new.values()} == {f"name {number} twos" for number in range(30)}
+    assert list(other) != sorted(other)
     assert not set(train.values()) & set(new.values())
     assert new
     file_name = next(iter(other))

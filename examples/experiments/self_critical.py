@@ -21,6 +21,7 @@ from git_model.utils.serialize import from_dict, to_dict
 
 START = 8
 START_RATE, START_SEED = 2e-3, 2000
+NO_LEARNING = {"encoder_lr": 1e-12, "decoder_lr": 1e-12}  # a rate must be above 0
 SCST = ScstConfig(max_new_tokens=24, counted=400)
 
 

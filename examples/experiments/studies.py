@@ -17,7 +17,7 @@ from composition import scores as composition_scores
 from fusion import cross_attention, pooled_queries
 from image_mask import MASKS, masked_model, scores_under_masks
 from lab import measure
-from self_critical import SCST, caption_scores, half_trained
+from self_critical import NO_LEARNING, SCST, caption_scores, half_trained
 from study import N_SEEDS, Arm, Study, plot, run_study, table
 from temporal_embeddings import pretrained_encoder, zero_temporal
 
@@ -109,6 +109,7 @@ def studies(steps: int | None = None) -> dict[str, Study]:
                 (
                     Arm("cross-entropy", half_trained),
                     Arm("self-critical", half_trained, loss=SCST),
+                    Arm("neither: the start", half_trained, NO_LEARNING),
                 ),
                 caption_scores,
                 EXACT | {"CIDEr-D": 1},

@@ -187,8 +187,8 @@ def _train_named(find: Callable[[str], Study], name: str, key: RunKey) -> Run:
 def train_arm(study: Study, key: RunKey) -> Run:
     """Train an arm at a rate from a seed, and measure it."""
     start, arm = time.perf_counter(), study.arm(key.arm)
-    rates = {"encoder_lr": key.rate, "decoder_lr": key.rate}
-    learning = replace(study.recipe.learning, **rates, **arm.learning)
+    rates: dict[str, Any] = {"encoder_lr": key.rate, "decoder_lr": key.rate}
+    learning = replace(study.recipe.learning, **(rates | arm.learning))
     recipe = replace(study.recipe, seed=key.seed, learning=learning, loss=arm.loss)
     torch.set_num_threads(recipe.compute.threads or 1)
     data, held_out = arm.data(recipe)
