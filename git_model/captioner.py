@@ -25,7 +25,7 @@ from git_model.preprocessing.image import group_by_shape, preprocess_batch
 from git_model.preprocessing.inputs import ImageBatch, ImageInput, LoadedImage, load
 from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
-from git_model.utils.devices import DTYPES, dtype_of, usable_device
+from git_model.utils.devices import DTYPES, dtype_of, on_device, usable_device
 from git_model.utils.errors import GITError
 from git_model.utils.kernels import pack_weights
 
@@ -173,8 +173,9 @@ class Captioner:
                 default as the checkpoint says.
             integrity: compare every file with the digests in the folder's SHA256SUMS first, which
                 `git-model convert` wrote; for folders of our format.
-            compile: run the encoder through torch.compile, for many images: the first of each
-                size takes some seconds more.
+            compile: run the encoder through torch.compile, for many images: the first wait up to a
+                minute, in later processes some seconds (docs/speed.md). Where it cannot be
+                compiled, a line on stderr says why, and it runs as it is.
             adapter: a folder with an adapter that was trained on this model (docs/adapters.md).
             token, cache_dir, local_files_only: of a hub id, as in `huggingface_hub`: the access
                 token, the folder for downloads, and whether to use only what lies there.
@@ -315,10 +316,7 @@ class Captioner:
     @torch.inference_mode()
     def see_pixels(self, pixels: Tensor) -> Scene:
         """As `see`, for pixels (B, 3, H, W) or (B, F, 3, H, W) that are preprocessed already."""
-        if self.device.type == "cuda" and pixels.device.type == "cpu":
-            # from pinned memory the copy runs while the GPU works
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        return self.model.see(pixels.to(self.device, self.model.dtype))
+        return self.model.see(on_device(pixels, self.device).to(self.model.dtype))
 
     @overload
     def caption(self, scene: SceneOrImage, options: DecodingOptions | None = None) -> Caption: ...

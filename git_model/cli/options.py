@@ -147,8 +147,8 @@ _compile_option = option(
     "Model",
     "--compile",
     is_flag=True,
-    help="Run the encoder through torch.compile, for many images: the first of each size "
-    "takes some seconds more.",
+    help="Run the encoder through torch.compile, for many images: the first wait up to a minute, "
+    "later processes some seconds. Where it cannot be compiled, a line says why.",
 )
 _how_options = (  # the last one comes first in `--help`
     option(
