@@ -71,7 +71,7 @@ def _keep_between_processes() -> None:
     os.environ[CACHE_VARIABLE] = str(folder)
 
 
-def _inductor() -> Callable[[Any, Sequence[Tensor]], Graph]:
+def _inductor() -> Callable[..., Any]:
     from torch._dynamo import lookup_backend  # as torch's documentation of own backends shows
 
     return lookup_backend("inductor")
