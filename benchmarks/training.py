@@ -45,7 +45,7 @@ def write_checkpoint(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
 
 
-def our_step(folder: Path, batch: Batch) -> Callable[[], float]:
+def our_step(folder: Path, batch: Batch, device: str = "cpu") -> Callable[[], float]:
     """A step of `git-model train`."""
     learning = OptimConfig(encoder_lr=LEARNING_RATE, decoder_lr=LEARNING_RATE)
     recipe = Recipe(
@@ -55,16 +55,17 @@ def our_step(folder: Path, batch: Batch) -> Callable[[], float]:
         loader=LoaderConfig(batch_size=len(batch.pixels)),
         learning=learning,
     )
-    trainer = Trainer(recipe, ProcessGroup(torch.device("cpu")))
+    trainer = Trainer(recipe, ProcessGroup(torch.device(device)))
     return lambda: trainer.step(1, [batch]).loss
 
 
-def their_step(folder: Path, batch: Batch) -> Callable[[], float]:
+def their_step(folder: Path, batch: Batch, device: str = "cpu") -> Callable[[], float]:
     """A step of the usual loop around Transformers' model."""
     from transformers import GitForCausalLM
 
-    model = GitForCausalLM.from_pretrained(folder).train()
+    model = GitForCausalLM.from_pretrained(folder).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    batch = batch.to(device)
     n_captions = len(batch.tokens) // len(batch.pixels)
     pixels = batch.pixels.repeat_interleave(n_captions, dim=0)
 
@@ -109,6 +110,15 @@ def seconds(step: Callable[[], float]) -> float:
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
+
+
+def random_batch(images: int, captions: int, tokens: int, vocab_size: int = VOCAB_SIZE) -> Batch:
+    """Random images, each with as many random captions."""
+    return Batch(
+        pixels=torch.randn(images, 3, 224, 224),
+        tokens=torch.randint(103, vocab_size, (images * captions, tokens)),
+        mask=(torch.arange(tokens) > 0).expand(images * captions, -1),
+    )
 
 
 @click.command()

@@ -27,7 +27,7 @@ from git_model.preprocessing.image import group_by_shape, preprocess_batch
 from git_model.preprocessing.inputs import ImageBatch, ImageInput, LoadedImage, load
 from git_model.preprocessing.sampling import ReadOptions, Sampling
 from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
-from git_model.utils.devices import DTYPES, dtype_of, usable_device
+from git_model.utils.devices import DTYPES, dtype_of, on_device, usable_device
 from git_model.utils.errors import GITError
 from git_model.utils.kernels import pack_weights
 from git_model.utils.serialize import short_repr
@@ -189,8 +189,9 @@ class Captioner:
                 default the style that the checkpoint names.
             integrity: first compare every file with its digest in the folder's SHA256SUMS; for
                 folders that this project wrote, such as those of `git-model convert`.
-            compile: run the encoder through torch.compile. It pays for many images: the first
-                image of each size takes some seconds more.
+            compile: run the encoder through torch.compile, for many images: the first one waits up
+                to a minute, in later processes some seconds (docs/speed.md). If it cannot be
+                compiled, a line on stderr says why, and the model runs as it is.
             adapter: a folder with an adapter that was trained on this model (docs/adapters.md).
             token, cache_dir, local_files_only: for a hub id, as in `huggingface_hub`: the access
                 token, the folder for downloads, and whether to use only what lies there.
@@ -361,10 +362,7 @@ class Captioner:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Scene:
         """The network's scene of a batch of pixels, as in `see_pixels`, on the model's device."""
-        if self.device.type == "cuda" and pixels.device.type == "cpu":
-            # from pinned memory the copy runs while the GPU works
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        return self.model.see(pixels.to(self.device, self.model.dtype))
+        return self.model.see(on_device(pixels, self.device).to(self.model.dtype))
 
     @overload
     def caption(self, scene: SceneOrImage, options: DecodingOptions | None = None) -> Caption: ...

@@ -22,6 +22,7 @@ from git_model.config import GITConfig, Style
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.preprocessing.tokenizer_files import JSON, VOCAB
+from git_model.utils.compiling import compile_in_place
 from git_model.utils.devices import dtype_of, usable_device
 from git_model.utils.errors import CheckpointError, GITError
 from git_model.utils.kernels import pack_weights
@@ -67,7 +68,7 @@ def open_model(
         _open_adapter(model, Path(adapter), str(name), integrity=integrity)
     model.to(target, dtype)
     if compile:
-        model.encoder.compile()
+        compile_in_place(model.encoder, "the encoder")
     pack_weights(model.decoder)
     return model, tokenizer
 

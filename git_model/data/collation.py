@@ -16,6 +16,7 @@ from git_model.data.augmentation import AugmentConfig, random_crop, training_pre
 from git_model.data.example import Annotation, Example
 from git_model.preprocessing.image import group_by_shape, preprocess_batch
 from git_model.preprocessing.tokenizer import Tokenizer, prompt_tokens
+from git_model.utils.devices import on_device
 from git_model.utils.errors import GITError
 
 
@@ -55,9 +56,9 @@ class Batch:
         return int(self.mask.sum())
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device; the copy runs while the CPU continues."""
+        """The same batch on another device; to a GPU the copy runs while the CPU continues."""
         parts = {
-            name: part.to(device, non_blocking=True)
+            name: on_device(part, device)
             for name, part in vars(self).items()
             if isinstance(part, Tensor)
         }

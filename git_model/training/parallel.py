@@ -30,12 +30,17 @@ def parallelize(
         return module
     if sharding == "none":
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
+    shard(module)
+    return module
+
+
+def shard(module: LossModule) -> None:
+    """Shard a loss module in place, block by block, over all processes (FSDP2)."""
     from torch.distributed.fsdp import fully_shard  # takes a while to import
 
     for block in transformer_blocks(module.model):
         fully_shard(block)
-    fully_shard(module)  # in place
-    return module
+    fully_shard(module)
 
 
 @contextmanager

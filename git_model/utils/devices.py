@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from git_model.utils.errors import GITError
 
@@ -55,6 +56,15 @@ def dtype_of(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise GITError(f"dtype is {str(name)!r}, expected auto or one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def on_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device. To a GPU it is copied from pinned memory, which this process's next
+    work does not wait for."""
+    target = torch.device(device)
+    if target.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(target, non_blocking=True)
+    return tensor.to(target)
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:

@@ -1,0 +1,81 @@
+"""torch.compile, announced in a line, kept between processes, and never the cause of an error."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+Graph = Callable[..., Any]
+
+
+class Compiler:
+    """A backend of torch.compile: inductor, torch's own, with two lines on stderr at most. The
+    first says what is compiled, before the first graph. The second says why a graph could not be
+    compiled, as where there is no C++ compiler; that graph runs as it is, with the same result.
+
+    Args:
+        name: of what is compiled.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._announced = self._failed = False
+
+    def __call__(self, graph: Any, inputs: Sequence[Tensor]) -> Graph:
+        """A compiled graph of torch.fx, or its own `forward`."""
+        if self._failed:
+            return graph.forward
+        if not self._announced:
+            self._announced = True
+            folder = os.environ.get(CACHE_VARIABLE, "torch's cache for temporary files")
+            _print(
+                f"compiling {self.name}: up to a minute the first time on this machine; the result "
+                f"is kept in {folder}"
+            )
+        try:
+            return _inductor()(graph, inputs)
+        except Exception as error:  # whatever a compiler raises: the graph itself is fine
+            self._failed = True
+            lines = str(error).strip().splitlines()
+            reason = lines[0] if lines else ""
+            _print(f"Warning: {self.name} runs uncompiled: {type(error).__name__}: {reason}")
+            return graph.forward
+
+
+def compile_in_place(module: nn.Module, name: str) -> None:
+    """Let a module run compiled from its first call on, for inputs of any size. What is compiled is
+    kept in the user's cache folder for later processes, unless TORCHINDUCTOR_CACHE_DIR names
+    another."""
+    _keep_between_processes()
+    try:
+        module.compile(backend=Compiler(name))
+    except RuntimeError as error:  # a version of Python that torch.compile does not know
+        _print(f"Warning: {name} runs uncompiled: {str(error).strip().splitlines()[0]}")
+
+
+def _keep_between_processes() -> None:
+    """Tell torch of a cache folder that outlives the next start of the machine."""
+    if CACHE_VARIABLE in os.environ:
+        return
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base, "git-model", "compiled")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return  # nothing can be written there: torch takes its folder for temporary files
+    os.environ[CACHE_VARIABLE] = str(folder)
+
+
+def _inductor() -> Callable[..., Any]:
+    from torch._dynamo import lookup_backend  # as torch's documentation of own backends shows
+
+    return lookup_backend("inductor")
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,118 @@
+"""torch.compile: announced in one line, kept in a folder, and a failure is one line, too."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from git_model.utils import compiling
+from git_model.utils.compiling import CACHE_VARIABLE, Compiler, compile_in_place
+
+GRAPH = SimpleNamespace(forward=lambda x: x + 1)
+SCRIPT = """
+import torch
+from torch._dynamo.utils import counters
+from git_model import Captioner
+pixels = torch.ones(2, 3, 64, 64)
+with torch.inference_mode():
+    tokens = [Captioner.from_pretrained("demo", compile=c).model.encode(pixels) for c in (0, 1)]
+torch.testing.assert_close(*tokens, atol=1e-5, rtol=1e-5)
+print(counters["inductor"]["fxgraph_cache_hit"], counters["inductor"]["fxgraph_cache_miss"])
+"""
+
+
+def test_the_first_graph_alone_is_announced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, "/cache")
+    monkeypatch.setattr(compiling, "_inductor", lambda: lambda graph, inputs: graph.forward)
+    compiler = Compiler("the encoder")
+    assert [compiler(GRAPH, [])(1) for _ in range(3)] == [2, 2, 2]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("compiling the encoder: up to a minute")
+    assert line.endswith("kept in /cache")
+
+
+def test_a_compiler_that_fails_is_one_line_and_the_graph_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def broken(graph: object, inputs: object) -> None:
+        calls.append(graph)
+        raise RuntimeError("No working C++ compiler found\n  File ...")
+
+    monkeypatch.setattr(compiling, "_inductor", lambda: broken)
+    compiler = Compiler("the encoder")
+    assert [compiler(GRAPH, [])(1) for _ in range(3)] == [2, 2, 2]
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert lines == [
+        "Warning: the encoder runs uncompiled: RuntimeError: No working C++ compiler found"
+    ]
+    assert len(calls) == 1  # it is not tried again
+
+
+def test_a_python_that_torch_cannot_compile_for_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("torch.compile is not supported on Python 4.0\nmore")
+
+    module = torch.nn.Linear(2, 2)
+    monkeypatch.setattr(module, "compile", refuse, raising=False)
+    compile_in_place(module, "the encoder")
+    assert capsys.readouterr().err == (
+        "Warning: the encoder runs uncompiled: torch.compile is not supported on Python 4.0\n"
+    )
+
+
+@pytest.mark.parametrize("given", [None, "/mine"])
+def test_the_cache_is_the_users_unless_the_environment_names_another(
+    given: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, given or "")
+    if given is None:
+        monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiling._keep_between_processes()
+    expected = tmp_path / "git-model" / "compiled"
+    assert os.environ[CACHE_VARIABLE] == (given or str(expected))
+    assert expected.is_dir() == (given is None)
+
+
+def test_where_no_cache_can_be_written_torch_takes_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    compiling._keep_between_processes()
+    assert CACHE_VARIABLE not in os.environ
+
+
+def child(cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {CACHE_VARIABLE: str(cache), "OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
+    first, second = (child(tmp_path) for _ in range(2))
+    assert first.stdout.split() == ["0", "1"]
+    assert second.stdout.split() == ["1", "0"]
+    assert len(first.stderr.splitlines()) == len(second.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_without_a_cpp_compiler_the_model_runs_uncompiled(tmp_path: Path) -> None:
+    lines = child(tmp_path, CXX="/nowhere/g++").stderr.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("Warning: the encoder runs uncompiled: ")
