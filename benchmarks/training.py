@@ -80,12 +80,12 @@ def their_step(folder: Path, batch: Batch, device: str = "cpu") -> Callable[[], 
     return step
 
 
-def random_batch(images: int, captions: int, tokens: int) -> Batch:
-    """Images, and so many captions of each; the start token is not learned."""
+def random_batch(images: int, captions: int, tokens: int, vocab_size: int = VOCAB_SIZE) -> Batch:
+    """Random images, each with as many random captions; the start token is not learned."""
     torch.manual_seed(1)
     return Batch(
         pixels=torch.randn(images, 3, 224, 224),
-        tokens=torch.randint(1000, VOCAB_SIZE, (images * captions, tokens)),
+        tokens=torch.randint(103, vocab_size, (images * captions, tokens)),
         mask=(torch.arange(tokens) > 0).expand(images * captions, -1),
     )
 
@@ -110,15 +110,6 @@ def seconds(step: Callable[[], float]) -> float:
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
-
-
-def random_batch(images: int, captions: int, tokens: int, vocab_size: int = VOCAB_SIZE) -> Batch:
-    """Random images, each with as many random captions."""
-    return Batch(
-        pixels=torch.randn(images, 3, 224, 224),
-        tokens=torch.randint(103, vocab_size, (images * captions, tokens)),
-        mask=(torch.arange(tokens) > 0).expand(images * captions, -1),
-    )
 
 
 @click.command()
