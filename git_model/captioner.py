@@ -18,7 +18,7 @@ from torch import Tensor
 from git_model.checkpoints.defaults import DEFAULT_MODEL
 from git_model.checkpoints.loading import open_model
 from git_model.checkpoints.native import TOKENIZER
-from git_model.config import DecodingOptions, Style, option_hint
+from git_model.config import MIN_VISIBLE_SHARE, DecodingOptions, Style, option_hint
 from git_model.generation.generate import generate, score_texts
 from git_model.generation.sampling import Generation
 from git_model.generation.trie import TokenTrie
@@ -265,7 +265,8 @@ class Captioner:
         return self.model.config.purpose
 
     def purpose_warning(self, image: LoadedImage) -> str | None:
-        """A warning in one line if the image is larger than those that the model was made for.
+        """A warning in one line if the image is larger than those that the model was made for, or
+        if the centre crop cuts off more than half of it.
 
         Args:
             image: as `load` returns it.
@@ -274,8 +275,10 @@ class Captioner:
             the line, or None.
         """
         config = self.model.config
-        if image.size is None or not config.exceeds_purpose(image.size):
+        if image.size is None:
             return None
+        if not config.exceeds_purpose(image.size):
+            return _crop_warning(config.preprocess.visible_share(image.size))
         side, (width, height) = config.purpose_side, image.size
         return (
             f"the model was made for {self.purpose or f'images of at most {side} pixels a side'}; "
@@ -721,6 +724,12 @@ def _require_list(texts: Texts, kind: str) -> Texts:
         if not isinstance(text, str):
             raise TypeError(f"a {kind} is of type {type(text).__name__}, expected str")
     return texts
+
+
+def _crop_warning(visible: float) -> str | None:
+    if visible >= MIN_VISIBLE_SHARE:
+        return None
+    return f"the model sees only the middle {visible:.0%} of this image: caption parts of it"
 
 
 def _require_rows(questions: Sequence[Sequence[str | None]], n_images: int) -> None:

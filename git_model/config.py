@@ -46,6 +46,7 @@ MAX_IMAGE_SIDE = 2**12  # pixels
 MAX_EOS_IDS = 2**6
 MAX_PURPOSE = 200  # characters
 MAX_NEW_TOKENS = 20  # unless an option says otherwise
+MIN_VISIBLE_SHARE = 0.5  # of an image's area; where the crop keeps less there is a warning
 
 
 def _positive(config: Any, table: str, *names: str) -> None:
@@ -184,6 +185,20 @@ class PreprocessConfig:
     crop_offset: Literal["floor", "round"] = "floor"  # odd margins: Transformers, torchvision
     upright: bool = True  # rotate a photo by its EXIF orientation, as Transformers' `load_image`
     scale_16_bit: bool = True  # 16 bits and floats by their range; the references clip at 255
+
+    def visible_share(self, size: tuple[int, int]) -> float:
+        """The share of an image's area that the centre crop keeps, from 0 to 1.
+
+        Args:
+            size: (width, height) in pixels.
+        """
+        if self.crop is None or self.exact is not None or self.short_side is None:
+            return 1.0
+        scale = self.short_side / min(size)
+        if self.long_side_max is not None:
+            scale = min(scale, self.long_side_max / max(size))
+        sides = zip(size, reversed(self.crop), strict=True)
+        return math.prod(min(1.0, kept / (side * scale)) for side, kept in sides)
 
     def __post_init__(self) -> None:
         if self.exact is not None and (self.short_side or self.long_side_max):

@@ -270,3 +270,13 @@ def test_a_table_says_by_its_kind_which_dataclass_it_is():
 def test_a_table_of_an_unknown_kind_is_refused(table, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(Drawing, {"shape": table})
+
+
+@pytest.mark.parametrize(
+    ("size", "share"),
+    [((224, 224), 1.0), ((4000, 3000), 0.75), ((12000, 3000), 0.25), ((300, 1200), 0.25)],
+)
+def test_the_centre_crop_keeps_a_share_of_the_image(size: tuple[int, int], share: float) -> None:
+    assert PreprocessConfig().visible_share(size) == pytest.approx(share)
+    assert PreprocessConfig(short_side=None, exact=(224, 224)).visible_share(size) == 1.0
+    assert PreprocessConfig(crop=None).visible_share(size) == 1.0

@@ -64,10 +64,13 @@ def _download(
         reason = f"the hub's repository has no revision {revision}"
     except errors.LocalEntryNotFoundError:
         version = "it" if revision is None else f"its revision {revision}"
-        reason = f"the hub cannot be reached, and {version} is not in the cache"
+        reason = (
+            f"the Hugging Face hub cannot be reached, and {version} is not in the cache: connect "
+            "to the internet once and repeat the command"
+        )
     except Exception as error:  # networks fail in many ways
         reason = f"it cannot be downloaded: {' '.join(str(error).split())}"
-    raise ConversionError(f"{name}: no such folder, and {reason} ({_circumstances(options)})")
+    raise ConversionError(f"{name}: {reason} ({_circumstances(options)})")
 
 
 def _announce(

@@ -83,7 +83,7 @@ def _refused_output(
     if owner == _bytes(item.key):
         return None
     other = readable(owner.decode("utf-8", "surrogateescape"))
-    reason = f"{item.name}: {other} would have the same text file, expected another name"
+    reason = f"{item.name}: {other} would have the same text file: rename one of them"
     return RefusedInput(item.key, one_line(reason))
 
 

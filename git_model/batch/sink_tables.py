@@ -3,6 +3,7 @@
 No file is held in memory as a whole, neither when it is written nor when it is read.
 """
 
+import codecs
 import csv
 import json
 import re
@@ -59,7 +60,8 @@ def write_jsonl_line(file: TextIO, record: OutputRecord) -> None:
 
 def read_csv(path: Path, *, safe: bool = True) -> Iterator[OutputRecord]:
     """The records in a CSV file that `write_csv` wrote."""
-    lines = (line.decode("utf-8", "surrogateescape") for line in _bounded_lines(path))
+    plain = (line.removeprefix(codecs.BOM_UTF8) for line in _bounded_lines(path))
+    lines = (line.decode("utf-8", "surrogateescape") for line in plain)
     rows = csv.reader(lines, strict=True)
     try:
         header = next(rows, [])
@@ -75,10 +77,12 @@ def write_csv(path: Path, records: Iterable[OutputRecord], *, safe: bool = True)
     """A line for each record; lists, and tables within one, as JSON.
 
     Args:
-        safe: a text that a spreadsheet would run as a formula begins with an apostrophe, which
-            `read_csv` removes.
+        safe: for spreadsheets: the file begins with the mark of UTF-8, without which letters such
+            as "ö" are read wrongly, and a text that would be run as a formula begins with an
+            apostrophe. `read_csv` removes both.
     """
-    with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+    encoding = "utf-8-sig" if safe else "utf-8"
+    with path.open("w", encoding=encoding, newline="", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for record in records:

@@ -257,7 +257,8 @@ def _require_only(image: Path, name: str) -> None:
             # lexists: it is False for a name that is too long, for which `exists` raises
             if other < image and os.path.lexists(other):
                 raise GITError(
-                    f"{name}: {other.name} would have the same text file, expected another name"
+                    f"{name}: {other.name} would have the same text file: rename one of them, or "
+                    "write a table (--out texts.csv)"
                 )
 
 

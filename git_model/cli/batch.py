@@ -1,6 +1,8 @@
 """The command `batch`: captions, or answers, for a whole data set."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -176,7 +178,11 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
     from git_model.cli.batch_signals import stop_signals
     from git_model.utils.distributed import init
 
-    with stop_signals() as stop, init(plan.torch_device, GROUP_TIMEOUT) as group:
+    with (
+        _line_on_interrupt(),
+        stop_signals() as stop,
+        init(plan.torch_device, GROUP_TIMEOUT) as group,
+    ):
         model = plan.model if plan.is_exported else replace(plan.model, device=str(group.device))
         captioner = model.open_model()
         options = plan.options_for(captioner)
@@ -199,6 +205,15 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
         _report_untaken(inputs)
         _warn(summary, captioner.purpose)
     return summary
+
+
+@contextmanager
+def _line_on_interrupt() -> Iterator[None]:
+    """End with one line on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise GITError("stopped by Ctrl-C; the same command continues the run") from None
 
 
 def _preview(plan: _Plan, path: Path, count: int) -> "OutputRecord":
@@ -276,8 +291,9 @@ def _warn(summary: "OutputRecord", purpose: str) -> None:
         )
     if summary["unsuited"]:
         lines.append(
-            f"{summary['unsuited']} texts are not to be trusted: the model was made for {purpose}, "
-            "and these images are larger"
+            f"{summary['unsuited']} texts are not to be trusted: the image is larger than those "
+            f"that the model was made for ({purpose or 'see its card'}), or more than half of it "
+            "is cut off; the field `warning` of a record says which"
         )
     if summary.get("sideways"):
         lines.append(sideways_line(summary["sideways"]))

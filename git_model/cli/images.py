@@ -5,6 +5,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -21,6 +22,7 @@ from git_model.cli.options import (
 )
 from git_model.cli.reading import Reading, reading_options
 from git_model.utils.errors import GITError, one_line
+from git_model.utils.serialize import is_file
 
 if TYPE_CHECKING:
     from git_model.captioner import BatchScene, Caption, Captioner
@@ -49,6 +51,7 @@ class ImageRun(ModelOptions):
 
     def open_model(self) -> "Captioner":
         """The model, with `--upright` or `--no-upright` in its preprocessing."""
+        _require_files(self.images)
         captioner = super().open_model()
         if self.upright is not None:
             config = captioner.model.config
@@ -104,6 +107,24 @@ class ImageRun(ModelOptions):
             else:
                 note = "  (the file is cut short)" if image.is_truncated else ""
                 click.echo(f"{one_line(name):{width}}  {line.format_map(record)}{note}")
+
+
+def _require_files(names: Sequence[str]) -> None:
+    """Print why no image can be read, and exit, before a model is downloaded or opened.
+
+    Does nothing if one of the names is a file or a web address.
+    """
+    from git_model.preprocessing.fetch import is_url
+    from git_model.preprocessing.video import read_media
+
+    if any(is_url(name) or is_file(Path(name)) for name in names):
+        return
+    for name in names:
+        try:
+            read_media(Path(name), 1)
+        except GITError as error:
+            click.echo(f"Error: {error}", err=True)
+    sys.exit(1)
 
 
 def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedImage | GITError":

@@ -169,7 +169,8 @@ def test_half_a_character_does_no_harm(tmp_path: Path) -> None:
 def test_a_spreadsheet_runs_no_cell_and_the_text_comes_back(tmp_path: Path, text: str) -> None:
     record = {"file_name": text, "text": text, "logprob": -1.5}
     write_csv(tmp_path / "x.csv", [record])
-    with (tmp_path / "x.csv").open(newline="") as file:
+    assert (tmp_path / "x.csv").read_bytes().startswith(b"\xef\xbb\xbffile_name,")
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8-sig") as file:
         [cells] = csv.DictReader(file)
     assert cells["file_name"] == cells["text"] == "'" + text
     assert cells["logprob"] == "-1.5"  # a number stays one

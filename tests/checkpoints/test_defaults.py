@@ -58,9 +58,10 @@ def test_the_model_fits_the_task(
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.gif").symlink_to(IMAGES / "both_act.gif")
     (tmp_path / "folder" / "b.jpg").symlink_to(photo)
+    (tmp_path / "movie.mp4").touch()
     paths = {"photo": str(photo), "clip": str(IMAGES / "both_act.gif")}
     line = refusal(*(paths.get(word, word) for word in arguments))
-    assert line.startswith(f"Error: {model}: no such folder, and the hub cannot be reached")
+    assert line.startswith(f"Error: {model}: the Hugging Face hub cannot be reached")
 
 
 def test_the_default_in_python_is_the_captioner_of_photos() -> None:

@@ -88,3 +88,22 @@ def test_a_name_of_any_bytes_stays_on_one_line_of_the_output(tmp_path: Path) -> 
         json.loads, run("caption", "--model", "demo", "--json", *paths).stdout.splitlines()
     )
     assert [Path(record["image"]).name for record in records] == [r"\xff.png", *names[1:]]
+
+
+def test_names_without_a_file_are_refused_before_a_model_is_opened(tmp_path: Path) -> None:
+    for arguments in (["caption"], ["ask", "-q", "why?"], ["score", "-t", "a cat"]):
+        result = run(*arguments, "nope.jpg", str(tmp_path))
+        lines = result.stderr.splitlines()
+        assert result.exit_code == 1
+        assert lines[0].startswith("Error: nope.jpg: ")
+        assert len(lines) == 2
+        assert "git-base" not in result.stderr
+
+
+def test_an_image_that_is_mostly_cut_off_has_a_warning(tmp_path: Path) -> None:
+    model = tiny_checkpoint(tmp_path / "model", WORDS)
+    Image.new("RGB", (300, 100)).save(tmp_path / "wide.png")
+    Image.new("RGB", (140, 100)).save(tmp_path / "photo.png")
+    wide = run("caption", str(tmp_path / "wide.png"), "-m", model)
+    assert "the model sees only the middle 33% of this image" in wide.stderr
+    assert run("caption", str(tmp_path / "photo.png"), "-m", model).stderr == ""

@@ -362,7 +362,7 @@ def test_the_line_of_an_option_says_what_it_does_in_the_fields_words() -> None:
 def test_an_unknown_model_is_one_line(image: str) -> None:
     assert "/nowhere: no such folder" in refusal("caption", image, "--model", "/nowhere")
     line = refusal("caption", image, "--model", "microsoft/git-nothing")
-    assert "microsoft/git-nothing: no such folder, and the hub" in line
+    assert "microsoft/git-nothing: the Hugging Face hub cannot be reached" in line
 
 
 def test_a_damaged_checkpoint_is_one_line(model: str, image: str) -> None:

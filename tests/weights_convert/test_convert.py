@@ -231,7 +231,7 @@ def test_an_unknown_hub_id_offline_is_one_line_and_writes_nothing(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     message = failure("hf", "nobody/nothing", tmp_path / "new" / "x")
-    assert "nobody/nothing: no such folder, and the hub cannot be reached" in message
+    assert "nobody/nothing: the Hugging Face hub cannot be reached" in message
     assert list(tmp_path.iterdir()) == []
 
 
