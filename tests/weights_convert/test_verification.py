@@ -2,6 +2,7 @@
 
 import json
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_config, tiny_model
 from transformers import GitForCausalLM
 
+import weights_convert
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions, PreprocessConfig
 from git_model.generation.session import Session
@@ -24,7 +26,7 @@ from weights_convert.rules import ConversionError
 from weights_convert.verification import Check, against_published, random_inputs, verify
 
 ORIGINAL = Path(__file__).parents[1] / "fixtures" / "microsoft" / "image"
-RELEASED = Path(__file__).parents[2] / "weights_convert" / "released.json"
+RELEASED = files(weights_convert) / "released.json"  # of the installed package
 
 
 @pytest.fixture
