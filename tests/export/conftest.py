@@ -29,11 +29,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def small_model() -> GIT:
-    """A video model whose texts end now and then, its settings away from their defaults. One layer:
-    the time of an export grows with them."""
+    """A video model whose texts end now and then, its settings away from their defaults. Two decoder
+    layers, so that image tokens attend to each other in the first; an export's time grows with
+    them."""
     config = tiny_config(frames=3)
     encoder = replace(config.encoder, layers=1, activation="gelu_tanh", norm_eps=0.01)
-    decoder = replace(config.decoder, layers=1, activation="quick_gelu", norm_eps=0.02)
+    decoder = replace(config.decoder, layers=2, activation="quick_gelu", norm_eps=0.02)
     config = replace(config, encoder=encoder, decoder=decoder)
     model = bite(GIT(config).double(), seed=8).float().eval()
     return model.requires_grad_(requires_grad=False)
