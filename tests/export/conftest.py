@@ -29,9 +29,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def small_model() -> GIT:
-    """A video model whose texts end now and then, its settings away from their defaults. Two decoder
-    layers, so that image tokens attend to each other in the first; an export's time grows with
-    them."""
+    """A video model whose texts end now and then, its settings away from their defaults. Its two
+    decoder layers let image tokens attend to each other in the first."""
     config = tiny_config(frames=3)
     encoder = replace(config.encoder, layers=1, activation="gelu_tanh", norm_eps=0.01)
     decoder = replace(config.decoder, layers=2, activation="quick_gelu", norm_eps=0.02)
