@@ -122,6 +122,7 @@ function signed(value, digits = 2) {
 }
 
 function percent(probability) {
+  if (probability < 0.0005) return "0 %";
   if (probability >= 0.9995) return "100 %";
   return `${(100 * probability).toFixed(probability < 0.0995 ? 1 : 0)} %`;
 }
@@ -152,4 +153,48 @@ function patchMap(rgb, grid, describe, choose) {
     );
   }
   return h("div", { class: "patch-map" }, canvas, buttons);
+}
+
+/** A text as nodes, in which the first mention of each term is a button that explains it. */
+function explained(text) {
+  const names = Object.keys(TERMS).sort((a, b) => b.length - a.length); // `logit lens` before `logit`
+  const escaped = names.map((name) => name.replace(/[[\]]/g, "\\$&").replace(/y$/, "(?:y|ie)"));
+  const pattern = new RegExp(
+    `(?<![\\w-])(?:${escaped.map((e) => `(${e})`).join("|")})s?(?![\\w-])`,
+    "gi",
+  );
+  const nodes = [],
+    mentioned = new Set();
+  let end = 0;
+  for (const match of text.matchAll(pattern)) {
+    const name = names[match.slice(1).findIndex(Boolean)];
+    if (mentioned.has(name)) continue;
+    mentioned.add(name);
+    const button = h("button", { type: "button", class: "term", "data-term": name }, match[0]);
+    nodes.push(text.slice(end, match.index), button);
+    end = match.index + match[0].length;
+  }
+  return [...nodes, text.slice(end)];
+}
+
+/** Show what a term means, beside the element that names it, when it is pointed at or focused. */
+function explainTerms(note) {
+  const hide = () => {
+    note.hidden = true;
+  };
+  const show = ({ target }) => {
+    const part = target.closest?.("[data-term]");
+    if (!part) return hide();
+    note.replaceChildren(h("b", {}, part.dataset.term), ` ${TERMS[part.dataset.term]}`);
+    note.hidden = false;
+    set(part, { "aria-describedby": note.id });
+    const box = part.getBoundingClientRect();
+    const below = box.bottom + 8 + note.offsetHeight < innerHeight;
+    const left = Math.min(Math.max(8, box.left), innerWidth - note.offsetWidth - 8);
+    const top = below ? box.bottom + 8 : Math.max(8, box.top - 8 - note.offsetHeight);
+    set(note, { style: `left: ${left}px; top: ${top}px` });
+  };
+  for (const event of ["pointerover", "focusin", "click"]) document.addEventListener(event, show);
+  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  document.addEventListener("keydown", ({ key }) => key === "Escape" && hide());
 }

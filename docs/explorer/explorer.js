@@ -102,6 +102,7 @@ function compute() {
   const prompt = promptOf(model, state.question);
   const { sequence, tokens } = write(prefix, prompt);
   const done = performance.now();
+  const usual = state.mask === "prefix" ? null : usualIds(rgb, prompt);
   const step = Math.min(state.step ?? firstColour(tokens), tokens.length - 1);
   return {
     rgb,
@@ -109,12 +110,18 @@ function compute() {
     prompt,
     sequence,
     tokens,
+    usual,
     step,
     text: model.tokenizer.decode(tokens.map(({ id }) => id)),
     logprob: tokens.reduce((sum, token) => sum + token.logprob, 0),
     seeing: seen - before,
     writing: done - seen,
   };
+}
+
+/** What would be written under the prefix mask, to mark the words that differ. */
+function usualIds(rgb, prompt) {
+  return write(model.see(model.preprocess(rgb)), prompt).tokens.map(({ id }) => id);
 }
 
 function firstColour(tokens) {
@@ -136,6 +143,7 @@ function update() {
     result = compute();
     showPicture();
     showCaption();
+    showBadges();
     showPanel(false);
     clearTimeout(settling);
     settling = setTimeout(() => {
@@ -158,19 +166,7 @@ function change(values, { keepForced = true } = {}) {
 // ---------------------------------------------------------------------------------------------
 
 function nameOf(thing) {
-  const size = sizeOf(thing);
-  const column = Math.min(2, Math.max(0, Math.floor((3 * thing.x) / WORLD.side)));
-  const row = Math.min(2, Math.max(0, Math.floor((3 * thing.y) / WORLD.side)));
-  return `${size} ${thing.colour} ${thing.shape}, ${PATCH_NAMES[3 * row + column]}`;
-}
-
-function sizeOf({ radius }) {
-  const { small, large, "close-up": close } = WORLD.radii;
-  return radius < (small + large) / 2
-    ? "small"
-    : radius < (large + close) / 2
-      ? "large"
-      : "close-up";
+  return `${sizeOf(thing)} ${looksOf(thing)}, ${PATCH_NAMES[cellOf(thing)]}`;
 }
 
 function outline({ shape, x, y, radius }) {
@@ -207,7 +203,7 @@ function showPicture() {
       ),
       h("svg:g", { class: "things" }),
       h("svg:g", { class: "blanks" }),
-      h("svg:path", { class: "grid", d: "M21 0V63M42 0V63M63 0V63M0 21H63M0 42H63M0 63H63" }),
+      h("svg:path", { class: "grid", d: "M21 0V64M42 0V64M0 21H64M0 42H64" }),
       h("svg:rect", { class: "frame" }),
       h("svg:circle", { class: "handle", r: 1.7 }),
     );
@@ -533,31 +529,58 @@ async function openFile(file) {
 // The text
 // ---------------------------------------------------------------------------------------------
 
+/** Probabilities as the words are chosen: when sampling, after temperature and top-k. */
+function chances(logits) {
+  const { order, probabilities } = distribution(logits, state.method === "sample" ? state : {});
+  return { order, probabilities, of: (id) => probabilities[order.indexOf(id)] ?? 0 };
+}
+
+/** The words of a question: pieces joined, marks too, and what had to be split into letters. */
+function wordsOf(ids) {
+  const words = [];
+  for (const id of ids) {
+    const token = word(id),
+      last = words.at(-1);
+    if (last && token.startsWith("##"))
+      Object.assign(last, {
+        text: last.text + token.slice(2),
+        name: last.name + token.slice(2),
+        split: true,
+      });
+    else if (last && /^[.,?!]$/.test(token)) last.text += token;
+    else words.push({ text: token, name: token, split: token === "[UNK]", given: true });
+  }
+  return words;
+}
+
 function showCaption() {
-  const { tokens, step } = result;
+  const { tokens, prompt } = result;
   say($("caption-title"), state.question ? "Answer" : "Caption");
-  const words = result.prompt.slice(1).map((id) => ({ id, given: true }));
+  say($("bar-title"), state.question ? "Answer" : "Caption");
+  const words = wordsOf(prompt.slice(1));
   fill(
     $("caption"),
     [...words, ...tokens],
     () => h("button", { type: "button" }),
-    (button, token, i) => {
-      const at = i - words.length;
-      const end = token.id === model.config.eos_id;
-      say(button, end ? "■" : word(token.id).replace(/^##/, ""));
-      set(button, {
-        class: token.given ? "given" : end ? "word end" : "word",
-        tabindex: token.given ? -1 : null,
-        disabled: Boolean(token.given),
-        "aria-pressed": token.given ? null : at === step,
-        "data-forced": token.forced || null,
-        style: token.given ? null : `--p: ${Math.exp(token.logprob).toFixed(3)}`,
-        "aria-label": token.given
-          ? null
-          : `${end ? "[SEP], the end" : word(token.id)}, probability ${percent(Math.exp(token.logprob))}${token.forced ? ", forced" : ""}`,
-        onclick: token.given ? null : () => change({ step: at }),
-      });
-    },
+    (button, item, i) =>
+      item.given ? showGiven(button, item) : showWord(button, item, i - words.length),
+  );
+  const foreign = words.filter(({ split }) => split).map(({ name }) => name);
+  say(
+    $("foreign"),
+    foreign.length ? `not in its vocabulary, read in letters: ${foreign.join(", ")}` : "",
+  );
+  $("bar-caption").replaceChildren(
+    ...words.map(({ text }) => h("span", {}, `${text} `)),
+    ...tokens
+      .filter(({ id }) => id !== model.config.eos_id)
+      .map(({ id }, step) =>
+        h(
+          isChanged(id, step) ? "mark" : "span",
+          {},
+          `${step && !word(id).startsWith("##") ? " " : ""}${word(id).replace(/^##/, "")}`,
+        ),
+      ),
   );
   const seeing = usual("seeing", result.seeing),
     writing = usual("writing", result.writing / tokens.length);
@@ -565,6 +588,90 @@ function showCaption() {
   showSuggestions();
   showCandidates();
   showDecoding();
+}
+
+/** A word of the question. */
+function showGiven(button, { text, name, split }) {
+  say(button, text);
+  set(button, {
+    class: split ? "given foreign" : "given",
+    tabindex: -1,
+    disabled: true,
+    title: split ? `“${name}” is not in the model’s vocabulary: it reads letters` : null,
+    "aria-pressed": null,
+    "data-forced": null,
+    style: null,
+    "aria-label": null,
+    onclick: null,
+  });
+}
+
+/** A word that the model wrote; `unsure` if a second one is more than half as probable. */
+function showWord(button, { id, logits, forced }, step) {
+  const { order, probabilities, of } = chances(logits);
+  const end = id === model.config.eos_id;
+  const unsure = !forced && order.length > 1 && probabilities[0] < 2 * probabilities[1];
+  const rivals = `${word(order[0])} ${percent(probabilities[0])}, ${word(order[1] ?? order[0])} ${percent(probabilities[1] ?? 0)}`;
+  const changed = isChanged(id, step);
+  const piece = word(id).startsWith("##");
+  say(button, word(id).replace(/^##/, ""));
+  set(button, {
+    class: `word${end ? " end" : ""}${piece ? " piece" : ""}${unsure ? " unsure" : ""}${changed ? " changed" : ""}`,
+    tabindex: null,
+    disabled: false,
+    title: unsure
+      ? `Unsure: ${rivals}`
+      : changed
+        ? "Another word than under the prefix mask"
+        : null,
+    "aria-pressed": step === result.step,
+    "data-forced": forced || null,
+    style: `--p: ${of(id).toFixed(3)}`,
+    "aria-label": `${word(id)}${end ? ", the end" : ""}, probability ${percent(of(id))}${forced ? ", forced" : ""}${unsure ? `, unsure: ${rivals}` : ""}`,
+    onclick: () => change({ step }),
+  });
+}
+
+function isChanged(id, step) {
+  return result.usual !== null && result.usual[step] !== id;
+}
+
+/** What is altered, each with a button that undoes it: by the caption, and in the bar below. */
+function showBadges() {
+  const { mask, blank, forced, method } = state;
+  const several = (n, name) => (n === 1 ? `1 ${name}` : `${n} ${name}s`);
+  const badges = [
+    mask !== "prefix" && [
+      `mask: ${MASK_TEXTS[mask][0].toLowerCase()}`,
+      "reset",
+      { mask: "prefix" },
+    ],
+    blank.size && [
+      `${several(blank.size, "patch").replace("patchs", "patches")} blanked`,
+      "reset",
+      { blank: new Set() },
+    ],
+    forced.size &&
+      method !== "beam" && [
+        `${several(forced.size, "word")} forced`,
+        "release",
+        { forced: new Map() },
+      ],
+    method === "sample" && ["words are drawn at random", "back to greedy", { method: "greedy" }],
+    method === "beam" && ["beam search", "back to greedy", { method: "greedy" }],
+  ].filter(Boolean);
+  for (const id of ["badges", "bar-badges"]) {
+    fill(
+      $(id),
+      badges,
+      () => h("button", { type: "button", class: "badge" }, h("span"), h("u")),
+      (button, [what, undo, values]) => {
+        say(button.firstChild, `${what} · `);
+        say(button.lastChild, undo);
+        set(button, { onclick: () => change(values) });
+      },
+    );
+  }
 }
 
 /** The median of the last times. */
@@ -578,17 +685,7 @@ function questions() {
   const { things } = state.scene;
   if (state.photo || !things.length)
     return ["how many things are there?", "what is in the middle?"];
-  const first = things[state.selected] ?? things[0];
-  const other = things.find((thing) => thing !== first);
-  const look = ({ colour, shape }) => `${colour} ${shape}`;
-  return [
-    `what colour is the ${first.shape}?`,
-    "how many things are there?",
-    `where is the ${look(first)}?`,
-    other
-      ? `which is larger, the ${look(first)} or the ${look(other)}?`
-      : `is there a ${look(first)}?`,
-  ];
+  return questionsAbout(state.scene, state.selected).map(({ text }) => text);
 }
 
 function showSuggestions() {
@@ -615,29 +712,35 @@ function ask(question) {
 function showCandidates() {
   const { tokens, step, prompt } = result;
   const token = tokens[step];
-  const probabilities = softmax(Float64Array.from(token.logits));
-  const before = [...prompt.slice(1), ...tokens.slice(0, step).map(({ id }) => id)].map(word);
+  const { of } = chances(token.logits);
+  const before = [...prompt.slice(1), ...tokens.slice(0, step).map(({ id }) => id)];
+  let from = Math.max(0, before.length - 4);
+  while (from > 0 && word(before[from]).startsWith("##")) from--; // whole words
   const order = ranked(token.logits);
-  const shown = order.slice(0, 6).includes(token.id)
-    ? order.slice(0, 6)
-    : [...order.slice(0, 5), token.id]; // a forced one may be far down
+  const shown = order.slice(0, 5).includes(token.id)
+    ? order.slice(0, 5)
+    : [...order.slice(0, 4), token.id]; // a forced one may be far down
+  const text = model.tokenizer.decode(before.slice(from));
   $("candidates-title").replaceChildren(
-    "After ",
-    h("q", {}, before.slice(-4).join(" ") || "[CLS]"),
+    ...(text ? ["After ", h("q", {}, text)] : ["At the start"]),
     " the model expects",
   );
+  const rest = Math.max(0, 1 - shown.reduce((sum, id) => sum + of(id), 0));
+  say($("others").firstElementChild, `${token.logits.length - shown.length} others`);
+  say($("others").lastElementChild, percent(rest));
+  set($("others"), { style: `--p: ${rest.toFixed(4)}` });
   fill(
     $("candidate-list"),
     shown,
     () => h("button", { type: "button" }, h("span"), h("b")),
     (button, id) => {
-      const label = id === model.config.eos_id ? "■ end" : word(id);
+      const label = word(id);
       say(button.firstChild, label);
-      say(button.lastChild, percent(probabilities[id]));
+      say(button.lastChild, percent(of(id)));
       set(button, {
-        style: `--p: ${probabilities[id].toFixed(4)}`,
+        style: `--p: ${of(id).toFixed(4)}`,
         "aria-pressed": id === token.id,
-        "aria-label": `Force ${label}, probability ${percent(probabilities[id])}`,
+        "aria-label": `Force ${label}, probability ${percent(of(id))}`,
         disabled: state.method === "beam",
         onclick: () => force(step, id),
       });
@@ -660,6 +763,8 @@ function showCandidates() {
     );
   } else if (state.method === "beam")
     say(note, "Beam search weighs whole texts; a word can be forced with the other methods.");
+  else if (state.method === "sample")
+    say(note, "Percentages follow the temperature and top-k. Choose a word to force it.");
   else say(note, "Choose another word to force it: what follows is written anew.");
 }
 
@@ -674,15 +779,18 @@ function force(step, id) {
 function showDecoding() {
   const { method, temperature, topK } = state;
   const methods = [
-    ["greedy", "Greedy", "the likeliest token"],
-    ["sample", "Sample", "a token drawn at random"],
-    ["beam", "Beam", "the best whole text"],
+    ["greedy", "Greedy"],
+    ["sample", "Sample"],
+    ["beam", "Beam"],
   ];
   segmented($("method"), methods, method, (key) =>
     change(
       { method: key, panel: key === "beam" ? "beams" : state.panel },
       { keepForced: key !== "beam" },
     ),
+  );
+  ["greedy", "sampling", "beam search"].forEach((term, i) =>
+    set($("method").children[i], { "data-term": term }),
   );
   const off = method !== "sample";
   for (const [id, value, label] of [
@@ -749,6 +857,9 @@ function listen() {
     stage.classList.remove("over");
     if (event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
   };
+  explainTerms($("term-note"));
+  // In the repository the pages are Markdown; the site has them as HTML.
+  if (/^file:.*\/docs\/explorer\//.test(location.href)) $("docs").href = "../index.md";
   $("theme").onclick = () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
     showTheme();

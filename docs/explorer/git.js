@@ -460,13 +460,16 @@ function greedy(logits) {
   return logits.reduce((best, logit, id) => (logit > logits[best] ? id : best), 0);
 }
 
-/**
- * A token drawn from the softmax of logits / temperature, among the `topK` likeliest (0: all).
- * `random` is a number from 0 to 1.
- */
-function sample(logits, { temperature = 1, topK = 0 }, random) {
+/** The softmax of logits / temperature, among the `topK` likeliest (0: all): ids, likeliest first. */
+function distribution(logits, { temperature = 1, topK = 0 }) {
   const order = ranked(logits).slice(0, topK || undefined);
-  const probabilities = softmax(Float64Array.from(order, (id) => logits[id] / temperature));
+  const scaled = Float64Array.from(order, (id) => logits[id] / temperature);
+  return { order, probabilities: softmax(scaled) };
+}
+
+/** A token drawn from this distribution. `random` is a number from 0 to 1. */
+function sample(logits, options, random) {
+  const { order, probabilities } = distribution(logits, options);
   let sum = 0;
   for (let i = 0; i < order.length; i++) {
     sum += probabilities[i];
@@ -480,7 +483,6 @@ function sample(logits, { temperature = 1, topK = 0 }, random) {
  *
  * choose: (logits, step) → id.
  * forced: a Map from step to the id that stands there, whatever the model would choose.
- *
  * Returns the sequence and, for each token, its id, the logits it was chosen from and its log
  * probability.
  */

@@ -24,6 +24,7 @@ function showPanel(settled) {
       say(tab, PANELS[name][0]);
       set(tab, {
         id: `tab-${name}`,
+        "data-term": { lens: "logit lens", beams: "beam search" }[name] ?? null,
         "aria-selected": name === state.panel,
         "aria-controls": "panel",
         tabindex: name === state.panel ? 0 : -1,
@@ -77,7 +78,7 @@ function wordPicker() {
           "aria-pressed": step === result.step,
           onclick: () => change({ step }),
         },
-        id === model.config.eos_id ? "■" : word(id),
+        word(id),
       ),
     ),
   );
@@ -161,7 +162,7 @@ function lead(text, equation) {
   return h(
     "div",
     { class: "lead" },
-    h("p", {}, text),
+    h("p", {}, ...explained(text)),
     equation ? h("p", { class: "equation" }, equation) : null,
   );
 }
@@ -242,7 +243,7 @@ function stageEncoder(detail) {
   const { layers } = result.sequence.image.encoded;
   detail.append(
     lead(
-      "Image tokens exchange what they know: self-attention in four heads, then a feed-forward network, each behind a LayerNorm and beside a residual connection.",
+      "Image tokens exchange what they know: self-attention in four heads, then a feed-forward network (MLP), each behind a LayerNorm and beside a residual connection.",
       "x ← x + attention(norm(x)),  x ← x + MLP(norm(x))",
     ),
     layerPicker(layers.length),
@@ -319,7 +320,7 @@ function stageLogits(detail) {
   }
   detail.append(
     lead(
-      "The last hidden state becomes a logit for each of 164 tokens; the softmax makes probabilities of them. A word that the model is sure of gets about 90 %, not 100: label smoothing in training kept 10 % for the others.",
+      "The last hidden state becomes a logit for each of 164 tokens; the softmax makes probabilities of them (here without temperature and top-k). A word that the model is sure of gets about 90 %, not 100: label smoothing in training kept 10 % for the others.",
       "p = softmax(h · Wᵀ + b)",
     ),
     wordPicker(),
@@ -474,12 +475,7 @@ function attentionMap(row, tower, query, layer, head) {
       h("span", { style: `--p: ${share.toFixed(3)}` }, `${name} ${percent(share)}`),
     ),
   );
-  const name =
-    tower === "encoder"
-      ? TOKEN_NAMES[query]
-      : result.tokens[result.step].id === model.config.eos_id
-        ? "■"
-        : word(result.tokens[result.step].id);
+  const name = tower === "encoder" ? TOKEN_NAMES[query] : word(result.tokens[result.step].id);
   const what =
     tower === "encoder" ? `What “${name}” attends to` : `What “${name}” is predicted from`;
   return h(
@@ -560,7 +556,13 @@ function attentionMatrix(rows, labels, query, choose, tower) {
   const strongest = rows[query].indexOf(Math.max(...rows[query]));
   tell(query, strongest);
   const axis = tower === "decoder" ? "image tokens, then text" : "image tokens";
-  return h("figure", {}, h("figcaption", {}, `Queries ↓ keys → (${axis})`), svg, readout);
+  return h(
+    "figure",
+    {},
+    h("figcaption", {}, ...explained(`Queries ↓ keys → (${axis})`)),
+    svg,
+    readout,
+  );
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -608,7 +610,9 @@ function showLens(panel) {
     h(
       "p",
       { class: "lead" },
-      "What would the model say if the decoder stopped early? The output layer reads the hidden state after each layer. Where it already gives the word that is written, the word is bold.",
+      ...explained(
+        "What would the model say if the decoder stopped early? The output layer reads the hidden state after each layer. Where it already gives the word that is written, the word is bold.",
+      ),
     ),
     h("table", { class: "lens" }, h("thead", {}, head), body),
   );
@@ -646,7 +650,9 @@ function showBeams(panel) {
     h(
       "p",
       { class: "lead" },
-      "Beam search keeps the best few texts at every step, all of them on one image prefix. A text that ends is ranked by its log-probability, divided by its length to the power of the length penalty.",
+      ...explained(
+        "Beam search keeps the best few texts at every step, all of them on one image prefix. A text that ends is ranked by its log-probability, divided by its length to the power of the length penalty.",
+      ),
     ),
     h(
       "div",
@@ -719,7 +725,7 @@ function beamTree({ steps, ended }, best) {
             h(
               "svg:text",
               { y: 26, class: "small" },
-              `${signed(node.total)}${parents.has(node) ? " ■" : ""}`,
+              `${signed(node.total)}${parents.has(node) ? " [SEP]" : ""}`,
             ),
           ),
         );
@@ -728,7 +734,13 @@ function beamTree({ steps, ended }, best) {
   return h(
     "figure",
     {},
-    h("figcaption", {}, "Each node: a token and log p so far; ■ a text ends here"),
+    h(
+      "figcaption",
+      {},
+      ...explained(
+        "Each node: a token and the log-probability of the text so far. [SEP]: a text may end here.",
+      ),
+    ),
     svg,
   );
 }
@@ -790,7 +802,9 @@ function showMasks(panel) {
     h(
       "p",
       { class: "lead" },
-      "The mask says which key a query may attend to. The weights were trained under the prefix mask; choose another one, and the whole page uses it. Words that change are marked.",
+      ...explained(
+        "The mask says which key a query may attend to. The weights were trained under the prefix mask; choose another one, and the whole page uses it. Words that change are marked.",
+      ),
     ),
     h("div", { class: "masks" }, ...cards),
   );
@@ -844,7 +858,7 @@ function showBlank(panel) {
   );
   const step = Math.min(result.step, ids.length - 1);
   const fall = (patch) => Math.max(0, 1 - singles[patch][step] / whole[step]);
-  const name = ids[step] === model.config.eos_id ? "■" : word(ids[step]);
+  const name = word(ids[step]);
   const toggle = (patch) => {
     const blank = new Set(state.blank);
     if (!blank.delete(patch)) blank.add(patch);
@@ -868,13 +882,7 @@ function showBlank(panel) {
     h(
       "thead",
       {},
-      h(
-        "tr",
-        {},
-        h("th", {}, "word"),
-        h("th", {}, "whole picture"),
-        h("th", {}, state.blank.size ? "blanked" : "blank a patch"),
-      ),
+      h("tr", {}, h("th", {}, "word"), h("th", {}, "whole picture"), h("th", {}, "patch blanked")),
     ),
   );
   const body = table.appendChild(h("tbody"));
@@ -889,7 +897,7 @@ function showBlank(panel) {
           h(
             "button",
             { type: "button", class: "link", onclick: () => change({ step: at }) },
-            id === model.config.eos_id ? "■" : word(id),
+            word(id),
           ),
         ),
         h(
@@ -900,10 +908,10 @@ function showBlank(panel) {
         h(
           "td",
           {
-            class: now[at] < whole[at] / 2 ? "bar fallen" : "bar",
+            class: !state.blank.size ? "none" : now[at] < whole[at] / 2 ? "bar fallen" : "bar",
             style: `--p: ${now[at].toFixed(4)}`,
           },
-          h("span", {}, state.blank.size ? percent(now[at]) : "–"),
+          state.blank.size ? h("span", {}, percent(now[at])) : at ? "" : "none yet: choose one",
         ),
       ),
     ),
@@ -912,7 +920,9 @@ function showBlank(panel) {
     h(
       "p",
       { class: "lead" },
-      "Is the attention map true? Paint a patch over and see which word the model no longer believes. The words stay fixed; only the picture changes.",
+      ...explained(
+        "Is the attention map true? Paint a patch over and see which word the model no longer believes. The words stay fixed; only the picture changes.",
+      ),
     ),
     h(
       "div",
@@ -922,7 +932,11 @@ function showBlank(panel) {
         {},
         h("figcaption", {}, `Without this patch, “${name}” loses`),
         map,
-        h("p", { class: "hint" }, "Choose a patch to blank it, or a word to see what it loses."),
+        h(
+          "p",
+          { class: "hint" },
+          "Choose a patch to blank it, or a word to see what it loses. The loss is relative to the word’s probability before: −50 % halves it, −100 % leaves nothing.",
+        ),
       ),
       table,
     ),

@@ -48,7 +48,8 @@ const TOUR = [
   },
   {
     title: "Who may attend to whom",
-    text: "Now image tokens see only themselves in the decoder. The model was never trained so, and it shows. The mask is what makes GIT a prefix language model.",
+    text: "Now image tokens see only themselves in the decoder. The caption was right; the marked words are what became of it. The model was trained under another mask: the prefix mask makes GIT a prefix language model.",
+    example: 3, // its caption changes most
     target: "panel",
     aim: ".mask-card[aria-pressed=true]",
     panel: "masks",
@@ -83,9 +84,9 @@ function enterStep(index) {
     blank: new Set(),
     step: null,
     selected: null,
+    scene: sceneOf(WORLD.examples[step.example ?? 0]), // whatever was dragged in an earlier step
+    photo: null,
   };
-  if (index === 0 || state.photo || !state.scene.things.length)
-    Object.assign(fresh, { scene: sceneOf(WORLD.examples[0]), photo: null });
   for (const name of ["panel", "stage", "tower", "layer", "head"])
     if (name in step) fresh[name] = step[name];
   $("question").value = "";
@@ -115,7 +116,8 @@ function showTour() {
   const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   const narrow = innerWidth <= 860; // there the card covers the lower half
   const inView = narrow ? document.querySelector(aim) : part;
-  inView.style.scrollMarginBlock = "20px";
+  const bar = part.querySelector(".now")?.offsetHeight ?? 0; // it sticks to the top
+  inView.style.scrollMarginBlock = `${20 + (narrow && bar ? bar + 24 : 0)}px`;
   inView.scrollIntoView({
     block: narrow || target !== "candidates" ? "start" : "center",
     behavior: smooth ? "smooth" : "auto",
@@ -174,9 +176,11 @@ function showTour() {
 }
 
 function endTour() {
+  const { example = 0 } = TOUR[tourStep];
   tourStep = -1;
   showTour();
-  change({ mask: "prefix", blank: new Set(), forced: new Map() });
+  const scene = example ? { scene: sceneOf(WORLD.examples[0]) } : {};
+  change({ ...scene, mask: "prefix", blank: new Set(), forced: new Map() });
   $("start-tour").focus({ preventScroll: true });
 }
 

@@ -85,6 +85,14 @@ def tab(browser: Any) -> Iterator[Any]:
     tab.context.close()
 
 
+@pytest.fixture(scope="module")
+def phone(browser: Any) -> Iterator[Any]:
+    tab = open_page(browser, PHONE)
+    yield tab
+    assert tab.troubles == []
+    tab.context.close()
+
+
 def caption_of(tab: Any) -> str:
     """What the model wrote, without the end."""
     settle(tab)
@@ -373,6 +381,127 @@ def test_a_question_is_answered_and_cleared(tab: Any) -> None:
     assert caption_of(tab) == CAPTION
 
 
+def test_every_suggested_question_of_every_example_is_answered_rightly(engine: Any) -> None:
+    build = load_script("docs/explorer/build.py")
+    worlds = [make_world(Random(seed), "held_out") for seed in build.EXAMPLES]
+    worlds.append(make_close_up(Random(build.CLOSE_UP), "held_out"))
+    shown = engine.evaluate(
+        """() => WORLD.examples.map((scene) => {
+            const prefix = model.see(model.preprocess(drawScene(scene)));
+            const ids = (text) => generate(model, prefix, promptOf(model, text)).tokens;
+            const text = (question) => model.tokenizer.decode(ids(question).map(({ id }) => id));
+            const questions = [null, ...scene.things.keys()].flatMap((selected) =>
+                questionsAbout(scene, selected));
+            const asked = questions.map((item) => [item.text, text(item.text), item.answer]);
+            return [text(""), asked];
+        })"""
+    )
+    for world, (caption, questions) in zip(worlds, shown, strict=True):
+        truth = {q.text: q.answer for seed in range(400) for q in ask_about(world, Random(seed), 7)}
+        assert caption == describe(world)
+        assert len(questions) >= 3 * (1 + len(world.things))
+        for text, answer, expected in questions:
+            assert answer == expected == truth[text], text
+
+
+def test_a_word_is_marked_if_a_second_one_is_more_than_half_as_probable(tab: Any) -> None:
+    assert tab.locator("#caption .unsure").count() == 0
+    tab.locator("#examples button").nth(2).click()  # five things, of which it is unsure
+    settle(tab)
+    pairs = tab.evaluate(
+        "result.tokens.map(({ logits }) => [...logits].sort((a, b) => b - a).slice(0, 2))"
+    )
+    expected = [first - second < np.log(2) for first, second in pairs]
+    marked = tab.locator("#caption .word").evaluate_all(
+        "(words) => words.map((word) => word.matches('.unsure'))"
+    )
+    assert marked == expected
+    assert any(marked)
+    assert tab.get_attribute("#caption .unsure", "title").startswith("Unsure: ")
+
+
+def test_what_is_altered_stays_in_sight_and_is_undone_by_one_click(tab: Any) -> None:
+    tab.evaluate(
+        "change({ mask: 'causal_image', blank: new Set([8]), forced: new Map([[2, 53]]) })"
+    )
+    settle(tab)
+    tab.locator("#panel").evaluate("(panel) => scrollTo(0, document.body.scrollHeight)")
+    assert tab.locator("#badges .badge").count() == 3
+    badges = tab.locator("#bar-badges .badge")
+    assert [" ".join(text.split()) for text in badges.all_inner_texts()] == [
+        "mask: causal image · reset", "1 patch blanked · reset", "1 word forced · release",
+    ]  # fmt: skip
+    for left in (2, 1, 0):
+        box = badges.first.bounding_box()
+        assert 0 <= box["y"] < DESKTOP["height"]
+        badges.first.click()
+        settle(tab)
+        assert badges.count() == left
+    assert caption_of(tab) == CAPTION
+    assert tab.inner_text("#bar-caption") == CAPTION
+
+
+def test_percentages_follow_temperature_and_top_k_and_add_up(tab: Any) -> None:
+    def shares() -> list[float]:
+        texts = tab.locator("#candidate-list b, #others b").all_inner_texts()
+        return [float(text.removesuffix(" %")) for text in texts]
+
+    plain = shares()
+    assert sum(plain) == pytest.approx(100, abs=0.6)
+    tab.locator("#method button", has_text="Sample").click()
+    tab.evaluate("change({ temperature: 2, step: 2 })")
+    settle(tab)
+    logits = np.array(tab.evaluate("[...result.tokens[2].logits]")) / 2
+    expected = np.exp(logits) / np.exp(logits).sum() * 100
+    warm = shares()
+    assert max(warm[:5]) == pytest.approx(expected.max(), abs=0.6)
+    assert sum(warm) == pytest.approx(100, abs=0.6)
+    tab.evaluate("change({ topK: 1 })")
+    settle(tab)
+    assert sorted(shares()) == [0, 0, 0, 0, 0, 100]
+
+
+def test_a_word_that_is_split_into_letters_is_shown_whole_and_flagged(tab: Any) -> None:
+    tab.fill("#question", "is there a dog?")
+    settle(tab)
+    given = tab.locator("#caption .given").all_inner_texts()
+    assert given == ["is", "there", "a", "dog?"]
+    assert tab.inner_text("#caption .foreign") == "dog?"
+    assert "not in its vocabulary" in tab.inner_text("#foreign")
+    assert "##" not in tab.inner_text("#candidates-title")
+    tab.fill("#question", "is there a star?")
+    settle(tab)
+    assert tab.inner_text("#foreign") == ""
+
+
+def test_the_candidates_of_the_first_word_stand_at_the_start(tab: Any) -> None:
+    tab.locator("#caption .word").first.click()
+    settle(tab)
+    assert tab.inner_text("#candidates-title") == "At the start the model expects"
+    assert "■" not in "".join(file.read_text() for file in FOLDER.glob("*.js"))
+
+
+def test_a_term_explains_itself_when_it_is_pointed_at_or_focused(tab: Any) -> None:
+    tab.click(".stage-list button >> nth=7")
+    settle(tab)
+    names = tab.locator("#panel .term").evaluate_all("(all) => all.map((t) => t.dataset.term)")
+    assert names[:5] == ["hidden state", "logit", "softmax", "temperature", "top-k"]
+    tab.locator("#panel .term").nth(1).focus()
+    assert tab.inner_text("#term-note") == "logit A token's number before the softmax."
+    tab.keyboard.press("Escape")
+    assert tab.locator("#term-note").is_hidden()
+    tab.hover("#panel .term >> nth=2")
+    assert tab.inner_text("#term-note").startswith("softmax Turns numbers")
+
+
+def test_before_a_patch_is_blanked_its_column_is_empty(tab: Any) -> None:
+    tab.click("#tab-blank")
+    settle(tab)
+    assert tab.locator(".falls td.none").count() == len(CAPTION.split()) + 1
+    assert "none yet" in tab.inner_text(".falls")
+    assert "relative" in tab.inner_text(".blanking .hint")
+
+
 def test_a_forced_word_changes_what_follows_and_is_released(tab: Any) -> None:
     tab.locator("#caption .word").nth(3).click()
     settle(tab)
@@ -472,6 +601,34 @@ def test_the_tour_has_seven_steps_and_leaves_the_page_free(tab: Any) -> None:
     settle(tab)
     assert tab.locator("#tour").is_hidden()
     assert caption_of(tab) == CAPTION
+
+
+def test_the_tours_mask_step_marks_what_changed_whatever_was_dragged_before(tab: Any) -> None:
+    tab.click("#start-tour")
+    settle(tab)
+    tab.locator("#canvas .thing").first.focus()
+    tab.keyboard.press("Delete")
+    tab.locator("#tour .dots button").nth(5).click()
+    caption = caption_of(tab)
+    right = tab.evaluate("WORLD.examples[3].caption")
+    assert caption != right
+    assert tab.evaluate("result.usual.map(word).join(' ')").removesuffix(" [SEP]") == right
+    changed = tab.locator("#caption .changed:not(.end)").all_inner_texts()
+    assert changed == [word for i, word in enumerate(caption.split()) if word != right.split()[i]]
+    assert len(changed) >= 3
+    tab.click("#tour [aria-label='End the tour']")
+    assert caption_of(tab) == CAPTION
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_on_a_phone_the_tours_card_does_not_hide_what_it_talks_about(phone: Any, step: int) -> None:
+    phone.evaluate("(step) => enterStep(step)", step)
+    settle(phone)
+    aim, card = phone.locator(phone.evaluate("TOUR[tourStep].aim")).first, phone.locator("#tour")
+    box, cover = aim.bounding_box(), card.bounding_box()
+    assert box["y"] >= 0
+    seen = cover["y"] - box["y"]
+    assert seen >= min(box["height"], 0.45 * PHONE["height"])
 
 
 def test_a_picture_file_is_read_and_anything_else_refused_in_a_line(

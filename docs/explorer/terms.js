@@ -1,0 +1,26 @@
+// Terms that the page explains, from docs/glossary.md, written by build.py.
+const TERMS = {
+ "logit": "A token's number before the softmax.",
+ "logit lens": "The output layer applied to the hidden states after an earlier block: what the model would predict there. nostalgebraist 2020.",
+ "softmax": "Turns numbers into positive numbers with the sum 1; the largest number gets the largest share.",
+ "LayerNorm": "Brings the numbers of a token to mean 0 and standard deviation 1, then scales and shifts each by learned numbers.",
+ "residual connection": "The addition of a part's input to its output.",
+ "MLP": "Two linear layers with an activation between them, applied to each token alone.",
+ "self-attention": "A layer in which every token gathers information from tokens of the same sequence.",
+ "head": "Parts of an attention layer that compute their own attention, each with its share of the numbers of query, key and value.",
+ "query": "A token's vector that is compared with the keys of all tokens.",
+ "key": "A token's vector that queries are compared with.",
+ "prefix": "A language model in which the first tokens, the prefix, attend to each other freely, and each later token to the prefix and to its past.",
+ "KV cache": "The stored keys and values of tokens that were computed, so that each token is computed once.",
+ "hidden state": "The vectors of the tokens between two blocks.",
+ "temperature": "Divides the logits before sampling: below 1 the probable tokens become more probable.",
+ "greedy": "A search that takes the most probable token at each step.",
+ "sampling": "To draw the next token at random, with the model's probabilities.",
+ "beam search": "A search that keeps several texts at each step, those with the best scores.",
+ "label smoothing": "Targets that give the right token less than 1, here about 0.9, and share the rest among all tokens.",
+ "class token": "A learned vector that stands before the patches of an image, from CLIP. Not [CLS].",
+ "[SEP]": "The end token of a text.",
+ "WordPiece": "The way to split a text into tokens of a vocabulary: the longest piece first, pieces that continue a word with ##. Schuster and Nakajima 2012; BERT.",
+ "top-k": "Only the k most probable tokens may be drawn; all others get the probability 0.",
+ "log-probability": "The logarithm of a probability: 0 for 100 %, negative for less; those of a text's tokens add up."
+};
