@@ -204,7 +204,7 @@ def test_a_path_as_text_is_a_text(server: Server, canary: Path) -> None:
 def test_an_uploaded_image_is_read_once_by_its_token(server: Server) -> None:
     token = server.upload(IMAGE.read_bytes())
     response = server.event(0, [], {"token": token, "name": "x"}, "tabone")
-    assert "Encoded the image once" in response.text
+    assert "The picture encoded once" in response.text
     assert (
         "file is no longer kept"
         in server.event(0, [], {"token": token, "name": "x"}, "tabone").text
