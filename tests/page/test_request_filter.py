@@ -216,10 +216,10 @@ def test_an_uploaded_image_is_read_once_by_its_token(server: Server) -> None:
     assert (
         "file is no longer kept" in server.event(0, [], {"token": "", "name": "x"}, "tabtwo").text
     )
-    assert "no image yet" in server.event(3, ["what is it?"], session="tabtwo").text
+    assert "no picture yet" in server.event(3, ["what is it?"], session="tabtwo").text
     word = {"reply": 0, "word": 2, "deselect": False}
-    assert "no image yet" in server.event(5, [], word, "tabtwo").text
-    assert "Attention of" in server.event(5, [], word, "tabone").text
+    assert "no picture yet" in server.event(5, [], word, "tabtwo").text
+    assert "brighter parts" in server.event(5, [], word, "tabone").text
 
 
 @pytest.mark.parametrize(
