@@ -24,13 +24,15 @@ from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.image import upright_rgb
 from git_model.preprocessing.inputs import Frames
 from git_model.preprocessing.video import NOT_AN_IMAGE, NotAnImageError, read_media
-from git_model.utils.errors import GITError
+from git_model.utils.errors import GITError, one_line
 
 MAX_SESSIONS = 16  # in memory; the scene of a large video model takes about 50 MB
 MAX_ANSWERS = 20  # that a session keeps
 MAX_LABELS = 1000  # of one classification
-# A label fits if its probability is at least this share of that of the model's own caption.
+# A label fits if its probability is at least this share of that of the model's own caption, and its
+# tokens have at least this probability (their geometric mean, with the end token).
 MIN_FIT = 0.01
+MIN_CONFIDENCE = 0.05
 PREVIEW_SIZE = 640  # pixels, the longest side of an image that is sent to the browser
 T = TypeVar("T")
 
@@ -53,6 +55,7 @@ class Reply:
 
     logprob: log p(text | image), of all tokens, the end token included.
     seconds: of generating it from the encoded image.
+    hint: why an answer means little, or empty.
     """
 
     question: str | None
@@ -61,6 +64,7 @@ class Reply:
     logprob: float
     n_tokens: int
     seconds: float
+    hint: str = ""
 
     @property
     def confidence(self) -> float:
@@ -73,10 +77,12 @@ class Ranking:
     """Labels, the most probable first, and the seconds of scoring them.
 
     caption: the model's own caption of the image.
+    n_tokens: of the most probable label, with its end token.
     """
 
     labels: list[Label]
     caption: Reply
+    n_tokens: int
     seconds: float
 
     @property
@@ -89,9 +95,15 @@ class Ranking:
         return math.exp(min(self.labels[0].logprob - self.caption.logprob, 0.0))
 
     @property
+    def confidence(self) -> float:
+        """The geometric mean of the probabilities of the most probable label's tokens."""
+        return math.exp(self.labels[0].logprob / self.n_tokens)
+
+    @property
     def none_fits(self) -> bool:
-        """Whether the model would hardly write any of the labels, see `MIN_FIT`."""
-        return self.fit < MIN_FIT
+        """Whether the model would hardly write any of the labels: see `MIN_FIT`, and
+        `MIN_CONFIDENCE` for images whose own caption is improbable, too."""
+        return self.fit < MIN_FIT or self.confidence < MIN_CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,8 @@ class WordAttention:
     frames: the model's input: the image, or the frames of a clip.
     shares: (F, rows, columns), each patch's share of the attention to patches; they sum to 1.
     image_share: the attention to image tokens; the rest goes to text.
-    alternatives: the most probable other tokens in place of the word's first token.
+    first: the word's first token.
+    alternatives: the most probable other tokens in its place.
     seconds: of recording it; almost none if the reply was recorded before.
     """
 
@@ -109,6 +122,7 @@ class WordAttention:
     frames: list[Image.Image]
     shares: Tensor
     image_share: float
+    first: TopToken
     alternatives: list[TopToken]
     seconds: float
 
@@ -205,8 +219,8 @@ class SessionStore:
         with self._lock:
             if session_id not in self._sessions:
                 raise GITError(
-                    "There is no image yet, or it is no longer kept: choose an example, or drop "
-                    "one first."
+                    "There is no picture yet, or it is no longer kept: choose or drop one first, "
+                    "then try again."
                 )
             self._sessions.move_to_end(session_id)
             return self._sessions[session_id]
@@ -217,15 +231,18 @@ class SessionStore:
             self._sessions.pop(session_id, None)
 
 
-def read_picture(captioner: Captioner, data: bytes) -> Picture:
+def read_picture(captioner: Captioner, data: bytes, name: str = "the file") -> Picture:
     """An image from a file's bytes, or a clip if the model has temporal embeddings.
+
+    Args:
+        name: of the file, in the error lines.
 
     Raises:
         GITError: the file is no image and no clip, or has too many pixels.
     """
     start = perf_counter()
     config = captioner.model.config
-    with temporary_file(data) as path:
+    with temporary_file(data, name) as path:
         try:
             media = read_media(path, config.frames)
         except NotAnImageError:  # its message names an option of the command line
@@ -253,9 +270,12 @@ def encode(captioner: Captioner, picture: Picture, doubt: str = "") -> PageSessi
 
 
 def generate_reply(
-    captioner: Captioner, session: PageSession, question: str | None = None
+    captioner: Captioner, session: PageSession, question: str | None = None, hint: str = ""
 ) -> Reply:
     """Caption a session's image, or answer a question about it, and add the reply to the session.
+
+    Args:
+        hint: why the answer means little, or empty.
 
     Raises:
         GITError: the question is empty or too long.
@@ -265,7 +285,8 @@ def generate_reply(
     else:
         caption, seconds = _timed(lambda: captioner.ask(session.scene, question.strip()))
     words = reply_words(captioner, caption)
-    reply = Reply(question, caption.text, words, caption.logprob, len(caption.tokens), seconds)
+    n_tokens = len(caption.tokens)
+    reply = Reply(question, caption.text, words, caption.logprob, n_tokens, seconds, hint)
     session.add_reply(reply)
     return reply
 
@@ -279,12 +300,13 @@ def rank_labels(captioner: Captioner, session: PageSession, text: str) -> Rankin
     """
     labels = parse_labels(text)
     if not labels:
-        raise GITError("There are no labels: type some, one a line or separated by commas.")
+        raise GITError("There are no names: type some, one a line or separated by commas.")
     if len(labels) > MAX_LABELS:
-        raise GITError(f"There are {len(labels)} labels, expected at most {MAX_LABELS} at a time.")
+        raise GITError(f"There are {len(labels)} names, expected at most {MAX_LABELS} at a time.")
     caption = session.replies.get(0) or generate_reply(captioner, session)
     ranked, seconds = _timed(lambda: captioner.classify(session.scene, labels))
-    return Ranking(ranked, caption, seconds)
+    n_tokens = len(captioner.tokenizer.encode(ranked[0].label)) + 1
+    return Ranking(ranked, caption, n_tokens, seconds)
 
 
 def word_attention(
@@ -302,12 +324,14 @@ def word_attention(
     session.selected = reply_number, word_index
     word = reply.words[word_index]
     attention = explanation.patch_attention()[word.tokens].mean(0)
+    first = explanation.generated[word.tokens[0]]
     return WordAttention(
         word=word,
         frames=explanation.frames,
         shares=attention / attention.sum(),
         image_share=explanation.image_attention[:, :, word.tokens].sum((-1, -2)).mean().item(),
-        alternatives=explanation.generated[word.tokens[0]].alternatives,
+        first=TopToken(first.text, first.token, first.probability),
+        alternatives=first.alternatives,
         seconds=seconds,
     )
 
@@ -342,16 +366,18 @@ def parse_labels(text: str) -> list[str]:
 
 
 @contextmanager
-def temporary_file(data: bytes) -> Iterator[Path]:
-    """These bytes as a file while the block runs; errors name it "the file", not by its path."""
+def temporary_file(data: bytes, name: str = "the file") -> Iterator[Path]:
+    """These bytes as a file while the block runs; errors name it, but not by its path, and do not
+    name Pillow."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(data)
         try:
             yield path
         except GITError as error:
-            message = str(error).replace(str(path), "the file")
-            raise GITError(message.replace("the file: the file", "the file")) from None
+            message = str(error).replace(f"{path}: {path}", str(path))
+            message = message.replace("another format that Pillow reads", "a similar format")
+            raise GITError(message.replace(str(path), one_line(name))) from None
 
 
 def _preview(image: Image.Image) -> Image.Image:

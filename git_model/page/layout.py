@@ -26,6 +26,7 @@ from git_model.page.actions import (
     word_attention,
 )
 from git_model.page.purpose import doubt_about
+from git_model.page.questions import learned_questions, name_hint, question_hint
 from git_model.page.request_filter import UPLOAD, Event, RequestFilter
 from git_model.page.samples import Samples, drawn_samples, file_suffixes
 from git_model.page.uploads import MAX_FILE_BYTES, Uploads
@@ -33,10 +34,7 @@ from git_model.utils.errors import GITError
 
 MAX_QUEUE = 32  # events that wait for the model
 MAX_DEFAULT_LABELS = 5
-QUESTIONS = {  # to begin with; by whether the model is the built-in one
-    True: ["what is at the top left?", "how many things are there?", "is there a star?"],
-    False: ["what is in the picture?"],
-}
+EXAMPLE_QUESTIONS = {True: "what is at the top left?", False: "what is in the picture?"}
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 Updates = dict[Any, Any]  # from a part of the page to its new value
 EventHandler = Callable[..., Iterator[Updates]]
@@ -85,8 +83,10 @@ class Page:
         self.uploads = Uploads()
         self.events: dict[int, Event] = {}  # by gradio's number; the browser may send only these
         self.rng = Random()  # noqa: S311 (it chooses examples)
+        name = html.short_name(name)
         with gr.Blocks(title=f"git-model: {name}", analytics_enabled=False) as self.blocks:
-            gr.HTML(html.heading(name, captioner.purpose, shapes=shapes))
+            side = captioner.model.config.purpose_side
+            gr.HTML(html.heading(name, captioner.purpose, shapes=shapes, max_side=side))
             with gr.Row(elem_id="columns"):
                 with gr.Column(min_width=300):
                     self._lay_out_picture()
@@ -126,13 +126,15 @@ class Page:
     def _lay_out_question(self) -> None:
         self.question = gr.Textbox(
             label="Ask about the picture",
-            placeholder=QUESTIONS[self.shapes][0],
+            placeholder=EXAMPLE_QUESTIONS[self.shapes],
             max_length=500,
             submit_btn="Ask",
             elem_id="question",
         )
+        questions = learned_questions(clips=False) if self.shapes else []
+        clip_questions = learned_questions(clips=True) if self.shapes and self.clips else []
         gr.HTML(
-            html.suggestions(QUESTIONS[self.shapes], shapes=self.shapes),
+            html.suggestions(questions, clip_questions),
             js_on_load=_file_text("suggestions.js"),
             elem_id="suggestions",
         )
@@ -143,7 +145,7 @@ class Page:
         samples = self.samples.shown if self.samples else []
         texts = [sample.text for sample in samples if sample.text and "," not in sample.text]
         self.labels = gr.Textbox(
-            label="Classes, one a line or separated by commas",
+            label="Which name fits? One a line, or separated by commas",
             value="\n".join(texts[:MAX_DEFAULT_LABELS]),
             placeholder="a cat, a dog, a bird",
             lines=MAX_DEFAULT_LABELS if texts else 2,
@@ -162,8 +164,9 @@ class Page:
         maps = [self.image, self.details]
         answer = [self.answers, self.question]
         word = {"reply": int, "word": int, "deselect": bool}
+        file = {"token": str, "name": str}
         for part, name, handler, texts, fields, outputs in (
-            (self.file, "upload", self.load_file, [], {"token": str}, picture),
+            (self.file, "upload", self.load_file, [], file, picture),
             (self.sample_buttons, "select", self.load_sample, [], {"sample": int}, picture),
             (self.random_button, "click", self.load_random, [], {}, picture),
             (self.question, "submit", self.ask, [self.question], {}, answer),
@@ -187,7 +190,8 @@ class Page:
     @errors_beside("picture_notice")
     def load_file(self, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
         """As `_load`, for a file that this page has uploaded."""
-        yield from self._load(self.uploads.take(event.token), request)
+        data = self.uploads.take(event.token)
+        yield from self._load(data, request, event.name.strip() or "the file")
 
     @errors_beside("picture_notice")
     def load_sample(self, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
@@ -204,11 +208,15 @@ class Page:
             raise GITError("This page has no examples: choose a picture of your own.")
         return self.samples
 
-    def _load(self, data: bytes, request: gr.Request) -> Iterator[Updates]:
-        """Show a file, encode it and caption it; it replaces the session's earlier image."""
+    def _load(self, data: bytes, request: gr.Request, name: str = "the file") -> Iterator[Updates]:
+        """Show a file, encode it and caption it; it replaces the session's earlier image.
+
+        Args:
+            name: of the file, in the error lines.
+        """
         session_id = session_id_of(request)
         try:
-            picture = read_picture(self.captioner, data)
+            picture = read_picture(self.captioner, data, name)
         except GITError as error:
             stays = ". The earlier picture stays." if session_id in self.sessions else ""
             raise GITError(f"{error}{stays}") from None
@@ -216,14 +224,14 @@ class Page:
         doubt = doubt_about(picture.frames, config, shapes=self.shapes)
         yield {
             self.image: html.image(picture.previews),
-            self.caption: html.waiting("Encoding and captioning"),
+            self.caption: html.waiting("Describing the picture"),
             self.details: "",
             self.answers: "",
             self.bars: "",
         }
         try:
             session = encode(self.captioner, picture, doubt)
-            reply = generate_reply(self.captioner, session)
+            generate_reply(self.captioner, session)
         except GITError:
             self.sessions.remove(session_id)
             yield {
@@ -233,7 +241,7 @@ class Page:
             }
             raise
         self.sessions.put(session_id, session)
-        yield {self.caption: html.caption(reply), self.details: html.details(session)}
+        yield {self.caption: html.caption(session), self.details: html.details(session)}
 
     @errors_beside("question_notice")
     def ask(self, question: str, request: gr.Request) -> Iterator[Updates]:
@@ -245,7 +253,8 @@ class Page:
             if not question.strip():
                 raise GITError("Type a question first.")
             yield {self.answers: html.answers(session, question)}
-            generate_reply(self.captioner, session, question)
+            hint = question_hint(question, self.captioner.tokenizer, shapes=self.shapes)
+            generate_reply(self.captioner, session, question, hint)
         except GITError:
             yield {self.question: question, self.answers: html.answers(session) if session else ""}
             raise
@@ -255,13 +264,15 @@ class Page:
     def classify(self, labels: str, request: gr.Request) -> Iterator[Updates]:
         """Rank labels for the session's image."""
         session = self.sessions.get(session_id_of(request))
-        yield {self.bars: html.waiting("Scoring")}
+        yield {self.bars: html.waiting("Comparing the names")}
         try:
             ranking = rank_labels(self.captioner, session, labels)
         except GITError:
             yield {self.bars: ""}
             raise
-        yield {self.bars: html.bars(ranking, session)}
+        names = [label.label for label in ranking.labels]
+        hint = name_hint(names, self.captioner.tokenizer, shapes=self.shapes)
+        yield {self.bars: html.bars(ranking, session, hint)}
 
     @errors_beside("picture_notice")
     def select_word(self, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
@@ -271,7 +282,7 @@ class Page:
             session.selected = None
             yield {self.image: html.image(session.previews), self.details: html.details(session)}
         else:
-            yield {self.details: html.waiting("Recording the attention")}
+            yield {self.details: html.waiting("Finding the parts of the picture")}
             try:
                 result = word_attention(self.captioner, session, event.reply, event.word)
             except GITError:

@@ -23,7 +23,7 @@ const send = async (file) => {
     const response = await fetch('upload', { method: 'POST', body: file });
     const text = (await response.text()).trim();
     if (response.ok) {
-      trigger('upload', { token: text });
+      trigger('upload', { token: text, name: [...file.name].slice(0, 60).join('') });
       document.getElementById('details').scrollIntoView({ block: 'nearest' });
     } else show(text);
   } catch {

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import socket
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from git_model.captioner import Captioner
+from git_model.captioner import Captioner, Label
 from git_model.cli.main import main
 from git_model.page import html as page_html
 from git_model.page.actions import (
@@ -23,6 +24,7 @@ from git_model.page.actions import (
     MAX_LABELS,
     MIN_FIT,
     PageSession,
+    Ranking,
     Reply,
     SessionStore,
     encode,
@@ -33,7 +35,11 @@ from git_model.page.actions import (
     word_attention,
 )
 from git_model.page.purpose import doubt_about
+from git_model.page.questions import learned_questions, name_hint, question_hint
 from git_model.page.samples import drawn_samples, folder_samples, random_drawing
+from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.shapes.clips import make_story
+from git_model.shapes.questions import ask_about, ask_about_story
 from git_model.shapes.texts import class_names, describe
 from git_model.shapes.world import draw, make_close_up, make_world
 from git_model.utils.errors import GITError
@@ -139,7 +145,7 @@ def test_too_many_pixels_are_refused(captioner: Captioner, monkeypatch) -> None:
 
 @pytest.mark.parametrize("text", ["", " ,\n,", ",".join(map(str, range(MAX_LABELS + 1)))])
 def test_no_labels_and_too_many_are_refused(captioner: Captioner, text: str) -> None:
-    with pytest.raises(GITError, match="labels"):
+    with pytest.raises(GITError, match="names"):
         rank_labels(captioner, session_of(captioner), text)
 
 
@@ -165,11 +171,11 @@ def test_each_page_has_its_own_session_and_the_least_recently_used_is_dropped(
     assert (store.get("b"), store.get("a")) == (second, first)
     store.put("c", second)
     assert len(store) == 2
-    with pytest.raises(GITError, match="drop one first"):
+    with pytest.raises(GITError, match="choose or drop one first"):
         store.get("b")
     assert "b" not in store
     store.remove("a")
-    with pytest.raises(GITError, match="drop one first"):
+    with pytest.raises(GITError, match="choose or drop one first"):
         store.get("a")
 
 
@@ -292,19 +298,120 @@ def test_how_well_a_class_fits_is_its_probability_relative_to_the_caption(
     assert "None of these" not in page_html.bars(own, session)
 
 
-def test_a_doubt_stands_beside_the_caption_the_answers_and_the_classes(
+def test_a_doubt_stands_above_the_caption_and_beside_answers_and_classes_without_numbers(
     captioner: Captioner,
 ) -> None:
     picture = read_picture(captioner, file_of(Image.new("RGB", (640, 480), "red")))
     for doubt in ("", "it has 640 x 480 pixels"):
         session = encode(captioner, picture, doubt)
-        generate_reply(captioner, session)
-        generate_reply(captioner, session, "is there a star?")
-        ranking = rank_labels(captioner, session, "a red star")
-        assert doubt in page_html.details(session)
-        assert ("Not made for this picture" in page_html.details(session)) == bool(doubt)
-        for part in (page_html.answers(session), page_html.bars(ranking, session)):
-            assert ("not made for this picture" in part) == bool(doubt)
+        caption = generate_reply(captioner, session).text
+        generate_reply(captioner, session, "is there a red star?")
+        ranking = rank_labels(captioner, session, f"{caption}, a red star")
+        parts = [
+            page_html.caption(session),
+            page_html.answers(session),
+            page_html.bars(ranking, session),
+        ]
+        assert doubt in parts[0].lower()
+        assert parts[0].find("Not made for this picture") < parts[0].find('class="words')
+        assert [("Not made for this picture" in part) for part in parts] == [bool(doubt)] * 3
+        visible = [part.partition("<details>")[0] for part in (*parts, page_html.details(session))]
+        numbers = [part for part in visible if " %<" in part or "Confidence" in part]
+        assert bool(numbers) is not bool(doubt)
+
+
+def label_ranking(logprob: float, caption_logprob: float, n_tokens: int) -> Ranking:
+    labels = [Label("dog", 1.0, logprob), Label("pizza", 0.0, logprob - 8)]
+    return Ranking(labels, Reply(None, "rosette", [], caption_logprob, 3, 0.0), n_tokens, 0.0)
+
+
+def test_a_name_that_is_improbable_itself_does_not_fit_even_beside_an_improbable_caption() -> None:
+    """Figures of a small model for emoji on a photo: "dog" is only 5 times less probable than its
+    own caption, but its two tokens have a probability of 0.0375 each."""
+    ranking = label_ranking(-6.5622, -5.04, 2)
+    assert ranking.fit == pytest.approx(0.218, abs=0.001)
+    assert ranking.confidence == pytest.approx(0.0376, abs=1e-4)
+    assert ranking.none_fits
+    assert not label_ranking(-5.9, -5.04, 2).none_fits  # 0.0523 each
+
+
+def test_where_no_name_fits_no_share_is_shown(captioner: Captioner) -> None:
+    session = session_of(captioner)
+    shown = page_html.bars(label_ranking(-20.0, -1.0, 2), session, "The model does not know “dog”.")
+    visible = shown.partition("<details>")[0]
+    assert "%" not in visible.replace("width: 100.00%", "").replace("width: 0.00%", "")
+    assert 'class="bars none"' in visible
+    assert "the least improbable comes first" in visible
+    assert "does not know “dog”" in visible
+    fitting = page_html.bars(label_ranking(-0.1, -0.1, 2), session)
+    assert "100.0 %" in fitting
+    assert "Among these names only" in fitting
+
+
+def test_the_page_states_what_a_model_was_made_for_or_that_its_checkpoint_does_not_say(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "flowers" / "checkpoint"
+    folder.mkdir(parents=True)
+    assert page_html.short_name(str(folder)) == "flowers/checkpoint"
+    assert page_html.short_name("microsoft/git-base-coco") == "microsoft/git-base-coco"
+    assert "does not say what it was made for" in page_html.heading("x", "", shapes=False)
+    made = page_html.heading("x", "captions of stamps", shapes=False, max_side=96)
+    assert "Made for captions of stamps; pictures of at most 96 x 96 pixels." in made
+    demo = page_html.heading("demo", "", shapes=True, max_side=64)
+    assert "drawings of at most 64 x 64 pixels" in demo
+
+
+def test_every_question_of_the_shapes_world_is_learned_and_others_get_a_hint(
+    captioner: Captioner,
+) -> None:
+    rng, tokenizer = Random(99), captioner.tokenizer
+
+    def hint(question: str) -> str:
+        return question_hint(question, tokenizer, shapes=True)
+
+    asked = [question.text for _ in range(40) for question in ask_about(make_world(rng), rng, 7)]
+    asked += [
+        question.text for _ in range(40) for question in ask_about_story(make_story(rng), rng, 5)
+    ]
+    shown = learned_questions(clips=False) + learned_questions(clips=True)
+    assert len(shown) == 19
+    assert [question for question in asked + shown if hint(question)] == []
+    assert hint("Is there an orange star") == ""
+    no_kind = "Not a kind of question that this model learned"
+    assert hint("is it red?") == f"{no_kind}: it does not know the word “it”."
+    assert hint("which things are red?") == f"{no_kind}."
+
+
+def test_words_that_a_vocabulary_does_not_have_are_named() -> None:
+    vocabulary = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "what", "cat", "q", "##z", "##s"]
+    tokenizer = Tokenizer.from_vocab(vocabulary)
+    assert question_hint("What cats?", tokenizer, shapes=False) == ""
+    hint = question_hint("what qzz, qzz or é1?", tokenizer, shapes=False)
+    assert hint.endswith("it does not know the words “qzz”, “or”, “é”.")
+    names = ["cat", *(f"x{letter}" for letter in "abcdefg")]
+    assert name_hint(names, tokenizer, shapes=False).endswith("“xe” and 2 more.")
+
+
+def test_the_alternatives_of_a_word_sum_to_all(captioner: Captioner) -> None:
+    session = session_of(captioner)
+    generate_reply(captioner, session)
+    result = word_attention(captioner, session, 0, 2)
+    assert result.first.text == "stars"
+    visible = page_html.attention_details(result).partition("<details>")[0]
+    shares = re.findall(r"([<>]?) ?([\d.]+) %</span>", visible)
+    assert len(shares) == 5
+    assert "all other words" in visible
+    assert sum(float(share) for _, share in shares) == pytest.approx(100, abs=0.6)
+    assert page_html._token("##s") == "“…s”"
+    assert page_html._token("[SEP]") == "(end of the text)"
+
+
+def test_a_wrong_file_is_named_by_its_own_name(captioner: Captioner) -> None:
+    with pytest.raises(GITError) as refusal:
+        read_picture(captioner, b"hello", "my\nnotes.jpg")
+    assert str(refusal.value).startswith(r"my\nnotes.jpg: neither an image nor a whole video")
+    assert "Pillow" not in str(refusal.value)
 
 
 def test_with_a_model_of_images_nothing_is_said_about_clips() -> None:
@@ -321,10 +428,10 @@ def test_with_a_model_of_images_nothing_is_said_about_clips() -> None:
 def test_html_in_texts_stays_text(captioner: Captioner) -> None:
     session, bad = session_of(captioner), "<script>alert(1)</script>"
     generate_reply(captioner, session)
-    generate_reply(captioner, session, bad)
+    generate_reply(captioner, session, bad, hint=bad)
     session.doubt = bad
     parts = [page_html.notice(bad), page_html.heading(bad, bad, shapes=False)]
-    parts += [page_html.answers(session), page_html.details(session)]
+    parts += [page_html.answers(session), page_html.caption(session)]
     parts.append(page_html.bars(rank_labels(captioner, session, f"{bad}, a star"), session))
     assert [part for part in parts if "<script" in part or "&lt;script" not in part] == []
 
@@ -336,12 +443,14 @@ def test_answers_come_latest_first_and_labels_most_probable_first(captioner: Cap
     answers = page_html.answers(session)
     assert answers.index("a cross?") < answers.index("a star?")
     ranking = rank_labels(captioner, session, ",".join(f"a star {n}" for n in range(25)))
-    assert "5 more not shown" in page_html.bars(ranking, session)
+    assert "5 more are not shown" in page_html.bars(ranking, session)
 
 
-def test_a_text_without_words_is_shown_as_empty() -> None:
+def test_a_text_without_words_is_shown_as_empty(captioner: Captioner) -> None:
     empty = Reply(None, "", [], 0.0, 1, 0.0)
-    assert "The model wrote nothing." in page_html.caption(empty)
+    session = session_of(captioner)
+    session.add_reply(empty)
+    assert "The model answered with an empty text." in page_html.caption(session)
 
 
 def test_a_port_that_is_taken_ends_the_command_in_one_line() -> None:
@@ -367,5 +476,5 @@ def test_with_a_model_of_images_a_bad_file_is_refused_without_a_word_about_video
     captioner = Captioner(tiny_model(frames=0), None)
     with pytest.raises(GITError) as refusal:
         read_picture(captioner, b"hello")
-    expected = "the file: not an image, expected JPEG, PNG or another format that Pillow reads"
+    expected = "the file: not an image, expected JPEG, PNG or a similar format"
     assert str(refusal.value).lower() == expected.lower()

@@ -180,7 +180,7 @@ def test_no_event_opens_a_file_or_an_address_that_a_request_names(
                 server.event(number, [value]),
                 server.event(number, value),
                 server.event(number, [], value),
-                server.event(number, [], {"token": value}),
+                server.event(number, [], {"token": value, "name": "x"}),
                 server.event(number, [], {"reply": value, "word": 0, "deselect": False}),
             ]
     refused = [response for response in responses if response.status in (400, 422)]
@@ -193,25 +193,33 @@ def test_no_event_opens_a_file_or_an_address_that_a_request_names(
 
 
 def test_a_path_as_text_is_a_text(server: Server, canary: Path) -> None:
-    server.event(0, [], {"token": server.upload(IMAGE.read_bytes())}, "tabtext")
+    server.event(0, [], {"token": server.upload(IMAGE.read_bytes()), "name": "x"}, "tabtext")
     for path in ["/etc/passwd", "/proc/self/environ", "file:///etc/passwd", f"..{canary}"]:
         assert server.event(3, [path], session="tabtext").status == 200
         assert "Exact probabilities" in server.event(4, [path], session="tabtext").text
-        response = server.event(0, [], {"token": path[:60]}, "tabtext")
+        response = server.event(0, [], {"token": path[:60], "name": "x"}, "tabtext")
         assert "file is no longer kept" in response.text
 
 
 def test_an_uploaded_image_is_read_once_by_its_token(server: Server) -> None:
     token = server.upload(IMAGE.read_bytes())
-    response = server.event(0, [], {"token": token}, "tabone")
-    assert "Encoded the image once" in response.text
-    assert "file is no longer kept" in server.event(0, [], {"token": token}, "tabone").text
-    assert "file is no longer kept" in server.event(0, [], {"token": token}, "tabtwo").text
-    assert "file is no longer kept" in server.event(0, [], {"token": ""}, "tabtwo").text
-    assert "no image yet" in server.event(3, ["what is it?"], session="tabtwo").text
+    response = server.event(0, [], {"token": token, "name": "x"}, "tabone")
+    assert "The picture encoded once" in response.text
+    assert (
+        "file is no longer kept"
+        in server.event(0, [], {"token": token, "name": "x"}, "tabone").text
+    )
+    assert (
+        "file is no longer kept"
+        in server.event(0, [], {"token": token, "name": "x"}, "tabtwo").text
+    )
+    assert (
+        "file is no longer kept" in server.event(0, [], {"token": "", "name": "x"}, "tabtwo").text
+    )
+    assert "no picture yet" in server.event(3, ["what is it?"], session="tabtwo").text
     word = {"reply": 0, "word": 2, "deselect": False}
-    assert "no image yet" in server.event(5, [], word, "tabtwo").text
-    assert "Attention of" in server.event(5, [], word, "tabone").text
+    assert "no picture yet" in server.event(5, [], word, "tabtwo").text
+    assert "brighter parts" in server.event(5, [], word, "tabone").text
 
 
 @pytest.mark.parametrize(
@@ -317,9 +325,12 @@ MALFORMED = [
     {"fn_index": 3, "data": [1]}, {"fn_index": 3, "data": [["x"]]}, {"fn_index": 3, "data": "x"},
     {"fn_index": 3, "data": ["x", "y"]}, {"fn_index": 3, "data": ["\ud800"]},
     {"fn_index": 3, "data": ["x" * 501]}, {"fn_index": 4, "data": ["x" * 20_001]},
-    {"fn_index": 0, "data": []}, {"fn_index": 0, "data": [], "event_data": {"token": 1}},
-    {"fn_index": 0, "data": [], "event_data": {"token": "x" * 65}},
-    {"fn_index": 0, "data": [], "event_data": {"token": "x", "more": 1}},
+    {"fn_index": 0, "data": []},
+    {"fn_index": 0, "data": [], "event_data": {"token": 1, "name": "x"}},
+    {"fn_index": 0, "data": [], "event_data": {"token": "x" * 65, "name": "x"}},
+    {"fn_index": 0, "data": [], "event_data": {"token": "x", "name": "x", "more": 1}},
+    {"fn_index": 0, "data": [], "event_data": {"token": "x", "name": 1}},
+    {"fn_index": 0, "data": [], "event_data": {"token": "x", "name": "x" * 65}},
     *({"fn_index": 5, "data": [], "event_data": fields} for fields in [
         None, {}, [], "x", 0, {"reply": 0}, {**WORD, "word": "0"}, {**WORD, "word": 0.5},
         {**WORD, "word": -1}, {**WORD, "word": 10**30}, {**WORD, "word": True},
@@ -341,7 +352,7 @@ def test_a_malformed_event_is_refused_in_one_line(server: Server, sent: Any) -> 
 
 
 def test_missing_words_are_refused_on_the_page(server: Server) -> None:
-    server.event(0, [], {"token": server.upload(IMAGE.read_bytes())}, "tabword")
+    server.event(0, [], {"token": server.upload(IMAGE.read_bytes()), "name": "x"}, "tabword")
     for fields in ({**WORD, "word": 99}, {**WORD, "reply": 3}, {**WORD, "word": 1_000_000}):
         for number in (5, 6):
             assert "answer is no longer kept" in server.event(number, [], fields, "tabword").text
@@ -361,7 +372,7 @@ def test_missing_words_are_refused_on_the_page(server: Server) -> None:
     ],
 )
 def test_any_text_is_answered(server: Server, text: str) -> None:
-    server.event(0, [], {"token": server.upload(IMAGE.read_bytes())}, "tabany")
+    server.event(0, [], {"token": server.upload(IMAGE.read_bytes()), "name": "x"}, "tabany")
     for number in TEXT_EVENTS:
         assert '"success":true' in server.event(number, [text], session="tabany").text
 
