@@ -257,7 +257,7 @@ def peak_of(make, path, n):
     ],
 )
 def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path, make, name, n):
-    few = peak_of(make, tmp_path / f"few-{name}", n // 100)
+    few = peak_of(make, tmp_path / f"few-{name}", n // 10)
     # Python's own table of names is copied now and then, which takes 80 bytes an input once; inputs
     # that were kept would take 300
     limit = few + 100 * n + 300_000
@@ -266,7 +266,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path, make, name, n)
 
 
 def test_memory_for_parquet_does_not_grow_with_the_number_of_rows(tmp_path):
-    path, n = tmp_path / "x.parquet", 20_000
+    path, n = tmp_path / "x.parquet", 30_000
     rng = random.Random(0)
     names = [f"{rng.random()}{rng.random()}.jpg" for _ in range(n)]
     photo(tmp_path / names[0])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,15 @@ def test_the_model_is_only_a_name_in_the_help() -> None:
     assert "SOURCE is a folder" in run.stdout
 
 
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """SIGHUP, which nohup ignores, as it is in a terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
     folder: Path, number: signal.Signals
@@ -270,6 +280,7 @@ def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_run_begins_is_a_line_too(number: signal.Signals) -> None:
     from git_model.cli.batch_signals import StoppedError, stop_signals

@@ -68,7 +68,14 @@ def test_every_stage_equals_the_sources(exports: Path, engine: str) -> None:
     assert names == [
         f"{kind}, {stage}"
         for kind in ("images", "clips")
-        for stage in ("prefix of layer 0", "logits", "greedy search", "beam search", "scores")
+        for stage in (
+            "prefix of layer 0",
+            "prefix of layer 1",
+            "logits",
+            "greedy search",
+            "beam search",
+            "scores",
+        )
     ]
     assert [str(comparison) for comparison in comparisons if comparison.failed] == []
     assert {comparison.equal for comparison in comparisons} == {None, 1.0}
@@ -140,10 +147,10 @@ def test_the_inputs_and_outputs_are_those_of_the_documentation(exports: Path) ->
     assert shapes == {
         "tokens": ["images", "texts", "tokens"],
         "token_mask": ["images", "texts", "past + tokens"],
-        "image": [1, 2, "images", 3, "image_tokens", 8],
-        "past": [1, 2, "images", "texts", 3, "past", 8],
+        "image": [2, 2, "images", 3, "image_tokens", 8],
+        "past": [2, 2, "images", "texts", 3, "past", 8],
         "logits": ["images", "texts", 40],
-        "present": [1, 2, "images", "texts", 3, "past + tokens", 8],
+        "present": [2, 2, "images", "texts", 3, "past + tokens", 8],
     }
 
 

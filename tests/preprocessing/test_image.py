@@ -389,8 +389,8 @@ def test_a_folder_is_refused_in_one_line(tmp_path):
     with pytest.raises(ImageError) as error:
         open_image(str(tmp_path))
     assert one_line(error) == (
-        f"{tmp_path}: Is a directory, expected an image or a video; `git-model batch` captions all "
-        "in a folder"
+        f"{tmp_path}: Is a directory, expected an image or a video; `git-model batch` captions a "
+        "whole folder"
     )
 
 

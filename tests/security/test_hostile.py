@@ -401,11 +401,12 @@ def test_a_picture_that_is_no_object_is_refused(tmp_path, record):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 9 GB")])
-def test_too_little_memory_is_one_line(monkeypatch, error):
+def test_too_little_memory_is_one_line(monkeypatch, tmp_path, error):
     def fail(*_args, **_options):
         raise error
 
     monkeypatch.setattr(Captioner, "from_pretrained", fail)
-    run = CliRunner().invoke(main, ["caption", "a.png"])
+    (tmp_path / "a.png").touch()
+    run = CliRunner().invoke(main, ["caption", str(tmp_path / "a.png")])
     assert run.exit_code == 1
     assert "there is not enough memory: use a smaller --batch-size" in run.output
