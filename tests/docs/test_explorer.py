@@ -302,8 +302,15 @@ def test_a_given_texts_log_probability_is_the_models(
 # The page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"),
+    [
+        pytest.param(PHONE, "dark", id="phone-dark"),
+        pytest.param(DESKTOP, "light", id="desktop-light"),
+        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "dark", id="desktop-dark", marks=pytest.mark.slow),
+    ],
+)
 def test_every_panel_fits_and_nothing_is_requested_or_complained_of(
     browser: Any, viewport: dict[str, int], scheme: str
 ) -> None:

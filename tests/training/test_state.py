@@ -78,7 +78,9 @@ def until(process: Forked, condition) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("step", [1, 5, 8])
+@pytest.mark.parametrize(
+    "step", [1, pytest.param(5, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_killed_ends_with_the_bits_of_one_that_was_not(
     tmp_path, table, unbroken, step
 ):

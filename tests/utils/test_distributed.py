@@ -96,6 +96,7 @@ def test_two_processes_compute_what_a_single_one_does(tmp_path, table, single, s
         torch.testing.assert_close(weight, weights_of(single)[name], rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_shards_of_a_model_with_frozen_parts_compute_what_a_single_process_does(tmp_path, table):
     frozen = table | {"learning": table["learning"] | {"frozen": ["encoder", "temporal_embedding"]}}
     run_together(frozen, tmp_path / "one", count=1)
