@@ -23,6 +23,8 @@ from git_model.utils.serialize import from_dict, read_mapping, read_text
 At = Literal["last", "best"]
 # Keys that define no arm: the seed, and tables that do not change a training step (up to rounding).
 NOT_COMPARED = ("seed", "compute.", "reports.", "selection.")
+# The beginnings of keys that decide what a score is of.
+SCORED_BY = ("validation", "reports.check_examples")
 IN_LOGS = ("step", "grad_norm", "encoder_lr", "decoder_lr", "images_per_s")  # not scores
 FALLING = ("loss",)  # endings of the names of metrics of which a smaller value is better
 
@@ -88,7 +90,9 @@ def read_run(folder: Path) -> Run:
                 curves.setdefault(name, []).append((int(line["step"]), value))
     settings = settings_of(recipe)
     compared = {
-        name: value for name, value in settings.items() if not name.startswith(NOT_COMPARED)
+        name: value
+        for name, value in settings.items()
+        if name.startswith(SCORED_BY) or not name.startswith(NOT_COMPARED)
     }
     return Run(folder, recipe.seed, compared, curves)
 
@@ -114,7 +118,7 @@ def arms_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     names = {name: None for run in runs for name in run.settings}
     varying = [name for name in names if len({str(run.settings.get(name)) for run in runs}) > 1]
     for name in varying:
-        if name.startswith("validation"):
+        if name.startswith(SCORED_BY):
             raise GITError(f"the runs differ in {name}, so their scores cannot be compared")
     arms: dict[str, list[Run]] = {}
     for run in runs:

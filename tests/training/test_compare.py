@@ -97,6 +97,7 @@ def test_the_mean_curve_takes_the_steps_that_all_runs_have(tmp_path):
         (["a0", "--out", "curves.jpg"], "expected a name in .png"),
         (["a0", "twin"], "have the same recipe and seed 0: name one of them"),
         (["a0", "other"], "the runs differ in validation.kind, so their scores cannot be compared"),
+        (["a0", "few"], "the runs differ in reports.check_examples, so their scores cannot be"),
         (["damaged"], "log.jsonl: line 1 is damaged"),
     ],
 )
@@ -104,6 +105,7 @@ def test_what_cannot_be_compared_is_one_line(folders, tmp_path, monkeypatch, arg
     run_folder(tmp_path / "twin", (1.0,), 0)
     data = {"kind": "shapes", "size": 3}
     run_folder(tmp_path / "other", (1.0,), 0, validation=data)
+    run_folder(tmp_path / "few", (1.0,), 0, reports={"check_examples": 5})
     run_folder(tmp_path / "damaged", (1.0,), 0)
     (tmp_path / "damaged" / "log.jsonl").write_text("[]\n")
     monkeypatch.chdir(tmp_path)
