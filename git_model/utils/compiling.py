@@ -1,5 +1,6 @@
 """torch.compile, announced in a line, kept between processes, and never the cause of an error."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -52,6 +53,8 @@ def compile_in_place(module: nn.Module, name: str) -> None:
     kept in the user's cache folder for later processes, unless TORCHINDUCTOR_CACHE_DIR names
     another."""
     _keep_between_processes()
+    # it warns, with a line of its source, of a machine that has CUDA's compiler and no GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         module.compile(backend=Compiler(name))
     except RuntimeError as error:  # a version of Python that torch.compile does not know
