@@ -11,7 +11,6 @@ Needs the extra `peft`.
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
@@ -20,6 +19,7 @@ from results import Table
 from scst import WORDS, base_config
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from training import random_batch, seconds
 
 from git_model.checkpoints.adapters import AdapterConfig
 from git_model.data.collation import Batch
@@ -99,13 +99,6 @@ def activation_bytes(trainer: Trainer, batch: Batch) -> int:
     return sum(kept.values())
 
 
-def seconds(trainer: Trainer, batch: Batch, clock: Callable[[], float]) -> float:
-    """The time of a step."""
-    start = clock()
-    trainer.step(1, [batch])
-    return clock() - start
-
-
 @click.command()
 @click.option("--images", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--tokens", default=16, show_default=True, type=click.IntRange(min=2))
@@ -115,18 +108,13 @@ def seconds(trainer: Trainer, batch: Batch, clock: Callable[[], float]) -> float
 def main(images: int, tokens: int, runs: int, threads: int, cpu_time: bool) -> None:
     """Measure, print and save the table."""
     torch.set_num_threads(threads)
-    torch.manual_seed(1)
-    batch = Batch(
-        pixels=torch.randn(images, 3, 224, 224),
-        tokens=torch.randint(4, len(WORDS), (images, tokens)),
-        mask=(torch.arange(tokens) > 0).expand(images, -1),
-    )
+    batch = random_batch(images, 1, tokens, len(WORDS))
     arms = [arm_of(name, adapter, images) for name, adapter in ARMS.items()]
     activations = [activation_bytes(arm.trainer, batch) for arm in arms]  # and a first step
     clock = time.process_time if cpu_time else time.perf_counter
     for _ in range(runs):
         for arm in arms:
-            arm.times.append(seconds(arm.trainer, batch, clock))
+            arm.times.append(seconds(lambda arm=arm: arm.trainer.step(1, [batch]), clock))
     step = f"step of {images} images" + (", processor time" if cpu_time else "")
     heads = ("trained", "weights", "checkpoint", "gradients and moments", "activations", step)
     table = Table("adapters", (*heads, "of the first row's"))

@@ -41,18 +41,24 @@ def exports(model: str, root: Path) -> dict[str, Path]:
     if not whole.exists():
         root.mkdir(parents=True, exist_ok=True)
         export(model, whole)
-    info, config = read_info(whole)
+    info, _ = read_info(whole)
     if info.source_digest != weights_digest(open_model(model)[0].tensors()):
         raise click.ClickException(
             f"{whole}: exported from other weights than {model}'s: delete it"
         )
     for folder, (engine, dtype) in zip(others, list(VARIANTS.values())[1:], strict=True):
         if not folder.exists():
-            with new_folder(folder) as temporary:
-                rewrite(whole, temporary, engine, dtype)
-                copyfile(whole / TOKENIZER, temporary / TOKENIZER)
-                write_info(temporary, replace(info, engine=engine, dtype=dtype), config)
+            write_variant(whole, folder, engine, dtype)
     return folders
+
+
+def write_variant(whole: Path, folder: Path, engine: Engine, dtype: ExportDtype) -> None:
+    """Write another variant of a folder that has ONNX in float32."""
+    info, config = read_info(whole)
+    with new_folder(folder) as temporary:
+        rewrite(whole, temporary, engine, dtype)
+        copyfile(whole / TOKENIZER, temporary / TOKENIZER)
+        write_info(temporary, replace(info, engine=engine, dtype=dtype), config)
 
 
 def megabytes(folder: Path) -> float:

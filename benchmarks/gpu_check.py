@@ -41,7 +41,7 @@ from git_model.utils.errors import GITError
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2, "float16": 0.02}
 SHARDED_TOLERANCE = 1e-5
 NEW_TOKENS = 20
-START, END, FIRST_WORD = 101, 102, 104  # [CLS], [SEP], and the first that is no special token
+START, FIRST_WORD = 101, 104  # [CLS], and the first that is no special token
 SEARCHES = (
     DecodingOptions(max_new_tokens=8),
     DecodingOptions(max_new_tokens=8, num_beams=3, num_return_sequences=3),
@@ -100,21 +100,13 @@ class Check:
 
 
 def write_small_checkpoint(folder: Path) -> None:
-    """A tiny random model in Transformers' form that reads images of the usual size and never ends
-    a text."""
-    from transformers import GitConfig, GitForCausalLM
+    """A tiny `write_endless_model` that reads images of the usual size."""
+    from transformers import GitConfig
 
-    words = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += [f"word{n}" for n in range(40)]
     size = {"hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 2}
     vision = size | {"num_hidden_layers": 1, "patch_size": 56}
-    torch.manual_seed(0)
-    config = GitConfig(vision_config=vision, vocab_size=len(words), num_hidden_layers=2, **size)
-    model = GitForCausalLM(config)
-    with torch.no_grad():
-        model.output.bias[END] = -1e4
-    model.save_pretrained(folder / "model")
-    (folder / "model" / "vocab.txt").write_text("\n".join(words))
+    config = GitConfig(vision_config=vision, vocab_size=144, num_hidden_layers=2, **size)
+    versus_transformers.write_endless_model(folder / "model", config)
 
 
 @torch.inference_mode()

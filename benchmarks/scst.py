@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import click
 import torch
+from training import seconds
 
 from git_model.config import DecodingOptions, GITConfig, named_config
 from git_model.data.collation import Batch
@@ -89,13 +90,6 @@ def step_of(loss: Scst, model: GIT, batch: Batch) -> Callable[[], float]:
         return total.item()
 
     return step
-
-
-def seconds(step: Callable[[], float], clock: Callable[[], float]) -> float:
-    """The time of a step."""
-    start = clock()
-    step()
-    return clock() - start
 
 
 @click.command()

@@ -234,18 +234,29 @@ class LeftOutError(Exception):
 
 
 def write_checkpoint(folder: Path) -> None:
-    """A random model that never ends a text, so that all engines write as many tokens."""
-    from transformers import GitConfig, GitForCausalLM
+    """A model of GIT-base's size, and a photo."""
+    from transformers import GitConfig
+
+    write_endless_model(folder / "model", GitConfig())
+    Image.effect_noise((640, 480), 80).convert("RGB").save(folder / "photo.jpg")
+
+
+def write_endless_model(folder: Path, config: Any) -> None:
+    """A random model that never ends a text, so that all engines write as many tokens.
+
+    Args:
+        config: a GitConfig of Transformers.
+    """
+    from transformers import GitForCausalLM
 
     torch.manual_seed(0)
-    model = GitForCausalLM(GitConfig())
+    model = GitForCausalLM(config)
     with torch.no_grad():
-        model.output.bias[102] = -1e4
-    model.save_pretrained(folder / "model")
+        model.output.bias[config.eos_token_id] = -1e4
+    model.save_pretrained(folder)
     words = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += [f"word{n}" for n in range(30522 - len(words))]
-    (folder / "model" / "vocab.txt").write_text("\n".join(words))
-    Image.effect_noise((640, 480), 80).convert("RGB").save(folder / "photo.jpg")
+    words += [f"word{n}" for n in range(config.vocab_size - len(words))]
+    (folder / "vocab.txt").write_text("\n".join(words))
 
 
 def makers(setup: Setup) -> dict[str, Callable[[], Engine]]:

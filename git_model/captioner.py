@@ -18,7 +18,7 @@ from torch import Tensor
 from git_model.checkpoints.defaults import DEFAULT_MODEL
 from git_model.checkpoints.loading import open_model
 from git_model.checkpoints.native import TOKENIZER
-from git_model.config import MIN_VISIBLE_SHARE, DecodingOptions, Style, option_hint
+from git_model.config import DecodingOptions, Style, option_hint
 from git_model.generation.generate import generate, score_texts
 from git_model.generation.sampling import Generation
 from git_model.generation.trie import TokenTrie
@@ -33,6 +33,7 @@ from git_model.utils.kernels import pack_weights
 from git_model.utils.serialize import short_repr
 
 MAX_ROWS = 256  # texts that are generated at a time, but at least one for each image
+MIN_VISIBLE_SHARE = 0.5  # of an image's area; if the crop keeps less there is a warning
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 

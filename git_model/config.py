@@ -46,7 +46,6 @@ MAX_IMAGE_SIDE = 2**12  # pixels
 MAX_EOS_IDS = 2**6
 MAX_PURPOSE = 200  # characters
 MAX_NEW_TOKENS = 20  # unless an option says otherwise
-MIN_VISIBLE_SHARE = 0.5  # of an image's area; where the crop keeps less there is a warning
 
 
 def _positive(config: Any, table: str, *names: str) -> None:

@@ -21,7 +21,6 @@ def stop_signals() -> Iterator["RunStop"]:
     error at once. A signal that is ignored, as under nohup, stays ignored. Only the main thread
     gets signals.
 
-
     Raises:
         StoppedError: a signal came before the run had begun.
     """

@@ -93,7 +93,7 @@ class Explanation:
     mask: (I + T, I + T), True where a token (row) may attend to another (column).
     tree: the branches of each step of a beam search; None for greedy search and sampling.
     purpose: what the model was made for, in a line; "" if its checkpoint does not say.
-    purpose_warning: the warning that the model was not made for this image, or None.
+    purpose_warning: see `Captioner.purpose_warning`.
     """
 
     frames: list[Image.Image]

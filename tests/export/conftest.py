@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from commands import WORDS, run
+from exports import write_variant
 from parity_models import bite
 from tiny import tiny_config
 
 from git_model import GIT
 from git_model.checkpoints.native import TOKENIZER, write_checkpoint
-from git_model.export.folder import read_info, write_info
-from git_model.export.write import rewrite
 from git_model.preprocessing.tokenizer import Tokenizer
 
 VARIANTS = [("onnx", "float16"), ("onnx", "int8"), ("openvino", "float32"), ("openvino", "int8")]
@@ -49,13 +48,8 @@ def write_variants(root: Path) -> None:
     """The ONNX graphs in float32 by the command; the others from these, which saves time."""
     whole = root / "onnx-float32"
     run("export", root / "source", whole)
-    info, config = read_info(whole)
     for engine, dtype in VARIANTS:
-        folder = root / f"{engine}-{dtype}"
-        folder.mkdir()
-        rewrite(whole, folder, engine, dtype)
-        (folder / TOKENIZER).write_bytes((whole / TOKENIZER).read_bytes())
-        write_info(folder, replace(info, engine=engine, dtype=dtype), config)
+        write_variant(whole, root / f"{engine}-{dtype}", engine, dtype)
 
 
 @pytest.fixture(scope="session")
