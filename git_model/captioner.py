@@ -265,7 +265,7 @@ class Captioner:
         """What the model was made for, in a line; "" if its checkpoint does not say."""
         return self.model.config.purpose
 
-    def purpose_warning(self, image: LoadedImage) -> str | None:
+    def image_warning(self, image: LoadedImage) -> str | None:
         """A warning in one line if the image is larger than those that the model was made for, or
         if the centre crop cuts off more than half of it.
 

@@ -226,7 +226,7 @@ class BatchCaptioner:
         self.n_sideways += sum(image.is_sideways for image, _ in rows)
         outcomes: list[InputOutcome] = []
         for (image, items), texts_of_items in zip(rows, captions, strict=True):
-            warning = self.captioner.purpose_warning(image)
+            warning = self.captioner.image_warning(image)
             for item, texts in zip(items, texts_of_items, strict=True):
                 old_text = self.old_text(item)
                 record = self.editor.record(item, image.frames, texts, old_text, warning)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from git_model.checkpoints.defaults import model_help
+from git_model.cli.images import require_files
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
@@ -81,6 +82,7 @@ def explain(
     from git_model.utils.atomic import new_folder
 
     require_matplotlib()
+    require_files([image])
     task: Task = "caption" if question is None else "ask"
     model["model"] = chosen_model(model["model"], task, [image])
     options = ModelOptions(**model)
@@ -92,7 +94,7 @@ def explain(
         save_figures(explanation, folder)
         html = report(explanation, Path(image).name, options.model)
         (folder / REPORT).write_text(html, encoding="utf-8")
-    if explanation.purpose_warning is not None:
-        click.echo(f"Warning: {one_line(image)}: {explanation.purpose_warning}", err=True)
+    if explanation.image_warning is not None:
+        click.echo(f"Warning: {one_line(image)}: {explanation.image_warning}", err=True)
     click.echo(explanation.caption.text)
     click.echo(str(out / REPORT))

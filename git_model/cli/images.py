@@ -51,7 +51,7 @@ class ImageRun(ModelOptions):
 
     def open_model(self) -> "Captioner":
         """The model, with `--upright` or `--no-upright` in its preprocessing."""
-        _require_files(self.images)
+        require_files(self.images)
         captioner = super().open_model()
         if self.upright is not None:
             config = captioner.model.config
@@ -109,7 +109,7 @@ class ImageRun(ModelOptions):
                 click.echo(f"{one_line(name):{width}}  {line.format_map(record)}{note}")
 
 
-def _require_files(names: Sequence[str]) -> None:
+def require_files(names: Sequence[str]) -> None:
     """Print why no image can be read, and exit, before a model is downloaded or opened.
 
     Does nothing if one of the names is a file or a web address.
@@ -140,7 +140,7 @@ def _first_warning(
 ) -> str | None:
     """The first warning that the model was not made for one of these images; it is printed."""
     for name, image in zip(names, loaded, strict=True):
-        warning = None if isinstance(image, GITError) else captioner.purpose_warning(image)
+        warning = None if isinstance(image, GITError) else captioner.image_warning(image)
         if warning is not None:
             click.echo(f"Warning: {one_line(name)}: {warning}", err=True)
             return warning

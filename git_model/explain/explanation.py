@@ -93,7 +93,7 @@ class Explanation:
     mask: (I + T, I + T), True where a token (row) may attend to another (column).
     tree: the branches of each step of a beam search; None for greedy search and sampling.
     purpose: what the model was made for, in a line; "" if its checkpoint does not say.
-    purpose_warning: see `Captioner.purpose_warning`.
+    image_warning: see `Captioner.image_warning`.
     """
 
     frames: list[Image.Image]
@@ -112,7 +112,7 @@ class Explanation:
     mask: Tensor
     tree: list[list[Branch]] | None
     purpose: str = ""
-    purpose_warning: str | None = None
+    image_warning: str | None = None
 
     @property
     def n_image(self) -> int:
@@ -201,7 +201,7 @@ def explain(
         mask=_full_mask(captioner.model.config, scene.n_tokens, text_maps[0]).cpu(),
         tree=_beam_tree(captioner, scene, prompt, options, caption, token_text),
         purpose=captioner.purpose,
-        purpose_warning=captioner.purpose_warning(loaded),
+        image_warning=captioner.image_warning(loaded),
     )
 
 

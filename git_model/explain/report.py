@@ -34,7 +34,7 @@ def report(explanation: Explanation, name: str, model: str) -> str:
     is_clip, tree = len(explanation.frames) > 1, explanation.tree
     shares = _section("Frames", FRAMES_NOTE, _frame_shares(explanation)) if is_clip else ""
     beams = "" if tree is None else _section("Beam search", BEAMS_NOTE, tree_svg(tree))
-    question, warning = explanation.question, explanation.purpose_warning
+    question, warning = explanation.question, explanation.image_warning
     return template.substitute(
         style=(HERE / "report.css").read_text(encoding="utf-8"),
         script=(HERE / "report.js").read_text(encoding="utf-8"),

@@ -115,3 +115,11 @@ def test_out_may_be_a_link_which_stays(model: str, image: Path, tmp_path: Path) 
         assert (target / "report.html").is_file()
         assert [path.name for path in link.parent.iterdir()] == ["out"]
         assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def test_a_missing_image_is_named_before_a_model_is_looked_for(tmp_path: Path) -> None:
+    result = run("explain", "nope.jpg", "--out", tmp_path / "out", "--model", "no/such-model")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: nope.jpg: ")
+    assert "such-model" not in result.stderr
+    assert not (tmp_path / "out").exists()

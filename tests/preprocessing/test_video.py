@@ -44,7 +44,9 @@ def record(path, cover=None):
         if cover is not None:
             cover_stream = container.add_stream("mjpeg", rate=1)
             cover_stream.width, cover_stream.height, cover_stream.pix_fmt = *SIZE, "yuvj420p"
-            cover_stream.disposition = av.stream.Disposition.attached_pic.value  # a number, for PyAV 14
+            cover_stream.disposition = (
+                av.stream.Disposition.attached_pic.value
+            )  # a number, for PyAV 14
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
         frame.sample_rate = 44100
         container.mux([*sound.encode(frame), *sound.encode()])
