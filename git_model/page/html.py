@@ -334,7 +334,9 @@ def _folded(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return escape(text[:1].upper() + text[1:])
+    """A capital at its beginning, unless the name of a file stands there."""
+    first = text.partition(" ")[0]
+    return escape(text[:1].upper() + text[1:] if first.isalpha() else text)
 
 
 def _thing(clips: bool) -> str:

@@ -478,3 +478,9 @@ def test_with_a_model_of_images_a_bad_file_is_refused_without_a_word_about_video
         read_picture(captioner, b"hello")
     expected = "the file: not an image, expected JPEG, PNG or a similar format"
     assert str(refusal.value).lower() == expected.lower()
+
+
+def test_an_error_keeps_the_name_of_its_file_and_begins_with_a_capital_else() -> None:
+    assert ">bad.heic: no image" in page_html.notice("bad.heic: no image")
+    assert ">scan: no image" in page_html.notice("scan: no image")
+    assert ">There is no picture" in page_html.notice("there is no picture")
