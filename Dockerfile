@@ -1,7 +1,8 @@
 # git-model on a CPU, as a user without rights. Offline once the model is in the mounted cache:
 #   docker build --tag git-model .     # --build-arg TORCH_INDEX=… : PyTorch's index of CPU builds, a much smaller image
 #   docker run --rm --volume ~/.cache/huggingface:/cache --volume "$PWD":/work git-model caption photo.jpg
-FROM python:3.12-slim
+ARG PYTHON=3.12
+FROM python:${PYTHON}-slim
 ARG TORCH_INDEX=
 RUN useradd --create-home --uid 1000 user && mkdir /cache /work && chown user /cache /work
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.7"
