@@ -134,11 +134,15 @@ def test_emoji_tests_on_another_vendor_and_on_new_names(tmp_path):
     out = tmp_path / "out"
     result = run("emoji", out, "--packages", packages, "--variants", 2)
     assert result.exit_code == 0, result.output
-    train, other, new = (captions(out / name) for name in ("train", "other_vendor", "new_names"))
-    assert len(train) == 2 * len(other)
-    assert set(train.values()) == set(other.values())
-    assert len(other) + len(new) == 30
-    assert {*other.values(), *new.values()} == {f"name {number} twos" for number in range(30)}
+    splits = ("train", "validation", "other_vendor", "new_names")
+    train, validation, other, new = (captions(out / name) for name in splits)
+    assert validation
+    assert not set(validation) & set(other)
+    assert len(train) == 2 * len(validation | other)
+    assert set(train.values()) == set((validation | other).values())
+    names = {*train.values(), *new.values()}
+    assert names == {f"name {number} twos" for number in range(30)}
+    assert len(new) + len(validation | other) == 30
     assert list(other) != sorted(other)
     assert not set(train.values()) & set(new.values())
     assert new

@@ -5,12 +5,13 @@
     git-model train configs/train/emoji.toml --out runs/emoji
 
 It fetches the npm packages emoji-datasource-google and emoji-datasource-twitter (MIT; Google's Noto
-emoji are under the Apache licence 2.0, Twitter's Twemoji under CC BY 4.0) and writes three folders:
+emoji are under the Apache licence 2.0, Twitter's Twemoji under CC BY 4.0) and writes four folders:
 
 - train: Google's drawings of nine tenths of the names, each with several random backgrounds, sizes,
   angles and colours
-- other_vendor: Twitter's drawings of the same names
-- new_names: Google's drawings of the other names
+- validation: Twitter's drawings of a fifth of these names, for choosing settings
+- other_vendor: Twitter's drawings of the rest of these names, the test
+- new_names: Google's drawings of the other tenth
 """
 
 import hashlib
@@ -75,6 +76,11 @@ def is_new(name: str) -> bool:
     return hashlib.sha256(name.encode()).digest()[0] % 10 == 0
 
 
+def is_validation(name: str) -> bool:
+    """Whether a name is one of the fifth whose other drawing is for choosing settings."""
+    return hashlib.sha256(name.encode()).digest()[1] % 5 == 0
+
+
 def plain(drawing: Image.Image) -> Image.Image:
     """A drawing on white."""
     return _place(drawing, 0.85, 0.0, (255, 255, 255), (0.5, 0.5))
@@ -123,7 +129,8 @@ def pictures(train: dict[str, Emoji], test: dict[str, Emoji], variants: int) -> 
             yield Picture("train", f"{stem}_{number:02}.png", image, caption)
         if file in test:
             image = plain(test[file].drawing)
-            yield Picture("other_vendor", f"{stem}.png", image, caption)
+            split = "validation" if is_validation(emoji.name) else "other_vendor"
+            yield Picture(split, f"{stem}.png", image, caption)
 
 
 @click.command(help=__doc__)
