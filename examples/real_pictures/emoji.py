@@ -16,8 +16,6 @@ emoji are under the Apache licence 2.0, Twitter's Twemoji under CC BY 4.0) and w
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,7 +23,7 @@ from pathlib import Path
 from random import Random
 
 import click
-from common import Picture, fetch, npm_files, write_splits
+from common import Picture, fetch, npm_files, plain_words, write_splits
 from PIL import Image, ImageEnhance
 
 from git_model import GITError
@@ -62,13 +60,6 @@ def emoji_of(package: Path, vendor: str) -> dict[str, Emoji]:
         for file, data in sorted(drawings.items())
         if file in names
     }
-
-
-def caption_of(name: str) -> str:
-    """A name in plain letters and digits. A vocabulary splits off punctuation, and a generated text
-    has spaces around it, so that `high-speed train` could never be exactly right."""
-    plain = unicodedata.normalize("NFKD", name.replace("'", "")).encode("ascii", "ignore").decode()
-    return " ".join(re.findall("[a-z0-9]+", plain))
 
 
 def is_new(name: str) -> bool:
@@ -119,7 +110,7 @@ def pictures(train: dict[str, Emoji], test: dict[str, Emoji], variants: int) -> 
     caption the first ones."""
     for file in sorted(train, key=lambda file: hashlib.sha256(file.encode()).digest()):
         emoji = train[file]
-        stem, caption = Path(file).stem, caption_of(emoji.name)
+        stem, caption = Path(file).stem, plain_words(emoji.name)
         if is_new(emoji.name):
             yield Picture("new_names", f"{stem}.png", plain(emoji.drawing), caption)
             continue
