@@ -3,6 +3,7 @@
 import importlib
 import json
 import lzma
+import re
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -74,6 +75,7 @@ def stamps(tmp_path: Path) -> Path:
         word = "abcdefghij"[number % 10] * (number // 10 + 2)
         files[f"{stamps}/animals/{word}.png"] = png((20, 10 + number), COLOURS[number % 10])
         files[f"{stamps}/animals/{word}.txt"] = f"A {word.title()}.\nde.utf8=Ein {word}.\n".encode()
+    files[f"{stamps}/animals/aa.txt"] = b"A A'a.\n"
     folder = tmp_path / "packages"
     folder.mkdir()
     write_deb(folder / "tuxpaint-stamps-default_1_all.deb", files)
@@ -99,6 +101,7 @@ def test_stamps_makes_a_world_whose_captions_are_true(tmp_path, stamps):
         name: [set(map(" ".join, _names(caption))) for caption in rows.values()]
         for name, rows in splits.items()
     }
+    assert all(re.fullmatch("[a-z ]+", text) for rows in splits.values() for text in rows.values())
     known = set().union(*names["train"])
     assert "a cat" not in known
     assert not any(things <= known and len(things) == 1 for things in names["new_things"])
@@ -134,11 +137,15 @@ def test_emoji_tests_on_another_vendor_and_on_new_names(tmp_path):
     out = tmp_path / "out"
     result = run("emoji", out, "--packages", packages, "--variants", 2)
     assert result.exit_code == 0, result.output
-    train, other, new = (captions(out / name) for name in ("train", "other_vendor", "new_names"))
-    assert len(train) == 2 * len(other)
-    assert set(train.values()) == set(other.values())
-    assert len(other) + len(new) == 30
-    assert {*other.values(), *new.values()} == {f"name {number} twos" for number in range(30)}
+    splits = ("train", "validation", "other_vendor", "new_names")
+    train, validation, other, new = (captions(out / name) for name in splits)
+    assert validation
+    assert not set(validation) & set(other)
+    assert len(train) == 2 * len(validation | other)
+    assert set(train.values()) == set((validation | other).values())
+    names = {*train.values(), *new.values()}
+    assert names == {f"name {number} twos" for number in range(30)}
+    assert len(new) + len(validation | other) == 30
     assert list(other) != sorted(other)
     assert not set(train.values()) & set(new.values())
     assert new

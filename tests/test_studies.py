@@ -71,7 +71,7 @@ def test_each_arm_gets_the_rate_of_its_pilots_and_no_run_is_repeated(tmp_path, f
     runs = study_module.run_study(study, path, n_seeds=3, report=lambda _: None)
     rates = study_module.chosen_rates(study, runs)
     assert list(rates.values()) == list(study.rates)  # as `fake_runs` has it
-    assert len(runs) == 3 * 3 * 2 + 3 * 3
+    assert len(runs) == 3 * 3 + 3 * 3
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:-2]) + "\n")  # as after a kill
     fake_runs.clear()
@@ -98,6 +98,31 @@ def test_the_table_has_paired_intervals_and_the_plot_is_drawn(tmp_path, fake_run
     pytest.importorskip("matplotlib")
     study_module.plot(study, runs, tmp_path / "f.png")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_use_the_examples_that_the_loader_would_use_and_draw_each_once(monkeypatch):
+    study_module, lab = module("study"), module("lab")
+    recipe = small("mask_10").recipe
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, size=16))
+    source, _ = study_module.recipe_data(recipe)
+    assert study_module.recipe_data(recipe)[0] is source
+    model, tokenizer = lab.initial_model(recipe)
+    collator = lab.Collator(tokenizer=tokenizer, config=model.config, max_tokens=64)
+    drawn, samples = [], study_module.SampleCache()
+    make = lab.Collator.sample
+    monkeypatch.setattr(
+        lab.Collator, "sample", lambda *args: drawn.append(args[1].key) or make(*args)
+    )
+    runs = {}
+    for seed in (0, 1):
+        changed = dataclasses.replace(recipe, seed=seed)
+        runs[seed] = list(samples.steps(source, collator, changed))
+    assert len(drawn) == len(set(drawn)) == 16
+    loader = lab.StepLoader(source, tokenizer, model.config, recipe.loader, seed=1)
+    for [batch], [expected] in zip(runs[1], loader.steps(1, recipe.steps), strict=True):
+        assert torch.equal(batch.pixels, expected.pixels)
+        assert torch.equal(batch.tokens, expected.tokens)
+    assert not torch.equal(runs[0][0][0].tokens, runs[1][0][0].tokens)
 
 
 def test_an_interval_is_students():

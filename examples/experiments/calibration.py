@@ -1,12 +1,9 @@
 """Whether a model's probabilities are right: the expected calibration error of its next tokens."""
 
-from random import Random
-
 import torch
-from lab import measure
+from lab import held_out_batches, measure
 
 from git_model import Captioner
-from git_model.data.collation import Collator
 from git_model.data.example import Source
 
 N_BINS = 15
@@ -30,15 +27,8 @@ def calibration_error(confidence: torch.Tensor, correct: torch.Tensor) -> float:
 def token_confidence(captioner: Captioner, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
     """The confidence of every next token of the right texts, and whether it is the right token."""
     model = captioner.model
-    collator = Collator(
-        tokenizer=captioner.tokenizer,
-        config=model.config,
-        max_tokens=model.config.decoder.positions,
-        micro_batch=100,
-    )
-    samples = [collator.sample(source[index], Random(0)) for index in range(len(source))]
     confidence, correct = [], []
-    for batch in collator.batches(samples):
+    for batch in held_out_batches(captioner, source, len(source)):
         probabilities = model(batch.pixels, batch.tokens[:, :-1]).softmax(-1)[batch.mask[:, 1:]]
         values, tokens = probabilities.max(-1)
         confidence.append(values)

@@ -6,6 +6,7 @@ encoder no longer tells colour and shape, or the decoder does not name what the 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from random import Random
 
 import torch
@@ -80,7 +81,13 @@ class Composition:
     def data(self, recipe: Recipe) -> tuple[Source, Source]:
         """Training scenes of the other pairs, and held-out scenes of the new ones."""
         n_train = recipe.steps * recipe.loader.batch_size
-        return Scenes(self.old, n_train, 0, 2), Scenes(self.new, N_TEST, 1, 1)
+        return _training_scenes(tuple(self.old), n_train), Scenes(self.new, N_TEST, 1, 1)
+
+
+@cache
+def _training_scenes(kinds: tuple[Appearance, ...], size: int) -> Scenes:
+    """The same object for all runs, so that they share its samples."""
+    return Scenes(kinds, size, 0, 2)
 
 
 def scores(captioner: Captioner, source: Source) -> dict[str, float]:

@@ -17,7 +17,7 @@ import torch
 
 from git_model import GIT, Captioner, GITError
 from git_model.config import GITConfig, named_config
-from git_model.data.collation import Collator
+from git_model.data.collation import Batch, Collator
 from git_model.data.example import Source
 from git_model.data.loader import StepLoader
 from git_model.evaluation.run import predict, text_predictor
@@ -78,14 +78,23 @@ def train(recipe: Recipe, initializer: Initializer = initial_model) -> Captioner
 
 def measure(captioner: Captioner, source: Source) -> Result:
     """The scores of a model on held-out examples."""
+    return {"loss": held_out_loss(captioner, source), "exact": exact_texts(captioner, source)}
+
+
+def exact_texts(captioner: Captioner, source: Source) -> float:
+    """How many texts are exactly right, in per cent."""
     predictions = predict(captioner, source, text_predictor(captioner), batch_size=100)
     [scores] = score(predictions, ["exact"], PYTHON).values()
-    return {"loss": held_out_loss(captioner, source), "exact": scores["exact"]}
+    return scores["exact"]
 
 
-@torch.inference_mode()
 def held_out_loss(captioner: Captioner, source: Source) -> float:
     """The mean cross-entropy of all next tokens, without label smoothing."""
+    return mean_loss(captioner, held_out_batches(captioner, source, len(source)))
+
+
+def held_out_batches(captioner: Captioner, source: Source, n: int) -> list[Batch]:
+    """The first n examples, or as many as there are."""
     config = captioner.model.config
     collator = Collator(
         tokenizer=captioner.tokenizer,
@@ -93,8 +102,13 @@ def held_out_loss(captioner: Captioner, source: Source) -> float:
         max_tokens=config.decoder.positions,
         micro_batch=100,
     )
-    samples = [collator.sample(source[index], Random(0)) for index in range(len(source))]
-    batches = collator.batches(samples)
+    indices = range(min(n, len(source)))
+    return collator.batches([collator.sample(source[index], Random(0)) for index in indices])
+
+
+@torch.inference_mode()
+def mean_loss(captioner: Captioner, batches: Sequence[Batch]) -> float:
+    """The mean cross-entropy of the batches' next tokens, without label smoothing."""
     total = sum(batch_loss(captioner.model, batch).item() for batch in batches)
     return total / sum(batch.n_predicted for batch in batches)
 

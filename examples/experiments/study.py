@@ -2,15 +2,16 @@
 
 Every arm of a study is trained from the same seeds, each with its own learning rate:
 
-- the rate: each arm is trained at every rate of the study from the two pilot seeds, and takes the
-  rate of the least mean held-out loss, or of the best mean of another score that the study names.
-  Pilot runs do not count as results.
+- the rate: each arm is trained at every rate of the study from a pilot seed, and takes the rate of
+  the least held-out loss, or of the best of another score that the study names. Pilot runs do not
+  count as results.
 - the results: eight seeds or more. A seed decides the initial weights and the order of the examples
   alike in all arms, so arms are compared seed by seed: the mean of the differences to the study's
   first arm, with its 95 % interval by Student's t.
 - the curve: the held-out loss several times in a run, which shows whether a run has converged.
 
-Every run is a line of JSON in the study's file. A run that is in the file is not repeated.
+Every run is a line of JSON in the study's file. A run that is in the file is not repeated. Runs of
+a process share their training samples, which they use in different orders.
 """
 
 import json
@@ -19,31 +20,41 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
-from lab import held_out_loss
+from lab import held_out_batches, mean_loss
 
 from git_model import Captioner, GITError
+from git_model.config import PreprocessConfig
+from git_model.data.collation import Batch, Collator, Sample
 from git_model.data.example import Source
-from git_model.data.loader import StepLoader
+from git_model.data.sampler import epoch_indices
 from git_model.evaluation.intervals import t_quantile
 from git_model.evaluation.run import evaluation_mode
 from git_model.training.initialization import initial_model
 from git_model.training.loop import Initializer, Trainer
-from git_model.training.recipe import CrossEntropyConfig, LossConfig, Recipe, difference
+from git_model.training.recipe import (
+    CrossEntropyConfig,
+    DataConfig,
+    LossConfig,
+    Recipe,
+    difference,
+)
 from git_model.utils.atomic import new_file
 from git_model.utils.distributed import ProcessGroup
 from git_model.utils.serialize import from_dict, to_dict
 
-PILOT_SEEDS = (1000, 1001)
+PILOT_SEED = 1000
 N_SEEDS = 8
 RATES = (1e-3, 2e-3, 4e-3)
 N_CURVE = 8  # points of a run's curve
 CURVE_EXAMPLES = 200
+MAX_CACHE = 2**31  # bytes of pixels that a process keeps
 
 Scores = dict[str, float]
 OpenData = Callable[[Recipe], tuple[Source, Source]]  # of training, and held out
@@ -51,8 +62,44 @@ OpenData = Callable[[Recipe], tuple[Source, Source]]  # of training, and held ou
 
 def recipe_data(recipe: Recipe) -> tuple[Source, Source]:
     """The data sets that a recipe names."""
+    assert recipe.data is not None
     assert recipe.validation is not None
-    return recipe.data.open(), recipe.validation.open()  # type: ignore[return-value]
+    return _source(recipe.data), _source(recipe.validation)
+
+
+@cache
+def _source(config: DataConfig) -> Source:
+    """The same object for all runs, so that they share its samples."""
+    return config.open()  # type: ignore[return-value]
+
+
+class SampleCache:
+    """The samples of the runs of a process, without augmentation: making them takes a third of a
+    run. All runs have one vocabulary."""
+
+    def __init__(self) -> None:
+        self._samples: dict[tuple[Source, PreprocessConfig, int], Sample] = {}
+        self._bytes = 0
+
+    def steps(self, source: Source, collator: Collator, recipe: Recipe) -> Iterator[list[Batch]]:
+        """The batches of each step: the same as those of a `StepLoader`."""
+        size, seed = recipe.loader.batch_size, recipe.seed
+        for step in range(1, recipe.steps + 1):
+            positions = epoch_indices(step, len(source), size, seed)
+            yield collator.batches([self._sample(source, i, collator) for _, i in positions])
+
+    def _sample(self, source: Source, index: int, collator: Collator) -> Sample:
+        key = (source, collator.config.preprocess, index)
+        sample = self._samples.get(key)
+        if sample is None:
+            sample = collator.sample(source[index], Random(index))
+            if self._bytes < MAX_CACHE:
+                self._samples[key] = sample
+                self._bytes += sample.pixels.nbytes
+        return sample
+
+
+SAMPLES = SampleCache()
 
 
 @dataclass(frozen=True)
@@ -138,12 +185,7 @@ def run_study(
         GITError: the file has runs of another recipe.
     """
     runs = read_runs(path, study.recipe)
-    pilots = [
-        RunKey(arm.name, rate, seed)
-        for seed in PILOT_SEEDS
-        for arm in study.arms
-        for rate in study.rates
-    ]
+    pilots = [RunKey(arm.name, rate, PILOT_SEED) for arm in study.arms for rate in study.rates]
     _run_missing(study, path, pilots, runs, workers, find, report)
     rates = chosen_rates(study, runs)
     keys = [RunKey(name, rate, seed) for seed in range(n_seeds) for name, rate in rates.items()]
@@ -194,13 +236,15 @@ def train_arm(study: Study, key: RunKey) -> Run:
     data, held_out = arm.data(recipe)
     trainer = Trainer(recipe, ProcessGroup(torch.device("cpu")), arm.initializer)
     captioner = Captioner(trainer.model, trainer.tokenizer)
-    loader = StepLoader(
-        data, trainer.tokenizer, trainer.model.config, recipe.loader, seed=recipe.seed
+    collator = Collator(
+        tokenizer=trainer.tokenizer,
+        config=trainer.model.config,
+        max_tokens=recipe.loader.max_tokens,
     )
     due = {recipe.steps * point // N_CURVE for point in range(1, N_CURVE + 1)}
-    first = [held_out[index] for index in range(min(CURVE_EXAMPLES, len(held_out)))]
+    first = held_out_batches(captioner, held_out, CURVE_EXAMPLES)
     curve = [(0, _curve_loss(captioner, first))]
-    for step, batches in enumerate(loader.steps(1, recipe.steps), 1):
+    for step, batches in enumerate(SAMPLES.steps(data, collator, recipe), 1):
         trainer.step(step, batches)
         if step in due:
             curve.append((step, _curve_loss(captioner, first)))
@@ -210,19 +254,18 @@ def train_arm(study: Study, key: RunKey) -> Run:
     return Run(key, scores, curve, parameters, time.perf_counter() - start)
 
 
-def _curve_loss(captioner: Captioner, source: Source) -> float:
+def _curve_loss(captioner: Captioner, batches: Sequence[Batch]) -> float:
     """The held-out loss; dropout is off meanwhile."""
     with evaluation_mode(captioner.model):
-        return held_out_loss(captioner, source)
+        return mean_loss(captioner, batches)
 
 
 def chosen_rates(study: Study, runs: Mapping[RunKey, Run]) -> dict[str, float]:
-    """The rate of each arm, of the best mean score in its pilot runs; of equal ones the lower."""
+    """The rate of each arm, of the best score among its pilot runs; of equal ones the lower."""
     sign = 1 if study.rate_by == "loss" else -1
 
     def cost(arm: str, rate: float) -> float:
-        pilots = [runs[RunKey(arm, rate, seed)] for seed in PILOT_SEEDS]
-        return sign * statistics.mean(run.scores[study.rate_by] for run in pilots)
+        return sign * runs[RunKey(arm, rate, PILOT_SEED)].scores[study.rate_by]
 
     return {arm.name: min(sorted(study.rates), key=partial(cost, arm.name)) for arm in study.arms}
 
@@ -243,7 +286,7 @@ def results_of(study: Study, runs: Mapping[RunKey, Run]) -> dict[str, list[Run]]
     """The runs of each arm at its rate, by seed, without the pilots: the seeds that all have."""
     rates = chosen_rates(study, runs)
     seeds = [
-        {key.seed for key in runs if key.arm == name and key.rate == rate} - set(PILOT_SEEDS)
+        {key.seed for key in runs if key.arm == name and key.rate == rate} - {PILOT_SEED}
         for name, rate in rates.items()
     ]
     common = sorted(set.intersection(*seeds))

@@ -6,8 +6,10 @@ they fetch, and are read in memory: nothing of a package is unpacked to the disk
 
 import json
 import lzma
+import re
 import subprocess
 import tarfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -79,6 +81,13 @@ def tar_files(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
         file = tar.extractfile(member) if member.isreg() else None
         if file is not None and member.size <= MAX_FILE_BYTES:
             yield member.name, file.read()
+
+
+def plain_words(text: str) -> str:
+    """A text in plain letters and digits. A vocabulary splits off punctuation, and a generated text
+    has spaces around it, so that `high-speed train` could never be exactly right."""
+    plain = unicodedata.normalize("NFKD", text.replace("'", "")).encode("ascii", "ignore").decode()
+    return " ".join(re.findall("[a-z0-9]+", plain))
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,17 @@
     git-model train configs/train/emoji.toml --out runs/emoji
 
 It fetches the npm packages emoji-datasource-google and emoji-datasource-twitter (MIT; Google's Noto
-emoji are under the Apache licence 2.0, Twitter's Twemoji under CC BY 4.0) and writes three folders:
+emoji are under the Apache licence 2.0, Twitter's Twemoji under CC BY 4.0) and writes four folders:
 
 - train: Google's drawings of nine tenths of the names, each with several random backgrounds, sizes,
   angles and colours
-- other_vendor: Twitter's drawings of the same names
-- new_names: Google's drawings of the other names
+- validation: Twitter's drawings of a fifth of these names, for choosing settings
+- other_vendor: Twitter's drawings of the rest of these names, the test
+- new_names: Google's drawings of the other tenth
 """
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,7 +23,7 @@ from pathlib import Path
 from random import Random
 
 import click
-from common import Picture, fetch, npm_files, write_splits
+from common import Picture, fetch, npm_files, plain_words, write_splits
 from PIL import Image, ImageEnhance
 
 from git_model import GITError
@@ -63,16 +62,14 @@ def emoji_of(package: Path, vendor: str) -> dict[str, Emoji]:
     }
 
 
-def caption_of(name: str) -> str:
-    """A name in plain letters and digits. A vocabulary splits off punctuation, and a generated text
-    has spaces around it, so that `high-speed train` could never be exactly right."""
-    plain = unicodedata.normalize("NFKD", name.replace("'", "")).encode("ascii", "ignore").decode()
-    return " ".join(re.findall("[a-z0-9]+", plain))
-
-
 def is_new(name: str) -> bool:
     """Whether a name is one of the tenth that training never shows."""
     return hashlib.sha256(name.encode()).digest()[0] % 10 == 0
+
+
+def is_validation(name: str) -> bool:
+    """Whether a name is one of the fifth whose other drawing is for choosing settings."""
+    return hashlib.sha256(name.encode()).digest()[1] % 5 == 0
 
 
 def plain(drawing: Image.Image) -> Image.Image:
@@ -113,7 +110,7 @@ def pictures(train: dict[str, Emoji], test: dict[str, Emoji], variants: int) -> 
     caption the first ones."""
     for file in sorted(train, key=lambda file: hashlib.sha256(file.encode()).digest()):
         emoji = train[file]
-        stem, caption = Path(file).stem, caption_of(emoji.name)
+        stem, caption = Path(file).stem, plain_words(emoji.name)
         if is_new(emoji.name):
             yield Picture("new_names", f"{stem}.png", plain(emoji.drawing), caption)
             continue
@@ -123,7 +120,8 @@ def pictures(train: dict[str, Emoji], test: dict[str, Emoji], variants: int) -> 
             yield Picture("train", f"{stem}_{number:02}.png", image, caption)
         if file in test:
             image = plain(test[file].drawing)
-            yield Picture("other_vendor", f"{stem}.png", image, caption)
+            split = "validation" if is_validation(emoji.name) else "other_vendor"
+            yield Picture(split, f"{stem}.png", image, caption)
 
 
 @click.command(help=__doc__)

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from random import Random
 
 import click
-from common import Picture, debian_files, fetch, write_splits
+from common import Picture, debian_files, fetch, plain_words, write_splits
 from PIL import Image, ImageEnhance
 
 from git_model import GITError
@@ -96,7 +96,7 @@ def make_picture(stamps: Stamps, rng: Random) -> tuple[list[str], Image.Image, s
         caption = f"{names[0]} {POSITIONS[cells[0]]}"
     else:
         caption = f"{names[0]} {RELATIONS[cells[0], cells[1]]} {names[1]}"
-    return names, picture.convert("RGB"), caption
+    return names, picture.convert("RGB"), plain_words(caption)
 
 
 def _place(picture: Image.Image, stamp: Image.Image, cell: int, rng: Random) -> None:

@@ -47,6 +47,10 @@ class ImageError(GITError):
     """An image that cannot be used; the message says which, what is wrong, what was expected."""
 
 
+class UnknownFormatError(ImageError):
+    """A file in a format that Pillow does not know: no image, but perhaps a video."""
+
+
 _truncated_lock = threading.Lock()
 
 
@@ -180,7 +184,7 @@ def _one_line(name: str) -> Iterator[None]:
         limit = Image.MAX_IMAGE_PIXELS
         raise ImageError(f"{name}: too many pixels, expected at most {limit} in all") from None
     except UnidentifiedImageError:
-        raise ImageError(
+        raise UnknownFormatError(
             f"{name}: not an image, expected JPEG, PNG or another format that Pillow reads"
         ) from None
     except IsADirectoryError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from git_model.preprocessing.animation import ANIMATED, read_animation
 from git_model.preprocessing.clip import MAX_VIDEO, Clip, MediaFile, require_bounded
@@ -20,6 +20,7 @@ from git_model.preprocessing.formats import VIDEO_SUFFIXES
 from git_model.preprocessing.image import (
     TRANSPOSE,
     ImageError,
+    UnknownFormatError,
     is_bomb,
     open_file,
     open_with_pillow,
@@ -101,23 +102,13 @@ def _read(file: MediaFile, n_frames: int, options: ReadOptions) -> Image.Image |
     sampling = options.sampling
     if n_frames == 0:
         n_frames, sampling = options.for_stills()
-    if _is_unknown_to_pillow(file):
+    try:
+        image = file.image(truncated=options.truncated)
+    except UnknownFormatError:
         return _read_video(file, n_frames, sampling, options)
-    image = file.image(truncated=options.truncated)
     if n_frames == 0 or image.format not in ANIMATED:
         return image
     return read_animation(file, n_frames, sampling, options) or image
-
-
-def _is_unknown_to_pillow(file: MediaFile) -> bool:
-    try:
-        with file.open() as content:
-            open_with_pillow(content).close()
-            return False
-    except UnidentifiedImageError:
-        return True
-    except Exception:  # `open_image` gives a better message
-        return False
 
 
 def _read_video(file: MediaFile, n_frames: int, sampling: Sampling, options: ReadOptions) -> Clip:

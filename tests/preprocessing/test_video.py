@@ -160,6 +160,15 @@ def test_a_still_image_stays_an_image(tmp_path, kind):
     assert image.tobytes() == open_image(tmp_path / "still").tobytes()
 
 
+@pytest.mark.parametrize(("kind", "n_frames"), [("PNG", 0), ("JPEG", 0), ("JPEG", 6)])
+def test_a_still_image_is_opened_once(tmp_path, monkeypatch, kind, n_frames):
+    noise(0).save(tmp_path / "still", kind)
+    pillow_open, calls = Image.open, []
+    monkeypatch.setattr(Image, "open", lambda file: calls.append(file) or pillow_open(file))
+    read_media(tmp_path / "still", n_frames)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "MPO"])
 def test_several_images_in_a_file_are_not_always_an_animation(tmp_path, kind):
     noise(0).save(tmp_path / "two", kind, save_all=True, append_images=[noise(1)])
