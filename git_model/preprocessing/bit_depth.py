@@ -17,8 +17,9 @@ RANGES = (1, 255, MAX_16_BIT)
 MIN_SHARE = 1 / 32
 TOLERANCE = 1e-3  # share of a range by which floats may exceed it, as after resampling
 
-
-BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # tags of TIFF, and a value
+# Tags of TIFF, and values of them
+BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339
+MIN_IS_WHITE, SEPARATE_PLANES, SIGNED = 0, 2, 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,25 @@ class Depth:
             return cls()
         n_bits = 12 if tags.get(BITS_PER_SAMPLE) == (12,) else 16
         return cls(tags.get(PHOTOMETRIC) == MIN_IS_WHITE, n_bits)
+
+
+def require_right_values(image: Image.Image) -> None:
+    """Refuse a TIFF whose values Pillow misreads.
+
+    Raises:
+        GITError: signed values of fewer than 32 bits, whose range nothing states, or colours of
+            more than 8 bits in separate planes.
+    """
+    tags = getattr(image, "tag_v2", {})
+    n_bits = tags.get(BITS_PER_SAMPLE, (1,))
+    if SIGNED in tags.get(SAMPLE_FORMAT, ()) and max(n_bits) < 32:
+        raise GITError(f"signed values of {max(n_bits)} bits, expected unsigned ones: convert it")
+    is_planar = tags.get(PLANAR_CONFIGURATION) == SEPARATE_PLANES and len(n_bits) > 1
+    if is_planar and max(n_bits) > 8:
+        raise GITError(
+            f"colours of {max(n_bits)} bits in separate planes, which Pillow misreads: store them "
+            "pixel by pixel"
+        )
 
 
 def eight_bit_image(image: Image.Image, depth: Depth | None = None, *, scale: bool) -> Image.Image:

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from git_model.config import PreprocessConfig
-from git_model.preprocessing.bit_depth import Depth, eight_bit_image
+from git_model.preprocessing.bit_depth import Depth, eight_bit_image, require_right_values
 from git_model.preprocessing.formats import (
     START_BYTES,
     count_jpeg_scans,
@@ -39,6 +39,8 @@ TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 PROGRAMS = {"EPS": "a PostScript program, for which Pillow would start another program"}
+# The beginnings of files whose values may be of many types; Pillow calls some of them no image.
+KINDS_OF_VALUES = {b"II*": "TIFF", b"MM\0": "TIFF", b"II+": "TIFF", b"PF\n": "PFM", b"Pf\n": "PFM"}
 TRUNCATED = ("git-model", "truncated")  # in `info`: cut short; no file can set this key
 MAX_SCANS = 100  # of a progressive JPEG; cameras and programs write about 10
 
@@ -125,7 +127,16 @@ def open_with_pillow(file: BinaryIO) -> Image.Image:
         raise ImageError("the file is empty, expected an image")
     file.seek(0)
     prepare_pillow(start)
-    return Image.open(without_large_metadata(file))
+    try:
+        return Image.open(without_large_metadata(file))
+    except UnidentifiedImageError:
+        kind = KINDS_OF_VALUES.get(start[:3])
+        if kind is None:
+            raise
+        raise ImageError(
+            f"a {kind} with values that Pillow does not read, such as floats of 64 bits, or floats "
+            "or signed values in colour: convert it to 8 or 16 bits"
+        ) from None
 
 
 def _load(file: BinaryIO, truncated: bool) -> Image.Image:
@@ -239,7 +250,12 @@ def group_by_shape(pixels: Sequence[Tensor]) -> list[list[int]]:
 
 
 def upright_rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
-    """The whole image in RGB as the model gets it: upright, with 8 bits, without transparency."""
+    """The whole image in RGB as the model gets it: upright, with 8 bits, without transparency.
+
+    Raises:
+        GITError: its values cannot be read rightly, or scaled.
+    """
+    require_right_values(image)
     upright = _upright(image) if config.upright else image
     return _rgb(upright, config, Depth.of(image))
 
