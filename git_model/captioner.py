@@ -1,15 +1,13 @@
 """`Captioner`: model, tokenizer and preprocessing in one object; images in, text out."""
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import torch
 from PIL import Image
@@ -18,7 +16,8 @@ from torch import Tensor
 from git_model.checkpoints.defaults import DEFAULT_MODEL
 from git_model.checkpoints.loading import open_model
 from git_model.checkpoints.native import TOKENIZER
-from git_model.config import DecodingOptions, Style, option_hint
+from git_model.config import DecodingOptions, Style
+from git_model.generation.arguments import with_hints
 from git_model.generation.generate import generate, score_texts
 from git_model.generation.sampling import Generation
 from git_model.generation.trie import TokenTrie
@@ -35,7 +34,6 @@ from git_model.utils.serialize import short_repr
 MAX_ROWS = 256  # texts that are generated at a time, but at least one for each image
 MIN_VISIBLE_SHARE = 0.5  # of an image's area; if the crop keeps less there is a warning
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 Texts = list[str] | tuple[str, ...]  # not Sequence[str], which a single str would be, too
@@ -124,29 +122,6 @@ SceneOrImage = ImageScene | ImageInput
 SceneOrBatch = BatchScene | ImageBatch
 
 
-def _with_hints(method: F) -> F:
-    """A method whose TypeError about an unknown argument says what to write instead."""
-    names = list(inspect.signature(method).parameters)
-
-    @functools.wraps(method)
-    def checked(*args: Any, **values: Any) -> Any:
-        for name in values.keys() - names:
-            raise TypeError(f"{method.__name__}() has no argument {name!r}{_advice(name, names)}")
-        return method(*args, **values)
-
-    return cast(F, checked)
-
-
-def _advice(name: str, arguments: list[str]) -> str:
-    """What to write instead of an unknown argument of a method."""
-    close = ["scene"] if name in ("image", "images") else get_close_matches(name, arguments, 1, 0.8)
-    if close:
-        return f", did you mean {close[0]}?"
-    if name in {item.name for item in fields(DecodingOptions)}:
-        return f": decoding options are one object, options=DecodingOptions({name}=…)"
-    return f": decoding options go into options=DecodingOptions(…); {option_hint(name)}"
-
-
 class Captioner:
     """A GIT with its tokenizer and its preprocessing.
 
@@ -160,6 +135,7 @@ class Captioner:
         self._tokenizer = tokenizer
 
     @classmethod
+    @with_hints
     def from_pretrained(
         cls,
         name: str | Path = DEFAULT_MODEL,
@@ -299,6 +275,7 @@ class Captioner:
         """
         return preprocess_batch(images, self.model.config.preprocess)
 
+    @with_hints
     def load(self, image: ImageInput, sampling: Sampling | ReadOptions = "uniform") -> LoadedImage:
         """One image or clip as pixels; arguments and errors as in `preprocessing.inputs.load`."""
         return load(image, self.model.config, sampling)
@@ -313,6 +290,7 @@ class Captioner:
         self, images: ImageBatch, sampling: Sampling | ReadOptions = "uniform"
     ) -> BatchScene: ...
 
+    @with_hints
     def see(
         self, images: ImageInput | ImageBatch, sampling: Sampling | ReadOptions = "uniform"
     ) -> ImageScene | BatchScene:
@@ -326,13 +304,21 @@ class Captioner:
             what `caption`, `ask`, `score` and `classify` take: an `ImageScene` of an image or a
             clip, a `BatchScene` of a list.
 
+        Warns:
+            UserWarning: see `image_warning`.
+
         Raises:
             GITError: a file cannot be read, or the list is empty.
             TypeError: an image is of another type, shape or number format.
         """
         if isinstance(images, list | tuple):
-            return self.see_batch([self.load(image, sampling) for image in images])
+            batch = [self.load(image, sampling) for image in images]
+            if (line := warning_line(map(self.image_warning, batch))) is not None:
+                warnings.warn(line, stacklevel=3)
+            return self.see_batch(batch)
         loaded = self.load(images, sampling)
+        if (warning := self.image_warning(loaded)) is not None:
+            warnings.warn(warning, stacklevel=3)  # the caller of `see`, behind `with_hints`
         return ImageScene(self.encode(loaded.pixels[None]).layers, loaded.frames)
 
     def see_batch(self, images: Sequence[LoadedImage]) -> BatchScene:
@@ -376,7 +362,7 @@ class Captioner:
         self, scene: SceneOrBatch, options: DecodingOptions | None = None
     ) -> list[Caption]: ...
 
-    @_with_hints
+    @with_hints
     def caption(
         self, scene: SceneOrImage | SceneOrBatch, options: DecodingOptions | None = None
     ) -> Caption | list[Caption]:
@@ -417,7 +403,7 @@ class Captioner:
         self, scene: SceneOrBatch, questions: Texts, options: DecodingOptions | None = None
     ) -> list[list[Caption]]: ...
 
-    @_with_hints
+    @with_hints
     def ask(
         self,
         scene: SceneOrImage | SceneOrBatch,
@@ -454,6 +440,7 @@ class Captioner:
         self, scene: SceneOrBatch, texts: Texts, *, question: str | None = None
     ) -> list[list[Caption]]: ...
 
+    @with_hints
     def score(
         self, scene: SceneOrImage | SceneOrBatch, texts: Texts, *, question: str | None = None
     ) -> list[Caption] | list[list[Caption]]:
@@ -520,6 +507,7 @@ class Captioner:
         generate: Literal[True],
     ) -> list[Caption]: ...
 
+    @with_hints
     def classify(
         self,
         scene: SceneOrImage | SceneOrBatch,
@@ -555,6 +543,7 @@ class Captioner:
         ranked = [_as_labels(row) for row in self._scored(scene, labels, tokens, question)]
         return ranked if isinstance(scene, BatchScene) else ranked[0]
 
+    @with_hints
     def generate(
         self,
         scene: SceneOrImage | SceneOrBatch,
@@ -577,10 +566,6 @@ class Captioner:
             GITError: as in `ask`.
         """
         options = self.model.config.decoding if options is None else options
-        if not isinstance(options, DecodingOptions):
-            raise TypeError(
-                f"options is of type {type(options).__name__}, expected DecodingOptions(…)"
-            )
         scene = self._seen(scene)
         _require_rows(questions, len(scene))
         prompts = [[self.prompt(question) for question in row] for row in questions]
@@ -606,6 +591,7 @@ class Captioner:
         """
         return self.model.config.decoding.changed(**changes)
 
+    @with_hints
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a checkpoint folder, the vocabulary included.
 
@@ -725,6 +711,17 @@ def _require_list(texts: Texts, kind: str) -> Texts:
         if not isinstance(text, str):
             raise TypeError(f"a {kind} is of type {type(text).__name__}, expected str")
     return texts
+
+
+def warning_line(warnings_of_images: Iterable[str | None]) -> str | None:
+    """The warnings about images in one line: the first one, and of how many images there are
+    some; None if there is none."""
+    lines = list(warnings_of_images)
+    given = [(number, line) for number, line in enumerate(lines, 1) if line is not None]
+    if not given:
+        return None
+    number, line = given[0]
+    return f"image {number}: {line} ({len(given)} of {len(lines)} images have such a warning)"
 
 
 def _crop_warning(visible: float) -> str | None:

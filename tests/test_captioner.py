@@ -473,6 +473,12 @@ def test_another_type_is_a_type_error_that_names_what_is_taken(
         captioner.see([picture(0), image])
 
 
+def test_a_file_opened_as_text_is_a_type_error(captioner: Captioner, tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open() as file, pytest.raises(TypeError, match="opened as text"):
+        captioner.see(file)  # type: ignore[call-overload]
+
+
 def test_floats_beyond_every_range_are_refused(captioner: Captioner) -> None:
     for values in (np.array([[0.0, np.nan]]), np.array([[-1.0, 1.0]])):
         with pytest.raises(GITError, match=r"finite|expected a range of 0 to 1"):

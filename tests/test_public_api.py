@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -134,6 +135,22 @@ def test_arguments_of_a_wrong_type_are_named(captioner: Captioner, image: Path) 
         captioner.caption(scene, {"num_beams": 4})  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="a question is of type int, expected str"):
         captioner.ask(scene, ["why?", 4])  # type: ignore[list-item]
+    for wrong in (5, {"frames": 2}, None):
+        with pytest.raises(TypeError, match=r"sampling is of type .*, expected str or ReadOptions"):
+            captioner.see(image, wrong)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="template is of type int, expected str"):
+        captioner.classify(scene, ["a"], template=5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="generate is of type str, expected bool"):
+        captioner.classify(scene, ["a"], generate="no")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="question is of type int, expected str or None"):
+        captioner.score(scene, ["a"], question=5)  # type: ignore[call-overload]
+    for wrong in (5, None):
+        with pytest.raises(TypeError, match=r"name is of type .*, expected str or a path"):
+            Captioner.from_pretrained(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="options is of type dict, expected DecodingOptions"):
+        generate(captioner.model, None, [[2]], {"num_beams": 3})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a token is of type str, expected int"):
+        generate(captioner.model, None, ["a"])  # type: ignore[list-item]
     with pytest.raises(GITError, match="the texts are 4, expected a list"):
         captioner.score(scene, 4)  # type: ignore[call-overload]
 
@@ -260,6 +277,14 @@ def test_options_of_a_checkpoint_are_changed_and_not_replaced(captioner: Caption
         ("caption", "image", ", did you mean scene"),
         ("ask", "question", ", did you mean questions"),
         ("caption", "streamer", "expected one of max_new_tokens"),
+        ("see", "num_beams", "expected images, sampling; decoding options belong to caption"),
+        ("see", "image", ", did you mean images"),
+        ("score", "image", ", did you mean scene"),
+        ("classify", "num_beams", "expected scene, labels, template, question, generate; decoding"),
+        ("generate", "num_beams", r": decoding options are one object, options=DecodingOptions\("),
+        ("from_pretrained", "torch_dtype", ", did you mean dtype"),
+        ("from_pretrained", "device_map", ", did you mean device"),
+        ("load", "frames", "expected image, sampling"),
     ],
 )
 def test_advice_on_a_wrong_argument_fits_it(
@@ -301,3 +326,14 @@ def test_a_captioner_is_saved_with_its_vocabulary(captioner: Captioner, tmp_path
 def test_a_dtype_that_no_weights_can_have_is_one_line() -> None:
     with pytest.raises(GITError, match=r"dtype is 'torch\.int8', expected auto or one of float32"):
         Captioner.from_pretrained("demo", dtype=torch.int8)
+
+
+def test_the_demo_warns_of_a_picture_from_another_world(captioner: Captioner) -> None:
+    photo, drawing = Image.new("RGB", (300, 200)), Image.new("RGB", (64, 64))
+    with pytest.warns(UserWarning, match="drawn shapes.*this has 300 x 200 pixels"):
+        captioner.caption(photo)
+    with pytest.warns(UserWarning, match=r"^image 2: .*300 x 200.*\(1 of 2 images"):
+        captioner.see([drawing, photo])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        captioner.caption(drawing)

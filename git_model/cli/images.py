@@ -67,8 +67,7 @@ class ImageRun(ModelOptions):
         """
         from git_model.utils.progress import ProgressBar
 
-        n_failed, n_sideways, total = 0, 0, len(self.images)
-        warning: str | None = None  # the first one
+        n_failed, n_sideways, n_warned, total = 0, 0, 0, len(self.images)
         reading = self.reading.options_for(captioner.model)
         quiet = total <= self.batch_size or None  # None: if there is no terminal
         with ProgressBar(total=total, unit="image", disable=quiet) as progress:
@@ -78,21 +77,32 @@ class ImageRun(ModelOptions):
                 images = [image for image in loaded if not isinstance(image, GITError)]
                 rows = iter(records(captioner.see_batch(images)) if images else ())
                 progress.clear()  # the bar is drawn below the lines, not into them
-                if warning is None:
-                    warning = _first_warning(captioner, names, loaded)
                 for name, image in zip(names, loaded, strict=True):
                     if isinstance(image, GITError):
                         click.echo(f"Error: {image}", err=True)
-                    else:
-                        self._print(name, image, next(rows), line)
+                        continue
+                    warning = captioner.image_warning(image)
+                    if warning is not None and n_warned == 0:
+                        click.echo(f"Warning: {one_line(name)}: {warning}", err=True)
+                    n_warned += warning is not None
+                    self._print(name, image, next(rows), line, warning)
                 n_failed += len(loaded) - len(images)
                 n_sideways += sum(image.is_sideways for image in images)
                 progress.update(len(names))
+        if n_warned > 1:
+            click.echo(f"Warning: {n_warned} images in all have such a warning", err=True)
         if n_sideways:
             click.echo(f"Warning: {sideways_line(n_sideways)}; --upright rotates them", err=True)
         sys.exit(1 if n_failed else 0)
 
-    def _print(self, name: str, image: "LoadedImage", records: Sequence[Record], line: str) -> None:
+    def _print(
+        self,
+        name: str,
+        image: "LoadedImage",
+        records: Sequence[Record],
+        line: str,
+        warning: str | None,
+    ) -> None:
         """The records of an image, each on a line."""
         from git_model.batch.items import readable
 
@@ -100,6 +110,7 @@ class ImageRun(ModelOptions):
         width = max(len(one_line(readable(other))) for other in self.images)
         about: Record = {} if image.frames is None else {"frames": image.frames}
         about |= {"truncated": True} if image.is_truncated else {}
+        about |= {} if warning is None else {"warning": warning}
         for record in records:
             if self.as_json:
                 whole = {"image": name, "model": self.model, **record, **about}
@@ -133,18 +144,6 @@ def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedI
         return captioner.load(name, reading)
     except GITError as error:
         return error
-
-
-def _first_warning(
-    captioner: "Captioner", names: Sequence[str], loaded: "Sequence[LoadedImage | GITError]"
-) -> str | None:
-    """The first warning that the model was not made for one of these images; it is printed."""
-    for name, image in zip(names, loaded, strict=True):
-        warning = None if isinstance(image, GITError) else captioner.image_warning(image)
-        if warning is not None:
-            click.echo(f"Warning: {one_line(name)}: {warning}", err=True)
-            return warning
-    return None
 
 
 def sideways_line(n_images: int) -> str:

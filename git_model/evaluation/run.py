@@ -3,6 +3,7 @@
 An image is encoded once for all its questions. Images of one shape form a batch.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from itertools import islice
 
 import torch
 
-from git_model.captioner import BatchScene, Captioner
+from git_model.captioner import BatchScene, Captioner, warning_line
 from git_model.config import DecodingOptions
 from git_model.data.example import (
     Annotation,
@@ -64,10 +65,14 @@ def predict(
 
     Raises:
         GITError: too many examples are broken, or there is none.
+
+    Warns:
+        UserWarning: see `Captioner.image_warning`.
     """
     broken = broken or BrokenExamples(limit=0)
     predictions: dict[int, list[Prediction]] = {}
     total = None if isinstance(source, Stream) else min(len(source), limit or len(source))
+    image_warnings: dict[int, str | None] = {}
     bar = ProgressBar(total=total, unit="image", disable=None if progress else True)
     with bar, evaluation_mode(captioner.model):
         examples = islice(open_examples(source), limit)
@@ -75,7 +80,10 @@ def predict(
             scene = captioner.see_batch([item.image for item in group])
             rows = predictor(scene, [item.example for item in group])
             predictions |= {item.position: row for item, row in zip(group, rows, strict=True)}
+            image_warnings |= {item.position: captioner.image_warning(item.image) for item in group}
             bar.update(len(group))
+    if (line := warning_line(image_warnings[n] for n in sorted(image_warnings))) is not None:
+        warnings.warn(line, stacklevel=2)
     if not predictions:
         raise GITError("there is no example that can be used, expected at least one")
     return [prediction for position in sorted(predictions) for prediction in predictions[position]]

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from numbers import Integral
 
 from git_model.config import DecodingOptions, GITConfig
+from git_model.generation.arguments import with_hints
 from git_model.generation.beam_search import beam_search
 from git_model.generation.logits_processors import chain, processors_of
 from git_model.generation.sampling import Generation, greedy_or_sample
@@ -16,6 +18,7 @@ from git_model.utils.errors import GITError
 MAX_ROWS = 1024  # that scoring computes at a time, each with a logit for every token
 
 
+@with_hints
 def generate(
     model: GIT,
     scene: Scene | None,
@@ -52,6 +55,7 @@ def generate(
     return searcher(options, config.eos_ids, trie)(open_session(model, scene), start)
 
 
+@with_hints
 def score_texts(
     model: GIT,
     scene: Scene | None,
@@ -176,5 +180,7 @@ def _check_texts(
 def _check_ids(tokens: Iterable[int], config: GITConfig) -> None:
     size = config.decoder.vocab_size
     for token in tokens:
+        if not isinstance(token, Integral):
+            raise TypeError(f"a token is of type {type(token).__name__}, expected int: an id")
         if not 0 <= token < size:
             raise GITError(f"there is no token {token}, expected ids from 0 to {size - 1}")

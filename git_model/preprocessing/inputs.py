@@ -1,5 +1,6 @@
 """The types that stand for an image or a clip, and their conversion to pixels."""
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _media(image: Still, n_frames: int, options: ReadOptions) -> Image.Image | C
     if isinstance(image, Tensor):
         return _from_tensor(image)
     if hasattr(image, "read"):
-        content = image.read()
+        content = "" if isinstance(image, io.TextIOBase) else image.read()
         if not isinstance(content, bytes):
             raise TypeError(f"the image is a file opened as text, expected {TAKEN}")
         name = str(getattr(image, "name", "a file"))

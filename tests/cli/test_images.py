@@ -107,3 +107,20 @@ def test_an_image_that_is_mostly_cut_off_has_a_warning(tmp_path: Path) -> None:
     wide = run("caption", str(tmp_path / "wide.png"), "-m", model)
     assert "the model sees only the middle 33% of this image" in wide.stderr
     assert run("caption", str(tmp_path / "photo.png"), "-m", model).stderr == ""
+
+
+def test_a_warning_is_in_the_record_and_its_images_are_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (300, 200)).save(tmp_path / name)
+    paths = [tmp_path / "a.png", IMAGES / "one_shape.png", tmp_path / "b.png"]
+    for command in (["caption"], ["score", "-t", "a star"]):
+        result = run(*command, "--model", "demo", "--json", *paths)
+        records = list(map(json.loads, result.stdout.splitlines()))
+        assert ["300 x 200" in record.get("warning", "") for record in records] == [
+            True,
+            False,
+            True,
+        ]
+        first, count = result.stderr.splitlines()
+        assert first.startswith(f"Warning: {paths[0]}: ")
+        assert count == "Warning: 2 images in all have such a warning"
