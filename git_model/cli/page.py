@@ -30,13 +30,23 @@ from git_model.utils.errors import GITError
     "reach this machine.",
 )
 @option(
+    "Server",
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="Answer also to requests that call the page by NAME, such as that of a proxy before it.",
+)
+@option(
     "Input",
     "--samples",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Offer the pictures in FOLDER as examples. The built-in model has drawn ones.",
 )
-def page(host: str, port: int, samples: Path | None, **model: Any) -> None:
+def page(
+    host: str, port: int, allowed: tuple[str, ...], samples: Path | None, **model: Any
+) -> None:
     """Open a web page for the model in the browser.
 
     Choose an example or drop a picture there: it is encoded once, captioned, classified, and
@@ -60,7 +70,9 @@ def page(host: str, port: int, samples: Path | None, **model: Any) -> None:
         captioner.tokenizer  # noqa: B018 (a checkpoint without one is refused here)
         examples = folder_samples(samples, captioner.model.config) if samples else None
         shapes = options.model == DEMO
-        app = web_app(Page(captioner, options.model, shapes=shapes, samples=examples), host)
+        app = web_app(
+            Page(captioner, options.model, shapes=shapes, samples=examples), host, allowed
+        )
         address = f"[{host}]" if ":" in host else host
         click.echo(f"http://{address}:{listener.getsockname()[1]}  (Ctrl-C ends it)")
         try:

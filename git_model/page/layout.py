@@ -4,7 +4,7 @@ Needs gradio, the extra `page`; only the command `page` imports this file.
 """
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import wraps
 from importlib.resources import files
 from random import Random
@@ -13,7 +13,6 @@ from typing import Any
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from git_model.captioner import Captioner
 from git_model.page import html
@@ -27,7 +26,7 @@ from git_model.page.actions import (
 )
 from git_model.page.purpose import doubt_about
 from git_model.page.questions import learned_questions, name_hint, question_hint
-from git_model.page.request_filter import UPLOAD, Event, RequestFilter
+from git_model.page.request_filter import UPLOAD, Event, RequestFilter, names_of
 from git_model.page.samples import Samples, drawn_samples, file_suffixes
 from git_model.page.uploads import MAX_FILE_BYTES, Uploads
 from git_model.utils.errors import GITError
@@ -35,7 +34,6 @@ from git_model.utils.errors import GITError
 MAX_QUEUE = 32  # events that wait for the model
 MAX_DEFAULT_LABELS = 5
 EXAMPLE_QUESTIONS = {True: "what is at the top left?", False: "what is in the picture?"}
-LOCAL_HOSTS = ("127.0.0.1", "localhost")
 Updates = dict[Any, Any]  # from a part of the page to its new value
 EventHandler = Callable[..., Iterator[Updates]]
 
@@ -300,16 +298,18 @@ def session_id_of(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
-def web_app(page: Page, host: str) -> FastAPI:
-    """The page as a web application without telemetry, network access or an API for programs."""
+def web_app(page: Page, host: str, allowed: Collection[str] = ()) -> FastAPI:
+    """The page as a web application without telemetry, network access or an API for programs.
+
+    Args:
+        host: what it listens on.
+        allowed: other names that it may be called by, such as a proxy's.
+    """
     # gradio checks which files it opens only for a page that it has launched itself, and treats a
     # mounted one as not launched: it would open any path that a browser names.
     page.blocks.has_launched = True
     app = FastAPI(openapi_url=None)
-    app.add_middleware(RequestFilter, events=page.events)
-    # Against DNS rebinding: a web site could resolve its own name to this machine.
-    hosts = LOCAL_HOSTS if host in LOCAL_HOSTS else ["*"]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(RequestFilter, events=page.events, names=names_of(host, allowed))
     app.add_api_route(UPLOAD, page.uploads.receive, methods=["POST"])
     font = ("system-ui", "sans-serif")
     return gr.mount_gradio_app(

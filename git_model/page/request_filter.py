@@ -1,17 +1,18 @@
 """A filter in front of gradio: it refuses every request that the page itself does not make.
 
 gradio answers many more requests than the page makes: it serves files, fetches URLs, and takes
-    paths
-from its clients. This filter lets a request pass if it is in the allowlist below. From an event
-gradio gets a copy that holds only the few values that were checked.
+paths from its clients. This filter lets a request pass if it is in the allowlist below. From an
+event gradio gets a copy that holds only the few values that were checked.
 
 Needs starlette, which comes with gradio.
 """
 
 import asyncio
+import ipaddress
 import json
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -33,6 +34,7 @@ UPLOAD = "/upload"
 PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/app_id"}
 # No part of a path begins with a dot, so that none leaves its folder.
 STATIC = re.compile(r"/(assets|static)(/[A-Za-z0-9_@-][A-Za-z0-9_@.-]*)+")
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")  # of a request, and its port
 HEARTBEAT = re.compile(rf"/gradio_api/heartbeat/{SESSION_ID.pattern}")
 
 
@@ -69,11 +71,13 @@ class RequestFilter:
 
     Args:
         events: the page's events by gradio's number, see `Event`.
+        names: the hosts that a request may name, see `check_host`.
     """
 
-    def __init__(self, app: ASGIApp, events: Mapping[int, Event]) -> None:
+    def __init__(self, app: ASGIApp, events: Mapping[int, Event], names: Collection[str]) -> None:
         self.app = app
         self.events = events
+        self.names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on."""
@@ -96,6 +100,7 @@ class RequestFilter:
             RefusalError: the page makes no such request.
         """
         path, method, query = scope["path"], scope["method"], b""
+        check_host(scope, self.names)
         check_same_origin(scope)
         if method == "POST" and path == EVENTS:
             body = await read_body(Request(scope, receive), MAX_EVENT_BYTES, "the event")
@@ -120,6 +125,37 @@ class RequestFilter:
             if not isinstance(error.__cause__, HTTPException):
                 raise
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def names_of(host: str, others: Collection[str] = ()) -> set[str]:
+    """The names of a page that listens on `host`: of this machine only `localhost`; of a network
+    also this machine's names. `others` are added."""
+    names = {"localhost", host.lower(), *(name.lower() for name in others)}
+    if host != "localhost" and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+        own = socket.gethostname().lower()
+        names |= {own, f"{own}.local"}
+    return names
+
+
+def check_host(scope: Scope, names: Collection[str]) -> None:
+    """Refuse a request whose `Host` is neither one of these names nor an IP address. A web site
+    could let its own name resolve to this machine (DNS rebinding), but no address is its name.
+
+    Raises:
+        RefusalError: it is such a request.
+    """
+    match = HOST.fullmatch(Headers(scope=scope).get("host", ""))
+    host = (match[1] or match[2]).lower() if match else ""
+    if host not in names and not _is_address(host):
+        raise RefusalError(400, "the page does not go by this name; --allow-host adds a name")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def check_same_origin(scope: Scope) -> None:

@@ -25,7 +25,14 @@ pytest.importorskip("gradio")
 from starlette.requests import Request
 
 from git_model.page import uploads as page_uploads
-from git_model.page.request_filter import Event, RefusalError, RequestFilter, checked_event
+from git_model.page.request_filter import (
+    Event,
+    RefusalError,
+    RequestFilter,
+    check_host,
+    checked_event,
+    names_of,
+)
 from git_model.page.uploads import Uploads
 from git_model.utils.errors import GITError
 
@@ -316,6 +323,39 @@ def test_another_host_name_is_refused(server: Server, host: str) -> None:
         assert server.request(method, path, b"{}", headers).status == 400
 
 
+def accepts(page_host: str, host: str, *allowed: str) -> bool:
+    """Whether a page that listens on `page_host` answers to a request with this Host."""
+    scope = {"type": "http", "headers": [(b"host", host.encode("latin-1"))]}
+    try:
+        check_host(scope, names_of(page_host, allowed))
+    except RefusalError as error:
+        return error.status != 400
+    return True
+
+
+@pytest.mark.parametrize(
+    "page_host", ["127.0.0.1", "127.0.0.2", "::1", "localhost", "192.168.1.7", "0.0.0.0", "::"]
+)
+def test_a_name_of_another_site_is_refused_on_every_network_address(page_host: str) -> None:
+    for host in (
+        *("evil.example", "evil.example:7860", "localhost.evil.example", "", "[evil]", "["),
+        *("127.0.0.1.evil.example:80", "a b", "localhost:x", "1.2.3", "\xe4.example"),
+    ):
+        assert not accepts(page_host, host), host
+    # no name, so no site can let it resolve to this machine
+    for host in ("127.0.0.1:7860", "[::1]:7860", "192.168.1.7", "localhost:1", "LOCALHOST"):
+        assert accepts(page_host, host), host
+
+
+def test_a_page_for_a_network_answers_to_the_machines_name_and_to_allowed_ones() -> None:
+    own = socket.gethostname()
+    assert accepts("0.0.0.0", f"{own}:7860")
+    assert accepts("192.168.1.7", f"{own}.local")
+    assert not accepts("127.0.0.1", f"{own}.local")
+    assert accepts("pictures.lan", "Pictures.lan:80")
+    assert accepts("127.0.0.1", "demo.example", "Demo.Example")
+
+
 WORD = {"reply": 0, "word": 0, "deselect": False}
 MALFORMED = [
     b"", b"null", b"[]", b"{", b"1", b'"text"', b"\xff\xfe", b"[" * 50_000, b"9" * 10_000,
@@ -432,7 +472,7 @@ def test_a_web_socket_is_closed() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(RequestFilter(None, EVENTS)({"type": "websocket", "path": "/"}, None, send))
+    asyncio.run(RequestFilter(None, EVENTS, ())({"type": "websocket", "path": "/"}, None, send))
     assert sent == [{"type": "websocket.close"}]
 
 
