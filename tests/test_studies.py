@@ -46,6 +46,10 @@ def small(name: str, steps: int = 8):
     )
 
 
+def with_three_rates(study):
+    return dataclasses.replace(study, rates=(1e-3, 2e-3, 4e-3))
+
+
 def fake(study, key, **scores):
     return module("study").Run(key, scores, [(0, 2.0), (8, 1.0)], 10, 0.1)
 
@@ -66,7 +70,7 @@ def fake_runs(monkeypatch):
 
 
 def test_each_arm_gets_the_rate_of_its_pilots_and_no_run_is_repeated(tmp_path, fake_runs):
-    study_module, study = module("study"), small("fusion")
+    study_module, study = module("study"), with_three_rates(small("fusion"))
     path = tmp_path / "fusion.jsonl"
     runs = study_module.run_study(study, path, n_seeds=3, report=lambda _: None)
     rates = study_module.chosen_rates(study, runs)
@@ -87,7 +91,7 @@ def test_each_arm_gets_the_rate_of_its_pilots_and_no_run_is_repeated(tmp_path, f
 
 
 def test_the_table_has_paired_intervals_and_the_plot_is_drawn(tmp_path, fake_runs):
-    study_module, study = module("study"), small("fusion")
+    study_module, study = module("study"), with_three_rates(small("fusion"))
     runs = study_module.run_study(study, tmp_path / "f.jsonl", n_seeds=3, report=lambda _: None)
     rows = study_module.table(study, runs).splitlines()
     assert rows[2].startswith("| prefix | 0.001 | 10 | 0.010 |  | 50.0 |  |")

@@ -51,7 +51,7 @@ from git_model.utils.serialize import from_dict, to_dict
 
 PILOT_SEED = 1000
 N_SEEDS = 8
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3)
 N_CURVE = 8  # points of a run's curve
 CURVE_EXAMPLES = 200
 MAX_CACHE = 2**31  # bytes of pixels that a process keeps
