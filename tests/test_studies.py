@@ -15,6 +15,7 @@ from git_model.shapes.world import COLOURS, OUTLINES
 from git_model.utils.errors import GITError
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "examples" / "experiments" / "results"
 NAMES = [
     "mask_10", "mask_50", "fusion", "composition", "label_smoothing", "temporal_embeddings",
     "self_critical",
@@ -228,3 +229,14 @@ def test_a_probe_tells_what_is_linear():
     labels = (features[:, 2] > 0).long()
     probe = composition.fit_probe(features, labels, 2)
     assert (probe(features).argmax(-1) == labels).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_the_table_of_a_finished_study_is_of_its_runs_and_an_unfinished_one_is_named(path):
+    study_module, study = module("study"), module("studies").studies()[path.stem]
+    runs = study_module.read_runs(path, study.recipe)
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    if study_module.missing_runs(study, runs):
+        assert f"`{study.name}` is not finished" in document
+    else:
+        assert study_module.table(study, runs) in document
