@@ -95,7 +95,7 @@ def test_stamps_makes_a_world_whose_captions_are_true(tmp_path, stamps):
     assert result.exit_code == 0, result.output
     splits = {path.name: captions(path) for path in out.iterdir()}
     assert {name: len(rows) for name, rows in splits.items()} == {
-        "train": 60, "held_out": 10, "new_pairs": 10, "new_things": 10,
+        "train": 60, "held_out": 10, "validation": 10, "new_pairs": 10, "new_things": 10,
     }  # fmt: skip
     names = {
         name: [set(map(" ".join, _names(caption))) for caption in rows.values()]

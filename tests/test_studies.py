@@ -15,6 +15,7 @@ from git_model.shapes.world import COLOURS, OUTLINES
 from git_model.utils.errors import GITError
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "examples" / "experiments" / "results"
 NAMES = [
     "mask_10", "mask_50", "fusion", "composition", "label_smoothing", "temporal_embeddings",
     "self_critical",
@@ -46,6 +47,10 @@ def small(name: str, steps: int = 8):
     )
 
 
+def with_three_rates(study):
+    return dataclasses.replace(study, rates=(1e-3, 2e-3, 4e-3))
+
+
 def fake(study, key, **scores):
     return module("study").Run(key, scores, [(0, 2.0), (8, 1.0)], 10, 0.1)
 
@@ -66,7 +71,7 @@ def fake_runs(monkeypatch):
 
 
 def test_each_arm_gets_the_rate_of_its_pilots_and_no_run_is_repeated(tmp_path, fake_runs):
-    study_module, study = module("study"), small("fusion")
+    study_module, study = module("study"), with_three_rates(small("fusion"))
     path = tmp_path / "fusion.jsonl"
     runs = study_module.run_study(study, path, n_seeds=3, report=lambda _: None)
     rates = study_module.chosen_rates(study, runs)
@@ -87,7 +92,7 @@ def test_each_arm_gets_the_rate_of_its_pilots_and_no_run_is_repeated(tmp_path, f
 
 
 def test_the_table_has_paired_intervals_and_the_plot_is_drawn(tmp_path, fake_runs):
-    study_module, study = module("study"), small("fusion")
+    study_module, study = module("study"), with_three_rates(small("fusion"))
     runs = study_module.run_study(study, tmp_path / "f.jsonl", n_seeds=3, report=lambda _: None)
     rows = study_module.table(study, runs).splitlines()
     assert rows[2].startswith("| prefix | 0.001 | 10 | 0.010 |  | 50.0 |  |")
@@ -224,3 +229,14 @@ def test_a_probe_tells_what_is_linear():
     labels = (features[:, 2] > 0).long()
     probe = composition.fit_probe(features, labels, 2)
     assert (probe(features).argmax(-1) == labels).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_the_table_of_a_finished_study_is_of_its_runs_and_an_unfinished_one_is_named(path):
+    study_module, study = module("study"), module("studies").studies()[path.stem]
+    runs = study_module.read_runs(path, study.recipe)
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    if study_module.missing_runs(study, runs):
+        assert f"`{study.name}` is not finished" in document
+    else:
+        assert study_module.table(study, runs) in document

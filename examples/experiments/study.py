@@ -51,7 +51,7 @@ from git_model.utils.serialize import from_dict, to_dict
 
 PILOT_SEED = 1000
 N_SEEDS = 8
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3)
 N_CURVE = 8  # points of a run's curve
 CURVE_EXAMPLES = 200
 MAX_CACHE = 2**31  # bytes of pixels that a process keeps
@@ -185,12 +185,20 @@ def run_study(
         GITError: the file has runs of another recipe.
     """
     runs = read_runs(path, study.recipe)
+    while missing := missing_runs(study, runs, n_seeds):  # the pilots, then the results
+        _run_missing(study, path, missing, runs, workers, find, report)
+    return runs
+
+
+def missing_runs(study: Study, runs: Mapping[RunKey, Run], n_seeds: int = N_SEEDS) -> list[RunKey]:
+    """The runs to be made next: missing pilots, or else missing results."""
     pilots = [RunKey(arm.name, rate, PILOT_SEED) for arm in study.arms for rate in study.rates]
-    _run_missing(study, path, pilots, runs, workers, find, report)
+    missing = [key for key in pilots if key not in runs]
+    if missing:
+        return missing
     rates = chosen_rates(study, runs)
     keys = [RunKey(name, rate, seed) for seed in range(n_seeds) for name, rate in rates.items()]
-    _run_missing(study, path, keys, runs, workers, find, report)
-    return runs
+    return [key for key in keys if key not in runs]
 
 
 def _run_missing(
@@ -202,8 +210,7 @@ def _run_missing(
     find: Callable[[str], Study] | None,
     report: Callable[[str], None],
 ) -> None:
-    missing = [key for key in keys if key not in runs]
-    for run in _results(study, missing, workers, find):
+    for run in _results(study, keys, workers, find):
         runs[run.key] = run
         _write(path, study.recipe, runs)
         scores = ", ".join(f"{name} {value:.3f}" for name, value in run.scores.items())

@@ -7,10 +7,11 @@
 It fetches the Debian package tuxpaint-stamps-default (GPL-2): pictures with a transparent
 background, most of them photographs, and a sentence for each. A picture of this world has one or
 two of them, and its caption follows from where they stand: `a cow at the top left`,
-`a donkey above and to the left of a lemon`. It writes four folders:
+`a donkey above and to the left of a lemon`. It writes five folders:
 
 - train
-- held_out: new pictures of the same things and pairs
+- validation: new pictures of the same things and pairs, for choosing settings
+- held_out: likewise, for testing
 - new_pairs: two things that training never shows together
 - new_things: one of the things, or both, is new, and so is its name
 """
@@ -31,6 +32,7 @@ from git_model.shapes.world import pick, pick_several, uniform
 
 PACKAGE = "tuxpaint-stamps-default"
 SIZE, CELL = 96, 48  # pixels of a picture, and of a cell of its 2 x 2 grid
+LIKE_TRAINING = ("train", "held_out", "validation")  # in the order in which they are filled
 N_TEST = 500  # pictures of each split but training
 MAX_SIDE = 128  # pixels that are kept of a stamp
 SIDES = (38.0, 47.0)  # pixels of a thing's longer side
@@ -117,15 +119,17 @@ def _place(picture: Image.Image, stamp: Image.Image, cell: int, rng: Random) -> 
 
 
 def pictures(stamps: Stamps, n_train: int, n_test: int) -> Iterator[Picture]:
-    """Pictures until every split has its number; `held_out` are those after training's."""
-    missing = {"train": n_train, "held_out": n_test, "new_pairs": n_test, "new_things": n_test}
+    """Pictures until every split has its number; `held_out` and `validation` are those after
+    training's."""
+    tests = ("held_out", "validation", "new_pairs", "new_things")
+    missing = {"train": n_train} | dict.fromkeys(tests, n_test)
     number = 0
     while any(missing.values()):
         rng = Random(number)
         names, image, caption = make_picture(stamps, rng)
         split = split_of(names)
-        if split == "train" and missing["train"] == 0:
-            split = "held_out"
+        if split == "train":
+            split = next((name for name in LIKE_TRAINING if missing[name]), split)
         if missing[split]:
             missing[split] -= 1
             yield Picture(split, f"{number:06}.jpg", image, caption)
