@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from parity_models import bite
-from tiny import tiny_config
+from tiny import bite, tiny_config
 from torch import Tensor, nn
 from torch.export import Dim
 

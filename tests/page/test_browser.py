@@ -12,20 +12,25 @@ from PIL import Image
 
 from git_model.captioner import Captioner
 
-sync_api = pytest.importorskip("playwright.sync_api")
-page_layout = pytest.importorskip("git_model.page.layout")
+pytest.importorskip("playwright.sync_api")
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 DROP = "#file input[type=file]"
 
 
 @pytest.fixture(scope="module")
-def page() -> Any:
+def page_layout() -> Any:
+    """Not imported above: gradio takes seconds, even where these tests are not run."""
+    return pytest.importorskip("git_model.page.layout")
+
+
+@pytest.fixture(scope="module")
+def page(page_layout: Any) -> Any:
     return page_layout.Page(Captioner.from_pretrained("demo"), "demo", shapes=True)
 
 
 @pytest.fixture(scope="module")
-def address(page: Any) -> Iterator[str]:
+def address(page: Any, page_layout: Any) -> Iterator[str]:
     """The page of the built-in model, served by a thread."""
     with page_layout.open_port("127.0.0.1", 0) as listening:
         server = page_layout.server_of(page_layout.web_app(page, "127.0.0.1"))

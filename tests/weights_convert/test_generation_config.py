@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from parity_models import bite, config_of
+from parity_models import config_of
 from PIL import Image
+from tiny import bite
 from transformers import BertTokenizer, GenerationConfig, GitForCausalLM
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -154,7 +155,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [3, 11])
+@pytest.mark.parametrize("seed", [3, pytest.param(11, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_texts_and_scores_are_those_of_generate_on_the_same_folder(
     case: str, seed: int, tmp_path: Path
