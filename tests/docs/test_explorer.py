@@ -331,7 +331,7 @@ def test_a_given_texts_log_probability_is_the_models(
     ("viewport", "scheme"),
     [
         pytest.param(PHONE, "dark", id="phone-dark"),
-        pytest.param(DESKTOP, "light", id="desktop-light"),
+        pytest.param(DESKTOP, "light", id="desktop-light", marks=pytest.mark.slow),
         pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.slow),
         pytest.param(DESKTOP, "dark", id="desktop-dark", marks=pytest.mark.slow),
     ],

@@ -205,7 +205,7 @@ def places(tab: Any) -> dict[str, list[float]]:
     return dict(tab.evaluate(code, PARTS))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_nothing_moves_when_a_picture_arrives_and_its_caption_is_in_sight(
     tab: Any, tmp_path: Path, width: int
 ) -> None:
@@ -304,7 +304,7 @@ def test_text_has_enough_contrast_in_light_and_dark(tab: Any) -> None:
         assert (scheme, tab.evaluate(code)) == (scheme, [])
 
 
-@pytest.mark.parametrize("way", ["drop", "paste"])
+@pytest.mark.parametrize("way", ["drop", pytest.param("paste", marks=pytest.mark.slow)])
 def test_an_image_can_be_dropped_and_pasted(tab: Any, way: str) -> None:
     data = list((IMAGES / "five_shapes.png").read_bytes())
     code = """([way, data]) => {

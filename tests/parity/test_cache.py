@@ -14,7 +14,7 @@ from git_model.generation.session import Session
 from git_model.model.attention import KVCache, prefix_mask
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-LENGTH = 6
+LENGTH = 7
 
 
 @pytest.fixture(scope="module", params=["image", "clip", "text alone", "three texts an image"])

@@ -171,7 +171,19 @@ def test_texts_and_scores_are_those_of_generate_on_the_same_folder(
             torch.testing.assert_close(our_scores, scores, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = (
+    "nothing",
+    "early stopping, several texts",
+    "never, short texts",
+    "both minimum lengths",
+    "penalties",
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_options_travel_to_our_format_and_back(case: str, tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "hf", **CASES[case])
     convert(str(folder), tmp_path / "ours")
