@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's library
+# An export asks sympy the same questions about sizes again and again: a fifth of its time.
+os.environ.setdefault("SYMPY_CACHE_SIZE", "None")
 
 import hypothesis
 import pytest

@@ -44,7 +44,15 @@ def short(name: str) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("temporal_embeddings", "encoder_start")
+        else name
+        for name in NAMES
+    ],
+)
 def test_every_experiment_measures_all_its_variants(tmp_path, name):
     lab, experiment = importlib.import_module("lab"), importlib.import_module(name)
     results = lab.measure_all(short(name), experiment.VARIANTS, 1, tmp_path / "results.json")
