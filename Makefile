@@ -3,6 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
+# Compiled files are kept for the next process, whatever the shell says: the tests start many.
+unexport PYTHONDONTWRITEBYTECODE
+
+LONG := $(patsubst %,tests/docs/test_%.py,snippet_types site docs figures)
+
 .PHONY: demo test lint constraints release-check clean
 
 demo: .venv/plain ## all that the built-in model can do, on example pictures and clips, offline
@@ -11,11 +16,11 @@ demo: .venv/plain ## all that the built-in model can do, on example pictures and
 test: .venv/test ## every test but the slow ones
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-lint: .venv/test ## style and types
+lint: .venv/test ## style and types; and of the documentation its types, its site, and what runs long
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 0 -m slow tests/docs/test_snippet_types.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(LONG)
 
 constraints: .venv/test ## write the versions that the tests passed with
 	$(BIN)/python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt

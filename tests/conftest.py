@@ -1,20 +1,37 @@
 """Settings of the whole test run."""
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's library
+# An export asks sympy the same questions about sizes again and again: a fifth of its time.
+os.environ.setdefault("SYMPY_CACHE_SIZE", "None")
 
 import hypothesis
 import pytest
-import torch
 
-torch.set_num_threads(1)  # the tests run in parallel, and their tensors are small
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # A busy machine is no failure: pytest's own limit of time for each test is enough.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
+hypothesis.settings.load_profile("quick")  # another one: pytest --hypothesis-profile thorough
 
 SKIP_IS_FAILURE = bool(os.environ.get("GIT_MODEL_SKIP_IS_FAILURE"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The tests run in parallel, and their tensors are small: one thread each. The process that
+    starts those which run tests does without torch, so that they start seconds earlier."""
+    runs_no_test = session.config.getoption("numprocesses", None) and not os.environ.get(
+        "PYTEST_XDIST_WORKER"
+    )
+    if not runs_no_test:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def _not_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -39,7 +56,24 @@ def pytest_make_collect_report():
     return report
 
 
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explanation has the figures of frames and of beams only: to draw all takes seconds."""
+    from git_model.explain import figures
+    from git_model.explain.explanation import Explanation
+
+    def drawn(explanation: Explanation) -> "Iterator[tuple[str, Figure]]":
+        if len(explanation.frames) > 1:
+            yield "frames", figures.frames(explanation)
+        if explanation.tree is not None:
+            yield "beams", figures.beams(explanation)
+
+    monkeypatch.setattr(figures, "_all_figures", drawn)
+
+
 @pytest.fixture(autouse=True)
 def same_random_state() -> None:
     """Every test starts from the same random state."""
+    import torch
+
     torch.manual_seed(0)

@@ -17,6 +17,8 @@ from typing import Any
 
 PRELOADED = [
     "torch",
+    "torch._dynamo",  # an optimizer imports it, which takes two seconds
+    "fsspec",  # and a checkpoint of a run this
     "git_model.cli.main",
     "git_model.cli.train",
     "git_model.training.loop",

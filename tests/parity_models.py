@@ -1,39 +1,19 @@
-"""Weights that bite, and random small models in Transformers' implementation and in this one.
+"""Random small models in Transformers' implementation and in this one.
 
-On the usual N(0, 0.02) weights a wrong mask moves the logits by 3e-5 and a wrong GELU by 2e-7, so a
-parity test there is blind. These weights are far from it: matrices N(0, 1.5 / sqrt(fan in)), norms
-around 1 with standard deviation 0.2, biases 0.2, embeddings 1. Every setting is away from its
-default (each eps, dropout, head count, activation), so a setting that is ignored shows.
+Their weights bite (see `tiny.bite`), and every setting is away from its default (each eps, dropout,
+head count, activation), so a setting that is ignored shows.
 """
 
 import random
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from tiny import bite
+from torch import Tensor
 from transformers import GitConfig, GitForCausalLM
 
 from git_model import GIT
 from weights_convert.huggingface import read_config, read_state
-
-
-@torch.no_grad()
-def bite(model: nn.Module, seed: int) -> nn.Module:
-    """Draw all parameters anew, far from where mistakes hide."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(model.named_parameters()):
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        is_table = (
-            "embed" in name or "temporal_embedding" in name or "token" in name or "position" in name
-        )
-        if "norm" in name.lower() or "ln_" in name:
-            noise = 0.2 * noise + (1 if name.endswith("weight") else 0)
-        elif name.endswith("bias"):
-            noise = 0.2 * noise
-        elif not is_table or parameter.ndim == 4:
-            noise = noise * 1.5 / parameter[0].numel() ** 0.5
-        parameter.copy_(noise)
-    return model
 
 
 @dataclass

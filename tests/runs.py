@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from forked import Forked, git_model
-from parity_models import bite
 from safetensors.torch import load_file
-from tiny import tiny_config
+from tiny import bite, tiny_config
 from torch import Tensor
 
 from git_model.checkpoints.native import TOKENIZER, write_checkpoint
@@ -26,12 +25,15 @@ Table = dict[str, Any]
 
 
 def start_folder(folder: Path, *, dropout: float = 0.0) -> Path:
-    """A tiny model with random weights and the vocabulary of the shapes world, as a checkpoint."""
+    """A tiny model with random weights and the vocabulary of the shapes world, as a checkpoint.
+
+    Of one layer each: the tests train some hundred times.
+    """
     tokenizer = named_tokenizer("shapes")
     ids = {"bos_id": 2, "eos_id": 3, "pad_id": 0}
     config = resized(tiny_config(frames=6), len(tokenizer), ids)
-    decoder = {"dropout": dropout, "attention_dropout": dropout, "positions": 40}
-    config = from_dict(type(config), _changed(config, decoder=decoder))
+    decoder = {"dropout": dropout, "attention_dropout": dropout, "positions": 40, "layers": 1}
+    config = from_dict(type(config), _changed(config, encoder={"layers": 1}, decoder=decoder))
     state = bite(GIT(config), 0).tensors()
     write_checkpoint(folder, config, state, {TOKENIZER: tokenizer.to_json()})
     return folder

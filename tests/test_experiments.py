@@ -44,7 +44,15 @@ def short(name: str) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("temporal_embeddings", "encoder_start")
+        else name
+        for name in NAMES
+    ],
+)
 def test_every_experiment_measures_all_its_variants(tmp_path, name):
     lab, experiment = importlib.import_module("lab"), importlib.import_module(name)
     results = lab.measure_all(short(name), experiment.VARIANTS, 1, tmp_path / "results.json")
@@ -145,14 +153,23 @@ def test_any_module_from_pixels_to_tokens_is_an_encoder():
     assert captioner.caption(scene).tokens
 
 
-def test_the_example_of_another_encoder_trains_and_loads_again(capsys, tmp_path, monkeypatch):
+@pytest.fixture
+def example(monkeypatch):
+    """examples/your_own_encoder.py; the encoder that it registers is forgotten afterwards."""
     pytest.importorskip("open_clip")
     monkeypatch.setattr(TowerConfig, "KINDS", set(TowerConfig.KINDS))
     monkeypatch.setattr(towers, "TOWERS", dict(towers.TOWERS))
-    example = load_script("examples/your_own_encoder.py")
+    return load_script("examples/your_own_encoder.py")
+
+
+def test_the_example_of_another_encoder_gives_a_token_for_each_place_of_its_map(example):
     config = TowerConfig(kind="open_clip_resnet", name="RN50", image_size=64, width=2048)
     tokens = example.ResNetTokens(config)(torch.zeros(1, 3, 64, 96))
     assert tokens.shape == (1, 2 * 3, 2048)
+
+
+@pytest.mark.slow  # tests/model/test_towers.py trains other encoders, which are small
+def test_the_example_of_another_encoder_trains_and_loads_again(example, capsys, tmp_path):
     example.main(tmp_path, steps=1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("step 1: loss ")

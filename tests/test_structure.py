@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,15 @@ def layer_of(module: str) -> str:
     return module.split(".", maxsplit=1)[0]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports_of(path: Path) -> list[tuple[str, bool]]:
     """(module, whether it stands at the top of the file) of every import in a file."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     top = {id(node) for node in tree.body}
     modules = {module_of(file) for file in FILES}
     imports = []
@@ -146,29 +153,23 @@ def test_every_folder_is_in_the_list_and_says_what_it_is_for() -> None:
         assert isinstance(only, ast.Expr), folder
 
 
-@pytest.mark.parametrize("code", ["import git_model", "from git_model import Captioner, GIT"])
-def test_importing_the_package_loads_no_reference(code: str) -> None:
-    loaded = "[m for m in ('transformers', 'torchvision', 'open_clip') if m in sys.modules]"
-    run = subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}; print({loaded})"],
-        capture_output=True,
-        text=True,
-        check=True,
+def test_the_package_and_a_model_load_no_reference_and_not_the_compiler_of_torch() -> None:
+    steps = (
+        "import git_model",
+        "from git_model import Captioner, GIT",
+        "Captioner.from_pretrained('demo')",
     )
-    assert run.stdout.strip() == "[]"
-
-
-def test_opening_a_model_does_not_wait_for_the_compiler_of_torch() -> None:
-    code = "from git_model import Captioner; Captioner.from_pretrained('demo')"
-    check = f"import sys; {code}; sys.exit('torch._dynamo' in sys.modules)"
-    subprocess.run([sys.executable, "-c", check], check=True)
+    names = ("transformers", "torchvision", "open_clip", "torch._dynamo")
+    check = f"print([m for m in {names} if m in sys.modules])"
+    code = "; ".join(["import sys", *(f"{step}; {check}" for step in steps)])
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["[]"] * len(steps)
 
 
 def functions_of(path: Path) -> list[tuple[str, int]]:
-    tree = ast.parse(path.read_text())
     return [
         (f"{path.name}: {node.name}", (node.end_lineno or 0) - node.lineno + 1)
-        for node in ast.walk(tree)
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef)
     ]
 
@@ -188,7 +189,7 @@ PLACEHOLDERS = {
 @pytest.mark.parametrize("folder", ["model", "generation", "training"])
 def test_variables_are_named_by_nouns(folder: str) -> None:
     for path in (PACKAGE / folder).glob("*.py"):
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
         assert names & PLACEHOLDERS == set(), path.name

@@ -177,7 +177,11 @@ class Slow(InputDataset):
         return super().__getitem__(inputs)
 
 
-def test_workers_end_with_the_walk_in_the_midst_of_an_image_too(tmp_path: Path) -> None:
+def test_workers_end_with_the_walk_in_the_midst_of_an_image_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # for so many seconds torch waits for each of them
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     photo(tmp_path / "a.png"), photo(tmp_path / "slow.png")
     stream = load_inputs(groups_in(tmp_path), Slow(CONFIG), workers=2, ahead=4)
     assert next(stream).image is not None

@@ -156,6 +156,7 @@ def test_the_demo_says_once_that_it_was_not_made_for_photos(photo: Path) -> None
     assert run("caption", "--model", "demo", shapes).stderr == ""
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_explain_shows_the_purpose_and_the_warning(photo: Path, tmp_path: Path) -> None:
     short = ("--max-new-tokens", 1)
     result = run("explain", "--model", "demo", photo, "--out", tmp_path / "why", *short)

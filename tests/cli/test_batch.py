@@ -247,7 +247,9 @@ def default_signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("default_signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
     folder: Path, number: signal.Signals
 ) -> None:

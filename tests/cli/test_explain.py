@@ -37,6 +37,7 @@ def test_a_report_and_its_figures_are_written(model: str, image: Path, tmp_path:
         assert (out / "report.html").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_a_question_is_answered(model: str, image: Path, tmp_path: Path) -> None:
     out, short = tmp_path / "out", ("--max-new-tokens", "2")
     result = run("explain", image, "-q", "word1 word2", "-o", out, "--model", model, *short)
@@ -57,6 +58,7 @@ def test_a_folder_with_other_files_is_never_replaced(
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_a_report_replaces_a_report(model: str, image: Path, tmp_path: Path) -> None:
     command = ("explain", image, "--out", tmp_path / "out", "--model", model, "--max-new-tokens")
     assert run(*command, "2", "--num-beams", "2").exit_code == 0
@@ -94,6 +96,7 @@ def test_options_without_effect_are_wrong_usage(model: str, image: Path, tmp_pat
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_sampling_chooses_the_frames_of_a_clip(tmp_path: Path) -> None:
     arguments = (IMAGES / "one_acts_twice.gif", "--max-new-tokens", "1", "--sampling", "ends")
     result = run("explain", *arguments, "--model", "demo", "--out", tmp_path / "out")
@@ -101,6 +104,7 @@ def test_sampling_chooses_the_frames_of_a_clip(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "frames.png").is_file()
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_out_may_be_a_link_which_stays(model: str, image: Path, tmp_path: Path) -> None:
     target, link = tmp_path / "results" / "target", tmp_path / "links" / "out"
     target.mkdir(parents=True)

@@ -7,9 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from parity_models import bite
 from PIL import Image
-from tiny import tiny_config, tiny_model
+from tiny import bite, tiny_config, tiny_model
 
 from git_model.data.collation import Collator, Sample, TextTarget, collate
 from git_model.data.example import Annotation, Example

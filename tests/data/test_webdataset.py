@@ -227,7 +227,7 @@ def test_an_epoch_of_shards_is_learned_once_by_all_processes_together(tmp_path, 
     assert sorted(words) == WORDS[:16]
 
 
-@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine's cores
 def test_a_loader_of_shards_continues_at_any_step(tmp_path, workers):
     data = letters(tmp_path, *[2] * 9)

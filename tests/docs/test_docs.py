@@ -16,6 +16,7 @@ CHAPTERS = sorted(
 )
 TESTED = ("styles", "from_transformers", "towers", "adapters", "trainer")
 PAGES = [*CHAPTERS, *(ROOT / "docs" / f"{name}.md" for name in TESTED)]
+SLOW = ("styles", "9-search", "11-training")  # which `make lint` runs
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -33,7 +34,13 @@ def snippets(text: str) -> Iterator[tuple[str, str]]:
             yield block[2], after[2] if has_output else ""
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else (), id=path.stem)
+        for path in PAGES
+    ],
+)
 def test_a_page_runs_from_top_to_bottom_and_prints_what_it_shows(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "figures"
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.png"))]
+QUICK = ("cache", "layers", "mask", "metrics", "patches", "tokens")  # `make lint` draws the others
 TOLERANCE = 0.01  # of the numbers, which have three digits
 # Of the mean difference of pixels, 0 to 255: another version of matplotlib may place letters anew.
 PIXELS = 6.0
@@ -52,7 +53,10 @@ def differences(new: Any, old: Any) -> list[str]:
     return [] if new == old else [f"{new}, was {old}"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 def test_a_figure_drawn_anew_is_the_one_in_the_repository(
     name: str, figures: ModuleType, tmp_path: Path
 ) -> None:

@@ -1,4 +1,7 @@
-"""The documentation as a site: it works from the file system and asks no other host for a file."""
+"""The documentation as a site: it works from the file system and asks no other host for a file.
+
+Slow: to build it takes half a minute. `make lint` runs this file.
+"""
 
 import json
 import re
@@ -16,6 +19,9 @@ MODULES = [
     for path in sorted((ROOT / package).rglob("*.py"))
     if not path.name.startswith("_")
 ]
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ EXAMPLES = [
 ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 7), st.permutations(range(6)), st.sampled_from([1, 3]), st.integers(1, 4))
 def test_texts_do_not_depend_on_what_is_encoded_and_generated_together(
     batch_size: int, order: list[int], num_beams: int, max_rows: int

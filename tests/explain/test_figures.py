@@ -30,7 +30,8 @@ def explanation() -> Explanation:
 
 @pytest.fixture(scope="module")
 def clip() -> Explanation:
-    return explain(Captioner.from_pretrained("demo"), IMAGES / "one_acts_twice.gif")
+    short = DecodingOptions(max_new_tokens=2)
+    return explain(Captioner.from_pretrained("demo"), IMAGES / "one_acts_twice.gif", options=short)
 
 
 def texts_of(figure: Figure) -> list[str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from commands import WORDS, run
 from exports import write_variant
-from parity_models import bite
-from tiny import tiny_config
+from tiny import bite, tiny_config
 
 from git_model import GIT
 from git_model.checkpoints.native import TOKENIZER, write_checkpoint

@@ -15,10 +15,10 @@ import onnxruntime
 import pytest
 import torch
 from commands import WORDS, refusal, run
-from parity_models import bite, make_pair
+from parity_models import make_pair
 from photos import write_json
 from PIL import Image
-from tiny import tiny_config
+from tiny import bite, tiny_config
 
 from git_model import Captioner, DecodingOptions, Frames
 from git_model.checkpoints.native import EXPORT_FORMAT, write_checkpoint

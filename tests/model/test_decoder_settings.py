@@ -6,8 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from parity_models import bite
-from tiny import tiny_config
+from tiny import bite, tiny_config
 from torch import Tensor, nn
 
 from git_model import GIT

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from parity_models import bite
 from runs import recipe_of, start_folder
 from safetensors.torch import save_file
-from tiny import tiny_config
+from tiny import bite, tiny_config
 from torch import Tensor, nn
 
 from git_model import GIT, Captioner, GITConfig, GITError
@@ -62,7 +61,9 @@ def siglip_config() -> EncoderConfig:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [*list(SMALL)[:3], pytest.param("test_maxvit", marks=pytest.mark.slow)]
+)
 def test_a_model_of_timm_is_saved_and_opens_with_the_same_logits(name: str, tmp_path: Path) -> None:
     model = GIT(timm_config(name)).eval()
     model.save_pretrained(tmp_path / "model")
@@ -286,7 +287,7 @@ def test_files_that_are_no_weights_of_the_model_are_one_line(tmp_path: Path) -> 
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["siglip", "timm"])
+@pytest.mark.parametrize("kind", ["siglip", pytest.param("timm", marks=pytest.mark.slow)])
 def test_another_encoder_is_trained_resumed_captioned_and_explained(
     kind: str, tmp_path: Path
 ) -> None:
@@ -319,6 +320,7 @@ def test_another_encoder_is_trained_resumed_captioned_and_explained(
         convert(str(folder), tmp_path / "hf", to="hf")
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_a_report_of_an_encoder_without_a_class_token_says_so(tmp_path: Path) -> None:
     start = with_vocabulary(tmp_path / "start", siglip_config(), 16)
     page = tmp_path / "page"

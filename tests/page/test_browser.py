@@ -12,20 +12,25 @@ from PIL import Image
 
 from git_model.captioner import Captioner
 
-sync_api = pytest.importorskip("playwright.sync_api")
-page_layout = pytest.importorskip("git_model.page.layout")
+pytest.importorskip("playwright.sync_api")
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 DROP = "#file input[type=file]"
 
 
 @pytest.fixture(scope="module")
-def page() -> Any:
+def page_layout() -> Any:
+    """Not imported above: gradio takes seconds, even where these tests are not run."""
+    return pytest.importorskip("git_model.page.layout")
+
+
+@pytest.fixture(scope="module")
+def page(page_layout: Any) -> Any:
     return page_layout.Page(Captioner.from_pretrained("demo"), "demo", shapes=True)
 
 
 @pytest.fixture(scope="module")
-def address(page: Any) -> Iterator[str]:
+def address(page: Any, page_layout: Any) -> Iterator[str]:
     """The page of the built-in model, served by a thread."""
     with page_layout.open_port("127.0.0.1", 0) as listening:
         server = page_layout.server_of(page_layout.web_app(page, "127.0.0.1"))
@@ -200,7 +205,7 @@ def places(tab: Any) -> dict[str, list[float]]:
     return dict(tab.evaluate(code, PARTS))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_nothing_moves_when_a_picture_arrives_and_its_caption_is_in_sight(
     tab: Any, tmp_path: Path, width: int
 ) -> None:
@@ -299,7 +304,7 @@ def test_text_has_enough_contrast_in_light_and_dark(tab: Any) -> None:
         assert (scheme, tab.evaluate(code)) == (scheme, [])
 
 
-@pytest.mark.parametrize("way", ["drop", "paste"])
+@pytest.mark.parametrize("way", ["drop", pytest.param("paste", marks=pytest.mark.slow)])
 def test_an_image_can_be_dropped_and_pasted(tab: Any, way: str) -> None:
     data = list((IMAGES / "five_shapes.png").read_bytes())
     code = """([way, data]) => {

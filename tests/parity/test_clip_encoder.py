@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from parity_models import bite
+from tiny import bite
 
 from git_model.model.encoder import Encoder
 from weights_convert.open_clip import read_file

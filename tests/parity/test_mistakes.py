@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from parity_models import ModelPair, bite, make_pair
-from tiny import tiny_config
+from parity_models import ModelPair, make_pair
+from tiny import bite, tiny_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from parity_models import bite
 from safetensors.torch import save_file
+from tiny import bite
 from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
 
 from git_model.config import EncoderConfig

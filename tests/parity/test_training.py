@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from parity_models import bite, config_of
+from parity_models import config_of
 from runs import recipe_of
+from tiny import bite
 from torch import nn
 from torch.nn import functional as F
 from transformers import GitForCausalLM
@@ -82,7 +83,13 @@ def their_step(model: nn.Module, recipe: Recipe) -> Callable[[Batch], float]:
 
 
 @pytest.mark.parametrize(
-    ("seed", "frames", "tied"), [(0, None, False), (1, None, True), (4, 2, False), (3, 6, True)]
+    ("seed", "frames", "tied"),
+    [
+        (0, None, False),
+        pytest.param(1, None, True, marks=pytest.mark.slow),
+        pytest.param(4, 2, False, marks=pytest.mark.slow),
+        (3, 6, True),
+    ],
 )
 def test_twenty_steps_of_fine_tuning_have_the_same_losses(tmp_path, seed, frames, tied):
     config = config_of(

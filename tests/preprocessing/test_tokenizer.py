@@ -103,7 +103,7 @@ def test_all_ids_become_the_text_that_transformers_makes_of_them(ours, reference
     assert ours.decode(ids) == reference.decode(ids, skip_special_tokens=True)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=25)
 @given(text=texts, ids=ids)
 @pytest.mark.parametrize("lower", [True, False])
 @pytest.mark.parametrize("letters", [(True, None), (False, True), (True, False)])

@@ -151,7 +151,7 @@ def test_there_are_forty_five_classes_and_four_of_them_are_new():
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_word_is_one_token_and_decodes_to_itself(split):
     tokenizer = Tokenizer.from_vocab(vocabulary())
-    source = ShapesData(split=split, size=600, questions=9).open()
+    source = ShapesData(split=split, size=300, questions=9).open()
     for index in range(len(source)):
         for annotation in source[index].annotations:
             for text in (*annotation.texts, annotation.question or ""):
@@ -161,7 +161,7 @@ def test_every_word_is_one_token_and_decodes_to_itself(split):
 
 
 def test_the_vocabulary_has_no_unused_word():
-    source = ShapesData(split="recombination", size=3000, questions=9).open()
+    source = ShapesData(split="recombination", size=1500, questions=9).open()
     texts = [
         text
         for index in range(len(source))

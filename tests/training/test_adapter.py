@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ from git_model.training.recipe import Recipe
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import from_dict
 
-pytest.importorskip("peft")
+if find_spec("peft") is None:  # not imported: it takes a second, even where no test of these runs
+    pytest.skip("peft is not installed", allow_module_level=True)
 
 TOKENS = torch.tensor([[2, 7, 9, 5]])
 PIXELS = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))

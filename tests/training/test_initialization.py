@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 from commands import run
-from parity_models import bite, config_of
+from parity_models import config_of
 from runs import recipe_of, start_folder
 from small_clip import build, save
-from tiny import tiny_config, tiny_model
+from tiny import bite, tiny_config, tiny_model
 from transformers import GitForCausalLM
 
 from git_model.checkpoints.loading import open_model

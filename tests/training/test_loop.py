@@ -35,9 +35,17 @@ from git_model.utils.serialize import from_dict
 RECIPES = sorted((config_folder() / "train").glob("*.toml"))
 
 
-@pytest.fixture
-def start(tmp_path):
-    return start_folder(tmp_path / "start")
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return start_folder(tmp_path_factory.mktemp("start") / "start")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, start):
+    """The run of the unchanged recipe; the tests leave it as it is."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    train(recipe_of(start), out)
+    return out
 
 
 def test_training_lowers_the_loss_and_writes_a_checkpoint_that_opens(tmp_path, start):
@@ -108,11 +116,12 @@ def test_worker_processes_change_nothing(tmp_path):
     ],
     ids=str,
 )
-def test_micro_batches_and_activation_checkpointing_change_only_rounding(tmp_path, start, changes):
-    train(recipe_of(start), tmp_path / "plain")
+def test_micro_batches_and_activation_checkpointing_change_only_rounding(
+    tmp_path, start, plain, changes
+):
     train(recipe_of(start, **changes), tmp_path / "changed")
     losses = losses_of(tmp_path / "changed")
-    assert losses == pytest.approx(losses_of(tmp_path / "plain"), rel=1e-5)
+    assert losses == pytest.approx(losses_of(plain), rel=1e-5)
 
 
 class Repeated:
@@ -141,12 +150,11 @@ def test_the_logged_loss_is_the_mean_over_the_tokens_before_the_step(tmp_path, s
     assert losses_of(tmp_path / "run") == [pytest.approx(expected, rel=1e-5)]
 
 
-def test_bfloat16_learns_nearly_the_same_and_keeps_weights_in_float32(tmp_path, start):
-    for precision in ("float32", "bfloat16"):
-        train(recipe_of(start, learning={"precision": precision}), tmp_path / precision)
+def test_bfloat16_learns_nearly_the_same_and_keeps_weights_in_float32(tmp_path, start, plain):
+    train(recipe_of(start, learning={"precision": "bfloat16"}), tmp_path / "bfloat16")
     losses = losses_of(tmp_path / "bfloat16")
-    assert losses == pytest.approx(losses_of(tmp_path / "float32"), rel=0.05)
-    assert losses != losses_of(tmp_path / "float32")
+    assert losses == pytest.approx(losses_of(plain), rel=0.05)
+    assert losses != losses_of(plain)
     assert {t.dtype for t in weights_of(tmp_path / "bfloat16").values()} == {torch.float32}
 
 
@@ -158,15 +166,12 @@ def test_frozen_parts_stay_and_the_others_change(tmp_path, start):
         assert torch.equal(after, before[name]) == frozen, name
 
 
-def test_the_checkpoint_holds_the_moving_average_if_there_is_one(tmp_path, start):
-    plain, averaged = recipe_of(start), recipe_of(start, learning={"ema": 0.9})
-    train(plain, tmp_path / "plain")
-    train(averaged, tmp_path / "averaged")
-    assert losses_of(tmp_path / "plain") == losses_of(tmp_path / "averaged")
+def test_the_checkpoint_holds_the_moving_average_if_there_is_one(tmp_path, start, plain):
+    averaged = tmp_path / "averaged"
+    train(recipe_of(start, learning={"ema": 0.9}), averaged)
+    assert losses_of(plain) == losses_of(averaged)
     before = Captioner.from_pretrained(start).model.projector.linear.weight
-    last, mean = (
-        weights_of(tmp_path / n)["projector.linear.weight"] for n in ("plain", "averaged")
-    )
+    last, mean = (weights_of(run)["projector.linear.weight"] for run in (plain, averaged))
     assert 0 < (mean - before).norm() < (last - before).norm()
 
 

@@ -6,9 +6,8 @@ import dataclasses
 import own_objects
 import pytest
 import torch
-from parity_models import bite
 from runs import log_of, losses_of, recipe_of, recipe_table, start_folder
-from tiny import tiny_config
+from tiny import bite, tiny_config
 from torch.nn import functional as F
 
 from git_model.data.collation import Batch

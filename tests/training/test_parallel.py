@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from parity_models import bite
-from tiny import tiny_config, tiny_model
+from tiny import bite, tiny_config, tiny_model
 
 from git_model.data.collation import Batch, Sample, TextTarget, collate
 from git_model.model.git import GIT

@@ -93,7 +93,7 @@ def test_two_processes_compute_what_a_single_one_does(tmp_path, table, single, s
         assert values == pytest.approx(expected, **ROUNDING)
     for name, weight in weights_of(tmp_path / "two").items():
         # Adam turns a gradient near 0 into a step of the size of the learning rate, of any sign.
-        torch.testing.assert_close(weight, weights_of(single)[name], rtol=0, atol=1e-3)
+        torch.testing.assert_close(weight, weights_of(single)[name], rtol=0, atol=2e-3)
 
 
 @pytest.mark.slow

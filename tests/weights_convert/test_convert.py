@@ -13,9 +13,9 @@ import open_clip as library
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from parity_models import bite, config_of
+from parity_models import config_of
 from safetensors.torch import load_file, save_file
-from tiny import tiny_model
+from tiny import bite, tiny_model
 from transformers import GitForCausalLM
 
 from git_model import GIT, GITError

@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from parity_models import bite, config_of
+from parity_models import config_of
 from PIL import Image
+from tiny import bite
 from transformers import BertTokenizer, GenerationConfig, GitForCausalLM
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from git_model import GITError
+from git_model import GIT, GITError
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions, GITConfig
 from git_model.generation.generate import generate
@@ -31,9 +33,15 @@ SMALL = {
 }
 
 
+@cache
+def tiny_model(seed: int) -> GitForCausalLM:
+    """With random weights."""
+    return bite(GitForCausalLM(config_of(seed, **SMALL)), seed).eval()
+
+
 def folder_with(folder: Path, seed: int = 3, **generation: Any) -> Path:
     """A tiny random model with a generation_config.json, both written by Transformers."""
-    model = bite(GitForCausalLM(config_of(seed, **SMALL)), seed).eval()
+    model = tiny_model(seed)
     usual = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     # without do_sample Transformers 5 reads these, but only Transformers 4 wrote them
     sampling = {key: generation[key] for key in SAMPLING if key in generation}
@@ -46,12 +54,17 @@ def folder_with(folder: Path, seed: int = 3, **generation: Any) -> Path:
     return folder
 
 
-def texts_of_transformers(
-    folder: Path, pixels: torch.Tensor, prompts: list[list[int]] | None
-) -> tuple[list[list[int]], list[float] | None]:
-    """The new tokens of each returned sequence, without padding, and the beams' scores."""
+def reference(folder: Path) -> GitForCausalLM:
+    """The folder's model in Transformers, with the attention that this project computes."""
     model = GitForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
     model.config.vision_config._attn_implementation = "sdpa"
+    return model
+
+
+def texts_of_transformers(
+    model: GitForCausalLM, pixels: torch.Tensor, prompts: list[list[int]] | None
+) -> tuple[list[list[int]], list[float] | None]:
+    """The new tokens of each returned sequence, without padding, and the beams' scores."""
     eos = model.generation_config.eos_token_id
     output = model.generate(
         pixel_values=pixels,
@@ -70,11 +83,15 @@ def texts_of_transformers(
     return texts, None if scores is None else scores.tolist()
 
 
+def our_model(folder: Path) -> GIT:
+    """The folder's model in this project."""
+    return Captioner.from_pretrained(folder, dtype=torch.float64).model
+
+
 def our_texts(
-    name: Path, pixels: torch.Tensor, prompts: list[list[int]] | None
+    model: GIT, pixels: torch.Tensor, prompts: list[list[int]] | None
 ) -> tuple[list[list[int]], list[float]]:
     """The same of this project, with nothing but the checkpoint's own options."""
-    model = Captioner.from_pretrained(name, dtype=torch.float64).model
     starts = prompts or [[model.config.bos_id]] * len(pixels)
     rows = generate(model, model.see(pixels), starts, model.config.decoding)
     return [text.tokens for row in rows for text in row], [
@@ -138,41 +155,54 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [3, 11])
-@pytest.mark.parametrize("with_prompts", [False, True], ids=["captions", "answers"])
+@pytest.mark.parametrize("seed", [3, pytest.param(11, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_texts_and_scores_are_those_of_generate_on_the_same_folder(
-    case: str, with_prompts: bool, seed: int, tmp_path: Path
+    case: str, seed: int, tmp_path: Path
 ) -> None:
     folder = folder_with(tmp_path / "hf", seed, **CASES[case])
-    prompts = PROMPTS if with_prompts else None
+    theirs, ours = reference(folder), our_model(folder)
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    texts, scores = texts_of_transformers(folder, pixels, prompts)
-    result, our_scores = our_texts(folder, pixels, prompts)
-    assert result == texts
-    if scores is not None:  # of beams, which Transformers computes in float32
-        torch.testing.assert_close(our_scores, scores, rtol=1e-5, atol=1e-5)
+    for prompts in (None, PROMPTS):  # captions, answers
+        texts, scores = texts_of_transformers(theirs, pixels, prompts)
+        result, our_scores = our_texts(ours, pixels, prompts)
+        assert result == texts
+        if scores is not None:  # of beams, which Transformers computes in float32
+            torch.testing.assert_close(our_scores, scores, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = (
+    "nothing",
+    "early stopping, several texts",
+    "never, short texts",
+    "both minimum lengths",
+    "penalties",
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_options_travel_to_our_format_and_back(case: str, tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "hf", **CASES[case])
     convert(str(folder), tmp_path / "ours")
     convert(str(tmp_path / "ours"), tmp_path / "back", to="hf")
     assert read_folder(tmp_path / "back").config == read_folder(folder).config
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    expected = texts_of_transformers(folder, pixels, PROMPTS)
-    assert texts_of_transformers(tmp_path / "back", pixels, PROMPTS) == expected
-    assert our_texts(tmp_path / "ours", pixels, PROMPTS)[0] == expected[0]
+    expected = texts_of_transformers(reference(folder), pixels, PROMPTS)
+    assert texts_of_transformers(reference(tmp_path / "back"), pixels, PROMPTS) == expected
+    assert our_texts(our_model(tmp_path / "ours"), pixels, PROMPTS)[0] == expected[0]
 
 
 def test_every_case_changes_the_texts_or_their_scores(tmp_path: Path) -> None:
     """Else the comparison would pass with the file ignored."""
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    usual = our_texts(folder_with(tmp_path / "usual"), pixels, None)
+    usual = our_texts(our_model(folder_with(tmp_path / "usual")), pixels, None)
     for number, (name, case) in enumerate(CASES.items()):
         if name not in ("nothing", "options without effect"):
-            texts = our_texts(folder_with(tmp_path / str(number), **case), pixels, None)
+            folder = folder_with(tmp_path / str(number), **case)
+            texts = our_texts(our_model(folder), pixels, None)
             assert texts != usual, name
 
 
@@ -183,15 +213,15 @@ def test_a_captioner_obeys_the_file_by_itself(tmp_path: Path) -> None:
     images = {"image_processor_type": "CLIPImageProcessor", "size": 16, "crop_size": 16}
     (folder / "preprocessor_config.json").write_text(json.dumps(images))
     picture = Image.effect_noise((40, 30), 90).convert("RGB")
-    reference = GitForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    model = GitForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
     processor = CLIPImageProcessorPil.from_pretrained(folder)
     pixels = processor(picture, return_tensors="pt").pixel_values.double()
     tokenizer = BertTokenizer.from_pretrained(folder)
     captioner = Captioner.from_pretrained(folder, dtype=torch.float64)
-    (tokens,) = reference.generate(pixel_values=pixels).tolist()
+    (tokens,) = model.generate(pixel_values=pixels).tolist()
     assert captioner.caption(picture).text == tokenizer.decode(tokens, skip_special_tokens=True)
     prompt = torch.tensor([[1, 8, 12]])
-    (tokens,) = reference.generate(pixel_values=pixels, input_ids=prompt).tolist()
+    (tokens,) = model.generate(pixel_values=pixels, input_ids=prompt).tolist()
     answer = tokenizer.decode(tokens[3:], skip_special_tokens=True)
     assert captioner.ask(picture, "w4 w8").text == answer
 
@@ -216,8 +246,7 @@ def test_sampled_texts_have_the_probabilities_of_generate(tmp_path: Path) -> Non
     folder = folder_with(tmp_path, **changes)
     pixels = torch.randn(1, 3, 16, 16, dtype=torch.float64)
     n = 4000
-    reference = GitForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
-    theirs = reference.generate(pixel_values=pixels, num_return_sequences=n)[:, 1]
+    theirs = reference(folder).generate(pixel_values=pixels, num_return_sequences=n)[:, 1]
     model = Captioner.from_pretrained(folder, dtype=torch.float64).model
     options = dataclasses.replace(model.config.decoding, num_return_sequences=n)
     (texts,) = generate(model, model.see(pixels), [[1]], options)
@@ -286,8 +315,8 @@ def test_without_the_file_options_in_config_json_count(tmp_path: Path) -> None:
     settings = json.loads(path.read_text()) | {"num_beams": 3, "max_length": 9}
     path.write_text(json.dumps(settings))
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    texts, scores = texts_of_transformers(folder, pixels, PROMPTS)
-    result, our_scores = our_texts(folder, pixels, PROMPTS)
+    texts, scores = texts_of_transformers(reference(folder), pixels, PROMPTS)
+    result, our_scores = our_texts(our_model(folder), pixels, PROMPTS)
     assert result == texts
     torch.testing.assert_close(our_scores, scores, rtol=1e-5, atol=1e-5)
     assert read_folder(folder).config.decoding.num_beams == 3
@@ -311,16 +340,17 @@ def test_special_ids_of_the_file_replace_those_of_config_json(tmp_path: Path) ->
     config = read_folder(folder).config
     assert (config.bos_id, config.eos_ids, config.pad_id) == (4, (9, 17), 6)
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    assert our_texts(folder, pixels, None)[0] == texts_of_transformers(folder, pixels, None)[0]
+    expected = texts_of_transformers(reference(folder), pixels, None)
+    assert our_texts(our_model(folder), pixels, None)[0] == expected[0]
 
 
 def test_a_prompt_as_long_as_max_length_is_refused_as_in_transformers(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, max_length=3)
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     with pytest.raises(ValueError, match="max_length"):
-        texts_of_transformers(folder, pixels, PROMPTS)
+        texts_of_transformers(reference(folder), pixels, PROMPTS)
     with pytest.raises(GITError, match="a prompt has 3 tokens, but max_length is 3"):
-        our_texts(folder, pixels, PROMPTS)
+        our_texts(our_model(folder), pixels, PROMPTS)
 
 
 @pytest.mark.parametrize(

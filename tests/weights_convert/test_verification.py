@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from parity_models import bite, config_of, make_pair
+from parity_models import config_of, make_pair
 from safetensors.torch import load_file, save_file
-from tiny import tiny_config, tiny_model
+from tiny import bite, tiny_config, tiny_model
 from transformers import GitForCausalLM
 
 import weights_convert
