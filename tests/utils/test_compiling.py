@@ -27,7 +27,7 @@ def test_the_first_graph_alone_is_announced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "/cache")
-    monkeypatch.setattr(compiling, "_inductor", lambda: lambda graph, inputs: graph.forward)
+    monkeypatch.setattr(compiling, "_inductor", lambda mode: lambda graph, inputs: graph.forward)
     compiler = Compiler("the encoder")
     assert [compiler(GRAPH, [])(1) for _ in range(3)] == [2, 2, 2]
     [line] = capsys.readouterr().err.splitlines()
@@ -44,7 +44,7 @@ def test_a_compiler_that_fails_is_one_line_and_the_graph_runs_as_it_is(
         calls.append(graph)
         raise RuntimeError("No working C++ compiler found\n  File ...")
 
-    monkeypatch.setattr(compiling, "_inductor", lambda: broken)
+    monkeypatch.setattr(compiling, "_inductor", lambda mode: broken)
     compiler = Compiler("the encoder")
     assert [compiler(GRAPH, [])(1) for _ in range(3)] == [2, 2, 2]
     lines = capsys.readouterr().err.splitlines()[1:]
