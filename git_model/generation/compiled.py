@@ -26,7 +26,7 @@ class CompiledGIT(GIT):
     steps: "StaticSteps | None" = None
 
     def compile_parts(self) -> None:
-        """Let the encoder and the decoder's steps run compiled from their first call on."""
+        """Let the encoder and the decoder's step run compiled from their first call on."""
         compile_in_place(self.encoder, "the encoder")
         self.steps = StaticSteps(self.decoder)
         self.steps.compile()
@@ -53,7 +53,7 @@ class StaticSteps:
 
     def compile(self) -> None:
         """Let `module` run compiled from its first call on."""
-        name = "the decoder's steps"
+        name = "the decoder's step"
         compile_in_place(self.module, name, cuda_graphs=True)
         self._run_compiled = Fallback(self.module, name)
 

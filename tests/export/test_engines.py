@@ -419,6 +419,8 @@ def test_a_torch_program_takes_its_weights_as_an_input(
     pixels = torch.randn(3, 3, 16, 16)
     image, expected = see(torch_weights(tmp_path), pixels), stacked(model.see(pixels))
     torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="input tree"):
+        see(dict(list(torch_weights(tmp_path).items())[1:]), pixels)
 
 
 @pytest.mark.slow

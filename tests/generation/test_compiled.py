@@ -1,10 +1,13 @@
 """Decoder steps over a text cache of fixed length: equal to those over a growing one, in every
 search. Whether the code is compiled changes nothing but rounding; one slow test compiles it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from parity_models import make_pair
 from torch import Tensor
+from torch.fx import GraphModule
 
 from git_model import GIT, DecodingOptions, generate
 from git_model.generation import compiled
@@ -13,6 +16,7 @@ from git_model.generation.generate import score_texts
 from git_model.generation.padded_session import PaddedSession, stacked
 from git_model.generation.session import open_session
 from git_model.generation.trie import TokenTrie
+from git_model.utils import compiling
 from git_model.utils.compiling import Fallback
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -139,9 +143,72 @@ def test_compiled_code_that_fails_is_one_line_and_the_module_runs_as_it_is(
         raise RuntimeError("CUDA error: out of graphs\nmore about it")
 
     module._compiled_call_impl = broken
-    run = Fallback(module, "the decoder's steps")
+    run = Fallback(module, "the decoder's step")
     assert [run(3), run(4)] == [3, 4]
     assert calls == [1]
     assert capsys.readouterr().err == (
-        "Warning: the decoder's steps runs uncompiled: RuntimeError: CUDA error: out of graphs\n"
+        "Warning: the decoder's step runs uncompiled: RuntimeError: CUDA error: out of graphs\n"
     )
+
+
+def run_searches(model: GIT, pixels: Tensor) -> list[list[int]]:
+    """The tokens of one image and of two, greedily, with beams, and after questions."""
+    texts = []
+    for images in (pixels[:1], pixels):
+        scene, n = model.see(images), len(images)
+        for prompts, options in (
+            ([[1]] * n, SEARCHES["greedy"]),
+            ([[1]] * n, SEARCHES["beams"]),
+            ([[1, 7, 9], [1, 5]] * n, SEARCHES["greedy"]),
+        ):
+            results = generate(model, scene, prompts, options)
+            texts += [text.tokens for row in results for text in row]
+    return texts
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shape")
+def test_all_searches_together_need_few_pieces_of_compiled_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch.compile traces the steps here; the result is not translated to C++, which takes
+    minutes."""
+    graphs = []
+
+    def keep(graph: GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(compiling, "_inductor", lambda mode: keep)
+    monkeypatch.setattr(compiling, "_keep_between_processes", lambda: None)
+    static, model, pixels = pair_of(0)
+    assert static.steps is not None
+    static.steps.compile()
+    assert run_searches(static, pixels) == run_searches(model, pixels)
+    assert 1 <= len(graphs) <= 6  # an image or several, a text of each or several; a larger cache
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("compiling the decoder's step")
+    n_graphs = len(graphs)
+    run_searches(static, pixels)
+    assert len(graphs) == n_graphs
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_compiled_steps_give_the_same_texts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(compiling.CACHE_VARIABLE, str(tmp_path))
+    static, model, pixels = pair_of(0)
+    assert static.steps is not None
+    static.steps.compile()
+    ours, theirs = (
+        generate(network, network.see(pixels), PROMPTS, SEARCHES["beams"])
+        for network in (static, model)
+    )
+    for row, expected in zip(ours, theirs, strict=True):
+        assert [text.tokens for text in row] == [text.tokens for text in expected]
+        assert [text.logprob for text in row] == pytest.approx(
+            [text.logprob for text in expected], abs=1e-10
+        )
+    assert any(tmp_path.iterdir())
