@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_check.py [--device cuda] [--small]
 
-Five sections, each with a table: parity with Transformers in three number formats, speed beside
-Transformers on the same device, a training step, `git-model batch` on a folder of photos, and FSDP2
-with one process. A section that fails is one line, the others go on, and the exit code is 1. The
-model has GIT-base's size and random weights; with --small it is tiny, which shows on any machine
-that the program itself works. Needs the `test` extra.
+Six sections, each with a table: parity with Transformers in three number formats, speed beside
+Transformers on the same device, what `--compile` gains, a training step, `git-model batch` on a
+folder of photos, and FSDP2 with one process. A section that fails is one line, the others go on,
+and the exit code is 1. The model has GIT-base's size and random weights; with --small it is tiny,
+which shows on any machine that the program itself works. Needs the `test` extra.
 """
 
 import statistics
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from git_model import GIT, Captioner, DecodingOptions, generate
 from git_model.data.collation import Batch
+from git_model.generation.compiled import CompiledGIT, StaticSteps
 from git_model.training.loss import CrossEntropy, LossModule
 from git_model.training.parallel import shard
 from git_model.utils.devices import usable_device
@@ -195,6 +197,35 @@ def _pair_of_runs(
     )  # fmt: skip
 
 
+@torch.inference_mode()
+def check_compiled(check: Check) -> Rows:
+    """The encoder and the decoder's steps compiled, these as CUDA graphs, beside the same model
+    uncompiled, in bfloat16. With --small the steps have their fixed shapes only: to compile them
+    takes minutes on a CPU."""
+    yield "work", "compiled", "uncompiled", "ratio", "first call", "equal tokens"
+    model = check.ours("bfloat16").model
+    compiled = CompiledGIT.from_state(model.config, model.tensors(), str(check.model))
+    if check.small:
+        compiled.steps = StaticSteps(compiled.decoder)
+    else:
+        compiled.compile_parts()
+    for work, images, prompts, options in _works(check.count(NEW_TOKENS, 3)):
+        pixels = torch.randn(images, 3, 224, 224).to(check.device, model.dtype)
+        runs = [partial(_tokens, net, pixels, prompts, options) for net in (compiled, model)]
+        first = check.seconds(runs[0])
+        ours, theirs = (run() for run in runs)
+        share = sum(map(int.__eq__, ours, theirs)) / len(theirs)
+        yield work, *check.compare(*runs, n=check.count(5, 1)), f"{first:.1f} s", f"{share:.1%}"
+
+
+def _tokens(
+    model: GIT, pixels: Tensor, prompts: list[list[int]], options: DecodingOptions
+) -> list[int]:
+    """The tokens of all texts."""
+    results = generate(model, model.see(pixels), prompts, options)
+    return [token for row in results for text in row for token in text.tokens]
+
+
 def check_training(check: Check) -> Rows:
     """Complete steps: forward, backward, clipping, AdamW, in float32."""
     yield "step", "this project", "Transformers", "ratio"
@@ -278,6 +309,7 @@ def _one_process(device: torch.device) -> Iterator[None]:
 SECTIONS: dict[str, Callable[[Check], Rows]] = {
     "Parity": check_parity,
     "Speed": check_speed,
+    "Compiled": check_compiled,
     "A training step": check_training,
     "A folder": check_batch,
     "FSDP2": check_fsdp,

@@ -21,8 +21,8 @@ LAYERS = [
 ORDER = {
     "model": ["layers", "attention", "encoder", "towers", "decoder", "git"],
     "generation": [
-        "arguments", "logits_processors", "trie", "session", "sampling", "beam_search", "scoring",
-        "generate",
+        "arguments", "logits_processors", "trie", "session", "padded_session", "compiled",
+        "sampling", "beam_search", "scoring", "generate",
     ],
 }  # fmt: skip
 # Imports against the order, each inside a function: data sets by name include the built-in world,

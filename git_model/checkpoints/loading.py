@@ -19,10 +19,10 @@ from git_model.checkpoints.native import (
     sha256_of,
 )
 from git_model.config import GITConfig, Style
+from git_model.generation.compiled import CompiledGIT
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.preprocessing.tokenizer_files import JSON, VOCAB
-from git_model.utils.compiling import compile_in_place
 from git_model.utils.devices import dtype_of, usable_device
 from git_model.utils.errors import CheckpointError, GITError
 from git_model.utils.kernels import pack_weights
@@ -63,12 +63,12 @@ def open_model(
     style = style or (None if base is None else base.style)
     if style is not None:
         config = config.with_style(style)
-    model = GIT.from_state(config, state, str(name))
+    model = (CompiledGIT if compile else GIT).from_state(config, state, str(name))
     if adapter is not None:
         _open_adapter(model, Path(adapter), str(name), integrity=integrity)
     model.to(target, dtype)
-    if compile:
-        compile_in_place(model.encoder, "the encoder")
+    if isinstance(model, CompiledGIT):
+        model.compile_parts()
     pack_weights(model.decoder)
     return model, tokenizer
 

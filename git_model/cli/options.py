@@ -147,8 +147,8 @@ _compile_option = option(
     "Model",
     "--compile",
     is_flag=True,
-    help="Run the encoder through torch.compile, for many images: the first one waits up to a "
-    "minute, in later processes some seconds. If it cannot be compiled, a line says why.",
+    help="Run encoder and decoder steps through torch.compile, for many images: the first ones "
+    "wait minutes, in later processes some seconds. If it cannot be compiled, a line says why.",
 )
 _how_options = (  # the last one comes first in `--help`
     option(

@@ -28,9 +28,10 @@ from git_model.utils.serialize import from_dict, is_file, read_mapping, to_dict
 Engine = Literal["onnx", "openvino", "torch"]
 ExportDtype = Literal["float32", "float16", "int8"]
 SUFFIX: Mapping[Engine, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-WEIGHTS = "weights.bin"  # of all graphs together; torch's programs hold their own
+# The weights of all graphs together.
+WEIGHTS, TORCH_WEIGHTS = "weights.bin", "weights.safetensors"
 FILES = (
-    CONFIG, DIGESTS, WEIGHTS, *tokenizer_files.FILES,
+    CONFIG, DIGESTS, WEIGHTS, TORCH_WEIGHTS, *tokenizer_files.FILES,
     *(f"{graph}{suffix}" for graph in (SEE, SEE_CLIP, STEP) for suffix in SUFFIX.values()),
 )  # fmt: skip
 
@@ -54,7 +55,7 @@ class ExportInfo:
         """The names of the files that the engine reads."""
         graphs = (SEE, STEP, *((SEE_CLIP,) if config.frames else ()))
         names = [f"{graph}{SUFFIX[self.engine]}" for graph in graphs]
-        return names if self.engine == "torch" else [*names, WEIGHTS]
+        return [*names, TORCH_WEIGHTS if self.engine == "torch" else WEIGHTS]
 
 
 def write_info(folder: Path, info: ExportInfo, config: GITConfig) -> None:

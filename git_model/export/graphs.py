@@ -9,17 +9,19 @@ L layers, H heads, d = width / H, V vocabulary.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.func import functional_call
 
 from git_model.config import MAX_SIZE, EncoderConfig, GITConfig
-from git_model.model.attention import KeyValue, KVCache, LayerCache
+from git_model.generation.padded_session import layers_of, stacked
+from git_model.model.attention import KVCache, PureLayerCache
 from git_model.model.encoder import MAX_PATCHES
-from git_model.model.git import GIT, Scene
+from git_model.model.git import GIT
 
 SEE, SEE_CLIP, STEP = "see", "see_clip", "step"
 INPUTS = {
@@ -73,10 +75,10 @@ class StepGraph(nn.Module):
         """The logits of the next token, and the text cache."""
         decoder, dtype, shape = self.model.decoder, self.model.dtype, tokens.shape[:2]
         cache = KVCache(0)
-        layers = [PureLayerCache(layer) for layer in _layers(past.to(dtype).flatten(2, 3))]
+        layers = [PureLayerCache(layer) for layer in layers_of(past.to(dtype).flatten(2, 3))]
         cache.layers = [*layers]
         prefix = [
-            layer._replace(rows_per_image=tokens.shape[1]) for layer in _layers(image.to(dtype))
+            layer._replace(rows_per_image=tokens.shape[1]) for layer in layers_of(image.to(dtype))
         ]
         hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
         logits = decoder.lm_head(hidden[:, -1])
@@ -84,37 +86,19 @@ class StepGraph(nn.Module):
         return logits.unflatten(0, shape).float(), present.unflatten(2, shape).float()
 
 
-class PureLayerCache(LayerCache):
-    """A cache that makes a new tensor at each step, where the usual one writes in place."""
+class StatelessGraph(nn.Module):
+    """A graph whose model has its weights as the first input: names to tensors, as in
+    `GIT.tensors`. The module itself has no parameter."""
 
-    def __init__(self, past: KeyValue) -> None:
+    def __init__(self, graph: nn.Module) -> None:
         super().__init__()
-        self.text, self.length = past, past.key.shape[2]
+        self._graph = (graph,)  # in a tuple, or its parameters would be this module's
 
-    def extend(self, new: KeyValue) -> KeyValue:
-        """Append keys and values, and return all of them."""
-        self.text = KeyValue(
-            torch.cat([self.text.key, new.key], dim=2),
-            torch.cat([self.text.value, new.value], dim=2),
-            rows_per_image=1,
-        )
-        return self.text
-
-
-def stacked(scene: Scene) -> Tensor:
-    """An image prefix as one tensor (L, 2, B, H, I, d), keys before values."""
-    return torch.stack([torch.stack([layer.key, layer.value]) for layer in scene.layers])
-
-
-def unstacked(image: Tensor) -> Scene:
-    """The scene of `stacked`, without a copy."""
-    return Scene(tuple(_layers(image)))
-
-
-def _layers(stack: Tensor) -> list[KeyValue]:
-    """The keys and values of each layer (L, 2, …)."""
-    pairs = (layer.unbind(0) for layer in stack.unbind(0))
-    return [KeyValue(key, value) for key, value in pairs]
+    def forward(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        """The outputs of the graph."""
+        named = {f"model.{name}": tensor for name, tensor in weights.items()}
+        outputs: Tensor = functional_call(self._graph[0], named, inputs)
+        return outputs
 
 
 def image_size(config: GITConfig) -> tuple[int, int] | None:
@@ -123,28 +107,32 @@ def image_size(config: GITConfig) -> tuple[int, int] | None:
     return config.preprocess.crop or config.preprocess.exact
 
 
-def programs(model: GIT) -> Iterator[tuple[str, ExportedProgram]]:
+def programs(
+    model: GIT, weights: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[str, ExportedProgram]]:
     """Each graph of a model, by name, as a program in which every size that may change is free.
 
     Args:
         model: in eval mode, on the CPU.
+        weights: the model's own, by name, if they are to be the first input of every program. By
+            default a program holds the weights.
     """
     model.requires_grad_(requires_grad=False)
     graphs = {SEE: SeeGraph(model), STEP: StepGraph(model)}
     if model.config.frames:
         graphs[SEE_CLIP] = SeeGraph(model)
     for name, graph in graphs.items():
-        examples = _examples(name, model)
+        module, inputs, free = graph.eval(), _examples(name, model), _dynamic(name, model.config)
         with _quiet():
-            yield (
-                name,
-                torch.export.export(
-                    graph.eval(),
-                    examples,
-                    dynamic_shapes=_dynamic(name, model.config),
-                    strict=False,
-                ),
-            )
+            if weights is None:
+                yield name, torch.export.export(module, inputs, dynamic_shapes=free, strict=False)
+            else:
+                shapes = (dict.fromkeys(weights), tuple(free))
+                stateless, named = StatelessGraph(module), (dict(weights), *inputs)
+                yield (
+                    name,
+                    torch.export.export(stateless, named, dynamic_shapes=shapes, strict=False),
+                )
 
 
 @contextmanager

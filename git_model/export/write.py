@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from safetensors.torch import save_file
 
 from git_model import __version__
 from git_model.checkpoints.loading import open_model
@@ -11,6 +12,7 @@ from git_model.checkpoints.native import TOKENIZER
 from git_model.config import Style
 from git_model.export.folder import (
     FILES,
+    TORCH_WEIGHTS,
     Engine,
     ExportDtype,
     ExportInfo,
@@ -75,10 +77,7 @@ def export(
 
 def _write_graphs(model: GIT, folder: Path, engine: Engine, dtype: ExportDtype) -> None:
     if engine == "torch":
-        if dtype == "float16":
-            model.half()
-        for graph, program in programs(model):
-            torch.export.save(program, folder / f"{graph}.pt2")
+        write_torch(model.half() if dtype == "float16" else model, folder)
         return
     from git_model.export.onnx_files import write_onnx
 
@@ -88,6 +87,16 @@ def _write_graphs(model: GIT, folder: Path, engine: Engine, dtype: ExportDtype) 
     with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as source:
         write_onnx(programs(model), Path(source))
         rewrite(Path(source), folder, engine, dtype)
+
+
+def write_torch(model: GIT, folder: Path) -> None:
+    """Write each graph as a program NAME.pt2 without weights; these lie in one file, and are the
+    first input of every program. `torch.export.save` would store them again in each."""
+    weights = dict(sorted(model.tensors().items()))
+    save_file(weights, folder / TORCH_WEIGHTS, metadata={"format": "pt"})
+    for graph, program in programs(model, weights):
+        program.example_inputs = None  # or the weights would be stored as an example of them
+        torch.export.save(program, folder / f"{graph}.pt2")
 
 
 def rewrite(source: Path, folder: Path, engine: Engine, dtype: ExportDtype) -> None:

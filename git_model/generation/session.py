@@ -56,16 +56,19 @@ def left_padded(
     return Prompts(prompts, tokens, torch.arange(length, device=device) >= starts)
 
 
-def slots_of(image_of: Sequence[int]) -> tuple[list[int], int]:
+def slots_of(image_of: Sequence[int], at_least: int = 1) -> tuple[list[int], int]:
     """The slot of each row in a batch with equally many slots per image, and that number of slots.
 
     Args:
         image_of: the image of each row.
+        at_least: this number of slots per image, if more than half of them are needed.
 
     >>> slots_of([0, 1, 1])
     ([0, 2, 3], 2)
     """
     n_slots = max(Counter(image_of).values())
+    if n_slots <= at_least < 2 * n_slots:
+        n_slots = at_least
     n_used: Counter[int] = Counter()
     slots = []
     for image in image_of:

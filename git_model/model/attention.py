@@ -218,6 +218,23 @@ class LayerCache:
         return larger
 
 
+class PureLayerCache(LayerCache):
+    """A cache that makes a new tensor at each step, for graphs; the usual one writes in place."""
+
+    def __init__(self, past: KeyValue) -> None:
+        super().__init__()
+        self.text, self.length = past, past.key.shape[2]
+
+    def extend(self, new: KeyValue) -> KeyValue:
+        """Append keys and values, and return all of them."""
+        self.text = KeyValue(
+            torch.cat([self.text.key, new.key], dim=2),
+            torch.cat([self.text.value, new.value], dim=2),
+            rows_per_image=1,
+        )
+        return self.text
+
+
 class KVCache:
     """A `LayerCache` for every layer. It is an argument of `forward`; no module keeps one."""
 

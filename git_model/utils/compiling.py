@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ class Compiler:
 
     Args:
         name: of what is compiled.
+        cuda_graphs: on a GPU, record what was compiled as a CUDA graph.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, cuda_graphs: bool = False) -> None:
         self.name = name
+        self._mode = "reduce-overhead" if cuda_graphs else "default"
         self._announced = self._failed = False
 
     def __call__(self, graph: Any, inputs: Sequence[Tensor]) -> Graph:
@@ -39,24 +42,46 @@ class Compiler:
                 f"is kept in {folder}"
             )
         try:
-            return _inductor()(graph, inputs)
+            return _inductor(self._mode)(graph, inputs)
         except Exception as error:  # whatever a compiler raises: the graph itself is fine
             self._failed = True
-            lines = str(error).strip().splitlines()
-            reason = lines[0] if lines else ""
-            _print(f"Warning: {self.name} runs uncompiled: {type(error).__name__}: {reason}")
+            _warn(self.name, error)
             return graph.forward
 
 
-def compile_in_place(module: nn.Module, name: str) -> None:
+class Fallback:
+    """Runs a module that `compile_in_place` has prepared. If the compiled code fails, a line says
+    so, and the module runs as it is from then on."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self._module = module
+        self._name = name
+        self._failed = False
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """The module's outputs."""
+        if not self._failed:
+            try:
+                return self._module(*inputs)
+            except Exception as error:  # whatever torch's compiler or a CUDA graph raises
+                self._failed = True
+                _warn(self._name, error)
+        return self._module.forward(*inputs)
+
+
+def compile_in_place(module: nn.Module, name: str, *, cuda_graphs: bool = False) -> None:
     """Let a module run compiled from its first call on, for inputs of any size. What is compiled is
     kept in the user's cache folder for later processes, unless TORCHINDUCTOR_CACHE_DIR names
-    another."""
+    another.
+
+    Args:
+        cuda_graphs: as in `Compiler`.
+    """
     _keep_between_processes()
     # it warns, with a line of its source, of a machine that has CUDA's compiler and no GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
-        module.compile(backend=Compiler(name))
+        module.compile(backend=Compiler(name, cuda_graphs=cuda_graphs))
     except RuntimeError as error:  # a version of Python that torch.compile does not know
         _print(f"Warning: {name} runs uncompiled: {str(error).strip().splitlines()[0]}")
 
@@ -74,10 +99,17 @@ def _keep_between_processes() -> None:
     os.environ[CACHE_VARIABLE] = str(folder)
 
 
-def _inductor() -> Callable[..., Any]:
+def _inductor(mode: str) -> Callable[..., Any]:
     from torch._dynamo import lookup_backend  # as torch's documentation of own backends shows
+    from torch._inductor import list_mode_options
 
-    return lookup_backend("inductor")
+    inductor: Callable[..., Any] = lookup_backend("inductor")
+    return partial(inductor, config_patches=list_mode_options(mode))
+
+
+def _warn(name: str, error: Exception) -> None:
+    lines = str(error).strip().splitlines() or [""]
+    _print(f"Warning: {name} runs uncompiled: {type(error).__name__}: {lines[0]}")
 
 
 def _print(line: str) -> None:

@@ -12,7 +12,14 @@ def test_every_section_runs_with_a_tiny_model_on_the_cpu() -> None:
     assert result.exit_code == 0, result.output
     sections = result.output.split("\n## ")[1:]
     assert [section.splitlines()[0] for section in sections] == list(gpu_check.SECTIONS)
-    n_rows = {"Parity": 3, "Speed": 12, "A training step": 1, "A folder": 3, "FSDP2": 2}
+    n_rows = {
+        "Parity": 3,
+        "Speed": 12,
+        "Compiled": 4,
+        "A training step": 1,
+        "A folder": 3,
+        "FSDP2": 2,
+    }
     for section in sections:
         name, *lines = section.splitlines()
         assert sum(line.startswith("| ") for line in lines) == 1 + n_rows[name]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -18,15 +19,18 @@ from commands import WORDS, refusal, run
 from parity_models import make_pair
 from photos import write_json
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import bite, tiny_config
+from torch import Tensor
 
 from git_model import Captioner, DecodingOptions, Frames
 from git_model.checkpoints.native import EXPORT_FORMAT, write_checkpoint
 from git_model.export import engines, folder, write
-from git_model.export.graphs import SEE, STEP, programs, stacked
+from git_model.export.graphs import SEE, STEP, programs
 from git_model.export.model import ExportedGIT, open_exported
 from git_model.export.onnx_files import write_onnx
 from git_model.export.verification import verify
+from git_model.generation.padded_session import stacked
 from git_model.model.git import GIT
 from git_model.page import actions
 from git_model.preprocessing.tokenizer import Tokenizer
@@ -382,25 +386,90 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: str, dty
     assert not (tmp_path / "out").exists()
 
 
+def wide_model() -> GIT:
+    """A model whose weights, 7 MB, are much larger than the code of its graphs."""
+    config = tiny_config()
+    encoder = dataclasses.replace(config.encoder, layers=1, width=256, mlp_width=1024)
+    decoder = dataclasses.replace(config.decoder, layers=1, width=256, heads=4, mlp_width=1024)
+    config = dataclasses.replace(config, encoder=encoder, decoder=decoder)
+    model = bite(GIT(config).double(), seed=5).float().eval()
+    return model.requires_grad_(requires_grad=False)
+
+
+def size_limit(model: GIT) -> float:
+    """Bytes of the weights, and 1 MB for what else a folder has."""
+    return 1.1 * sum(4 * tensor.numel() for tensor in model.tensors().values()) + 1e6
+
+
+def torch_weights(folder: Path) -> dict[str, Tensor]:
+    """The first input of a folder's programs, as the documentation says."""
+    return dict(sorted(load_file(folder / "weights.safetensors").items()))
+
+
+def test_a_torch_program_takes_its_weights_as_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`see` alone: an export of `step` takes ten times as long."""
+    model = wide_model()
+    monkeypatch.setattr(write, "programs", lambda *a: itertools.islice(programs(*a), 1))
+    write.write_torch(model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"see.pt2", "weights.safetensors"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < size_limit(model)
+    see = torch.export.load(tmp_path / "see.pt2").module(check_guards=False)
+    pixels = torch.randn(3, 3, 16, 16)
+    image, expected = see(torch_weights(tmp_path), pixels), stacked(model.see(pixels))
+    torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="input tree"):
+        see(dict(list(torch_weights(tmp_path).items())[1:]), pixels)
+
+
 @pytest.mark.slow
-def test_torch_programs_run_and_are_not_opened_with_pickle(exports: Path, tmp_path: Path) -> None:
-    out = tmp_path / "programs"
-    assert run("export", exports / "source", out, "--format", "torch").exit_code == 0
-    step = torch.export.load(out / "step.pt2").module(check_guards=False)
-    source = Captioner.from_pretrained(exports / "source").model
+@pytest.mark.timeout(600)
+def test_torch_programs_share_their_weights_and_are_not_opened_with_pickle(tmp_path: Path) -> None:
+    model, out = wide_model(), tmp_path / "programs"
+    model.save_pretrained(tmp_path / "source")
+    assert run("export", tmp_path / "source", out, "--format", "torch").exit_code == 0
+    assert sum(path.stat().st_size for path in out.iterdir()) < size_limit(model)
+    weights = torch_weights(out)
+    see, step = (
+        torch.export.load(out / f"{name}.pt2").module(check_guards=False) for name in (SEE, STEP)
+    )
     pixels, tokens = torch.randn(2, 3, 16, 16), torch.tensor([[[1]], [[1]]])
-    image = torch.export.load(out / "see.pt2").module(check_guards=False)(pixels)
-    logits, present = step(
-        tokens, torch.ones(2, 1, 1, dtype=torch.bool), image, torch.zeros(1, 2, 2, 1, 3, 0, 8)
-    )
+    image, mask = see(weights, pixels), torch.ones(2, 1, 1, dtype=torch.bool)
+    logits, present = step(weights, tokens, mask, image, torch.zeros(1, 2, 2, 1, 4, 0, 64))
     torch.testing.assert_close(
-        logits[:, 0], source(pixels, tokens[:, 0])[:, -1], rtol=1e-4, atol=1e-4
+        logits[:, 0], model(pixels, tokens[:, 0])[:, -1], rtol=1e-4, atol=1e-4
     )
-    assert present.shape == (1, 2, 2, 1, 3, 1, 8)
-    assert "AOTInductor" in refusal("caption", "x.png", "--model", out)
-    assert "no int8" in refusal(
-        "export", "demo", tmp_path / "no", "--format", "torch", "--dtype", "int8"
+    assert present.shape == (1, 2, 2, 1, 4, 1, 64)
+    with pytest.raises(GITError, match="AOTInductor"):
+        open_exported(out)
+    (out / "weights.safetensors").unlink()
+    with pytest.raises(GITError, match=r"weights\.safetensors: no such file"):
+        open_exported(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_aotinductor_compiles_a_torch_program_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = wide_model()
+    monkeypatch.setattr(write, "programs", lambda *a: itertools.islice(programs(*a), 1))
+    write.write_torch(model, tmp_path)
+    weights, pixels = torch_weights(tmp_path), torch.randn(2, 3, 16, 16)
+    program = torch.export.load(tmp_path / "see.pt2")
+    program.example_inputs = ((weights, pixels), {})
+    package = torch._inductor.aoti_compile_and_package(
+        program, package_path=str(tmp_path / "compiled.pt2")
     )
+    see = torch._inductor.aoti_load_package(package)
+    image, expected = see(weights, pixels), stacked(model.see(pixels))
+    torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_torch_programs_have_no_int8(tmp_path: Path) -> None:
+    line = refusal("export", "demo", tmp_path / "no", "--format", "torch", "--dtype", "int8")
+    assert "no int8" in line
 
 
 def test_a_folder_that_exists_is_kept_unless_overwritten(exports: Path, tmp_path: Path) -> None:

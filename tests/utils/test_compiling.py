@@ -15,11 +15,13 @@ from git_model.utils.compiling import CACHE_VARIABLE, Compiler, compile_in_place
 GRAPH = SimpleNamespace(forward=lambda x: x + 1)
 SCRIPT = """
 import torch
-from git_model import Captioner
-pixels = torch.ones(2, 3, 64, 64)
-with torch.inference_mode():
-    tokens = [Captioner.from_pretrained("demo", compile=c).model.encode(pixels) for c in (0, 1)]
-torch.testing.assert_close(*tokens, atol=1e-5, rtol=1e-5)
+from git_model import Captioner, generate
+pixels, texts = torch.rand(2, 3, 64, 64), []
+for c in (False, True):
+    model = Captioner.from_pretrained("demo", compile=c).model
+    with torch.inference_mode():
+        texts.append(generate(model, model.see(pixels), [[model.config.bos_id]] * 2))
+assert [row[0].tokens for row in texts[0]] == [row[0].tokens for row in texts[1]]
 """
 
 
@@ -27,7 +29,7 @@ def test_the_first_graph_alone_is_announced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "/cache")
-    monkeypatch.setattr(compiling, "_inductor", lambda: lambda graph, inputs: graph.forward)
+    monkeypatch.setattr(compiling, "_inductor", lambda mode: lambda graph, inputs: graph.forward)
     compiler = Compiler("the encoder")
     assert [compiler(GRAPH, [])(1) for _ in range(3)] == [2, 2, 2]
     [line] = capsys.readouterr().err.splitlines()
@@ -44,7 +46,7 @@ def test_a_compiler_that_fails_is_one_line_and_the_graph_runs_as_it_is(
         calls.append(graph)
         raise RuntimeError("No working C++ compiler found\n  File ...")
 
-    monkeypatch.setattr(compiling, "_inductor", lambda: broken)
+    monkeypatch.setattr(compiling, "_inductor", lambda mode: broken)
     compiler = Compiler("the encoder")
     assert [compiler(GRAPH, [])(1) for _ in range(3)] == [2, 2, 2]
     lines = capsys.readouterr().err.splitlines()[1:]
@@ -102,5 +104,9 @@ def child(cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_without_a_cpp_compiler_the_model_runs_uncompiled(tmp_path: Path) -> None:
     lines = child(tmp_path, CXX="/nowhere/g++").stderr.splitlines()
-    assert len(lines) == 2
+    assert [line.split(":")[0] for line in lines[::2]] == [
+        "compiling the encoder", "compiling the decoder's step"
+    ]  # fmt: skip
     assert lines[1].startswith("Warning: the encoder runs uncompiled: ")
+    assert lines[3].startswith("Warning: the decoder's step runs uncompiled: ")
+    assert len(lines) == 4
