@@ -6,17 +6,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
+from pathlib import Path
 
 from torch.utils.data import Dataset
 
 from git_model.batch.caption_filters import RecordEditor
-from git_model.batch.items import AnyInput, Input, RefusedInput
+from git_model.batch.items import AnyInput, Input, OutputRecord, RefusedInput
 from git_model.batch.journal import Outcome
+from git_model.batch.source_files import SOURCE_FILE, source_file
 from git_model.batch.workers import is_worker_death, worker_stream
 from git_model.captioner import MAX_ROWS, Captioner
 from git_model.config import DecodingOptions, GITConfig
 from git_model.preprocessing.image import group_by_shape, reason_of
-from git_model.preprocessing.inputs import LoadedImage, frames_to_read, load_media
+from git_model.preprocessing.inputs import (
+    LoadedImage,
+    frames_to_read,
+    load_media,
+    with_orientation,
+)
 from git_model.preprocessing.sampling import ReadOptions
 from git_model.utils.errors import GITError, bounded_line
 
@@ -25,6 +32,7 @@ MAX_WAITING = 4  # batches of images that wait for others of their shape
 
 InputGroup = tuple[AnyInput, ...]  # all about one image
 InputOutcome = tuple[AnyInput, Outcome]
+_Row = tuple[LoadedImage, OutputRecord, list[Input]]  # an image, notes about it, its inputs
 
 
 @dataclass(frozen=True)
@@ -32,18 +40,28 @@ class LoadedInput:
     """An image as the model's input, or the reason why it cannot be loaded.
 
     inputs: the inputs about this image, such as its questions.
+    source_file: of the image, see `source_files.source_file`.
     """
 
     inputs: InputGroup
     image: LoadedImage | None = None
     failure: str | None = None
+    source_file: OutputRecord | None = None
 
 
 class InputDataset(Dataset[LoadedInput]):
-    """From files to pixels: the work of the worker processes."""
+    """From files to pixels: the work of the worker processes.
 
-    def __init__(self, config: GITConfig, reading: ReadOptions | None = None) -> None:
-        self._config, self._reading = config, reading or ReadOptions()
+    Args:
+        folder: of the run's output, that the paths in records are relative to; None: the records
+            say nothing about the files.
+    """
+
+    def __init__(
+        self, config: GITConfig, reading: ReadOptions | None = None, folder: Path | None = None
+    ) -> None:
+        self._reading, self._folder = reading or ReadOptions(), folder
+        self._config = with_orientation(config, self._reading)
 
     def __getitem__(self, inputs: InputGroup) -> LoadedInput:
         """Load an image; nothing is raised, because one image must not end a run."""
@@ -51,15 +69,18 @@ class InputDataset(Dataset[LoadedInput]):
         if isinstance(first, RefusedInput):
             return LoadedInput(inputs, failure=first.reason)
         try:
-            return LoadedInput(inputs, self._load(first))
+            return self._load(inputs, first)
         except Exception as error:
             reason, name = reason_of(error), first.name
             failure = reason if name in reason else f"{name}: {reason}"
             return LoadedInput(inputs, failure=bounded_line(failure))
 
-    def _load(self, item: Input) -> LoadedImage:
-        n_frames = frames_to_read(self._config, self._reading)
-        return load_media(item.open(n_frames, self._reading), self._config)
+    def _load(self, inputs: InputGroup, item: Input) -> LoadedInput:
+        data = None if isinstance(item.location, Path) else item.read()  # once, for both uses
+        media = item.open(frames_to_read(self._config, self._reading), self._reading, data)
+        image = load_media(media, self._config)
+        about = None if self._folder is None else source_file(item, self._folder, data)
+        return LoadedInput(inputs, image, source_file=about)
 
 
 def group_by_image(inputs: Iterable[AnyInput]) -> Iterator[InputGroup]:
@@ -200,12 +221,12 @@ class BatchCaptioner:
             for item, failure in failures.items()
             if failure is not None
         ]
-        rows: list[tuple[LoadedImage, list[Input]]] = []
+        rows: list[_Row] = []
         for loaded in batch:
             items = [item for item in loaded.inputs if failures[item] is None]
             answerable = [item for item in items if isinstance(item, Input)]
             if loaded.image is not None and answerable:
-                rows.append((loaded.image, answerable))
+                rows.append((loaded.image, _notes(loaded), answerable))
         return outcomes + (self._captioned(rows) if rows else [])
 
     def _fault(self, item: AnyInput) -> str | None:
@@ -216,21 +237,26 @@ class BatchCaptioner:
         except GITError as error:
             return f"{item.name}: {error}"
 
-    def _captioned(self, rows: Sequence[tuple[LoadedImage, Sequence[Input]]]) -> list[InputOutcome]:
+    def _captioned(self, rows: Sequence[_Row]) -> list[InputOutcome]:
         """The outcomes of images with their inputs; each image is encoded once."""
         start = time.monotonic()
-        scene = self.captioner.see_batch([image for image, _ in rows])
-        questions = [[item.question for item in items] for _, items in rows]
+        scene = self.captioner.see_batch([image for image, _, _ in rows])
+        questions = [[item.question for item in items] for _, _, items in rows]
         captions = self.captioner.generate(scene, questions, self.decoding)
         self.busy_seconds += time.monotonic() - start
-        self.n_sideways += sum(image.is_sideways for image, _ in rows)
+        self.n_sideways += sum(image.is_sideways for image, _, _ in rows)
         outcomes: list[InputOutcome] = []
-        for (image, items), texts_of_items in zip(rows, captions, strict=True):
+        for (image, notes, items), texts_of_items in zip(rows, captions, strict=True):
             warning = self.captioner.image_warning(image)
             for item, texts in zip(items, texts_of_items, strict=True):
                 old_text = self.old_text(item)
                 record = self.editor.record(item, image.frames, texts, old_text, warning)
-                if image.is_truncated:
-                    record["truncated"] = True
-                outcomes.append((item, Outcome(item.identity, record)))
+                outcomes.append((item, Outcome(item.identity, record | notes)))
         return outcomes
+
+
+def _notes(loaded: LoadedInput) -> OutputRecord:
+    """What a record says about the file of its image."""
+    is_truncated = loaded.image is not None and loaded.image.is_truncated
+    notes: OutputRecord = {"truncated": True} if is_truncated else {}
+    return notes if loaded.source_file is None else notes | {SOURCE_FILE: loaded.source_file}

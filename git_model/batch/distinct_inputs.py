@@ -15,7 +15,7 @@ from git_model.batch.items import (
     WebAddress,
     readable,
 )
-from git_model.batch.journal import DiskOwners, disk_owners
+from git_model.batch.journal import DiskOwners, disk_owners, disk_set
 from git_model.batch.sinks import Sink
 from git_model.utils.errors import GITError, one_line
 
@@ -26,15 +26,16 @@ class DistinctInputs:
     input with the same key or text file is refused, with an error that names the first one. The
     same input a second time is not refused.
 
+    sink: None: there are no text files.
     folder: of the run, on the same disk as the text files.
     """
 
     inputs: Iterable[AnyInput]
-    sink: Sink
-    folder: Path
+    sink: Sink | None = None
+    folder: Path = Path()
 
     def __iter__(self) -> Iterator[AnyInput]:
-        is_case_blind = case_blind(self.folder)
+        is_case_blind = self.sink is not None and case_blind(self.folder)
         with disk_owners() as keys, disk_owners() as outputs:
             for item in self.inputs:
                 refused = _refused_key(item, keys)
@@ -45,9 +46,15 @@ class DistinctInputs:
 
     def _output(self, item: Input) -> Path | None:
         try:
-            return self.sink.output_path(item)
+            return None if self.sink is None else self.sink.output_path(item)
         except GITError:
             return None  # `Sink.write` reports it
+
+
+def each_once(inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
+    """Inputs without those that came before."""
+    with disk_set() as identities:
+        yield from (item for item in inputs if identities.add(item.identity))
 
 
 def _refused_key(item: AnyInput, keys: DiskOwners) -> RefusedInput | None:
@@ -57,7 +64,7 @@ def _refused_key(item: AnyInput, keys: DiskOwners) -> RefusedInput | None:
     else:
         location = _location(item)
         reason = f"{item.name}: another input has this name, expected each name once"
-    if keys.claim(_bytes(item.key), _bytes(location)) == _bytes(location):
+    if keys.claim(_bytes(item.name), _bytes(location)) == _bytes(location):
         return None
     return RefusedInput(f"{item.key} ({location})", one_line(f"{reason} ({readable(location)})"))
 

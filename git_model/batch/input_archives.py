@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from git_model.batch.items import MAX_NAME_BYTES, AnyInput, ArchiveMember, Input
 from git_model.data.manifests import DataError, path_within
 from git_model.data.tar import tar_members
 from git_model.data.tsv import line_starts
-from git_model.preprocessing.formats import looks_like_media
+from git_model.preprocessing.formats import START_BYTES, looks_like_media
 from git_model.preprocessing.image import open_file, reason_of
 from git_model.utils.errors import bounded_line
 
@@ -45,8 +46,10 @@ class TarInputs:
             prefix = self._prefix(path)
             with suppress(Exception):  # damage is an input's refusal
                 for member in tar_members(path):
+                    start = partial(_start_of, path, member)
                     is_other = not member.name.lower().endswith(self.suffixes)
-                    if member.isreg() and is_other and looks_like_media(Path(member.name).name):
+                    is_file = member.isreg() and not member.issparse()
+                    if is_file and is_other and looks_like_media(Path(member.name).name, start):
                         yield prefix + member.name
 
     def _prefix(self, path: Path) -> str:
@@ -67,6 +70,12 @@ class TarInputs:
             if not isinstance(error, DataError | OSError):
                 reason = f"the tar is damaged, the rest is not read: {reason}"
             yield RefusedInput(prefix.rstrip("/") or path.name, bounded_line(f"{path}: {reason}"))
+
+
+def _start_of(path: Path, member: tarfile.TarInfo) -> bytes:
+    with open_file(path) as file:
+        file.seek(member.offset_data)
+        return file.read(min(START_BYTES, member.size))
 
 
 def _member_input(path: Path, prefix: str, member: tarfile.TarInfo) -> AnyInput | None:

@@ -12,8 +12,7 @@ from typing import Literal
 
 from git_model.batch.items import AnyInput, Input, RefusedInput
 from git_model.data.manifests import DataError
-from git_model.preprocessing.formats import START_BYTES, looks_like_media
-from git_model.preprocessing.image import open_file
+from git_model.data.untaken import looks_like_media_file
 from git_model.utils.errors import bounded_line, shortened
 
 
@@ -44,7 +43,7 @@ class FolderInputs:
         for listing in _walk(self.folder, "", self.suffixes, self.recursive):
             if not isinstance(listing, RefusedInput):
                 keys = (_join(listing.key, name) for name in listing.others)
-                yield from (key for key in keys if _looks_like_media(self.folder / key))
+                yield from (key for key in keys if looks_like_media_file(self.folder / key))
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class GlobInputs:
     def untaken(self) -> Iterator[str]:
         """The names of files that match, look like images or videos, and are no inputs."""
         for match in self._matches("", self.parts, "others"):
-            if isinstance(match, str) and _looks_like_media(self.folder / match):
+            if isinstance(match, str) and looks_like_media_file(self.folder / match):
                 yield match
 
     def _matches(
@@ -145,15 +144,6 @@ def _list_folder(root: Path, key: str, suffixes: tuple[str, ...]) -> _Listing:
             else:
                 others.append(entry.name)
     return _Listing(key, sorted(files), sorted(folders), sorted(others))
-
-
-def _looks_like_media(path: Path) -> bool:
-    return looks_like_media(path.name, lambda: _start_of(path))
-
-
-def _start_of(path: Path) -> bytes:
-    with open_file(path) as file:
-        return file.read(START_BYTES)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -31,7 +31,13 @@ from git_model.preprocessing.image import open_file
 from git_model.utils.errors import GITError
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
-COMPRESSED_TARS = (".tgz", *(f".tar.{end}" for end in ("gz", "bz2", "xz", "zst")))
+PACKED_SUFFIXES = (".zip", ".7z", ".rar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4")
+BATCH_SUFFIXES = (
+    *LIST_SUFFIXES,
+    *TABLE_READERS,
+    ".tsv",
+    ".tar",
+)  # of files that name or hold inputs
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 
 
@@ -126,8 +132,11 @@ def _open_source(source: str, options: InputOptions) -> Iterable[AnyInput]:
         return SingleInput(Input(source, WebAddress(source)))
     if path.is_dir():
         return FolderInputs(path, suffixes, options.recursive)
-    if lower.endswith(COMPRESSED_TARS):
-        raise GITError(f"{source}: a compressed tar, expected a plain one: unpack it first")
+    if lower.endswith(PACKED_SUFFIXES):
+        raise GITError(
+            f"{source}: a compressed file, expected a folder, a plain tar or the like: unpack it "
+            "first"
+        )
     if lower.endswith(".tar"):
         return TarInputs(tuple(shard_paths(source)), suffixes)
     if lower.endswith(MEDIA_SUFFIXES) and os.path.lexists(path):
@@ -165,7 +174,7 @@ def _open_file_of_inputs(path: Path, options: InputOptions) -> Iterable[AnyInput
     with open_file(path) as file:
         if MEDIA_STARTS.match(file.read(START_BYTES)):  # an image under another name
             return SingleInput(Input(path.name, path))
-    suffixes = ", ".join([*LIST_SUFFIXES, *TABLE_READERS, ".tsv", ".tar"])
+    suffixes = ", ".join(BATCH_SUFFIXES)
     raise GITError(f"{path}: expected a folder, an image, or a file that ends in {suffixes}")
 
 

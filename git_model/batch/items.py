@@ -117,7 +117,7 @@ class Input:
     @property
     def identity(self) -> bytes:
         """Bytes that are different for all inputs: the key and the question."""
-        return _identity(self.key, self.question_key, self.question or "")
+        return record_identity(self.fields)
 
     @property
     def fields(self) -> OutputRecord:
@@ -129,15 +129,20 @@ class Input:
             fields["question_id"] = self.question_key
         return fields
 
-    def open(self, frames: int, options: ReadOptions | None = None) -> Image.Image | Clip:
+    def open(
+        self, frames: int, options: ReadOptions | None = None, data: bytes | None = None
+    ) -> Image.Image | Clip:
         """The image, or a clip of at most `frames` frames; see `video.read_media`.
+
+        Args:
+            data: the bytes of its file, if they have been read already.
 
         Raises:
             GITError: it cannot be opened; the message begins with its position.
         """
-        if isinstance(self.location, Path):
+        if isinstance(self.location, Path) and data is None:
             return read_media(self.location, frames, options)
-        return decode_media(self.read(), self._position, frames, options)
+        return decode_media(self.read() if data is None else data, self._position, frames, options)
 
     def read(self) -> bytes:
         """The bytes of its file, without a check of their format.
@@ -193,7 +198,7 @@ class RefusedInput:
     @property
     def identity(self) -> bytes:
         """As an input's."""
-        return _identity(self.key, "", "")
+        return record_identity(self.fields)
 
     @property
     def fields(self) -> OutputRecord:
@@ -206,9 +211,8 @@ AnyInput = Input | RefusedInput
 
 def record_identity(record: OutputRecord) -> bytes:
     """The identity of the input that a record belongs to."""
-    return _identity(
-        *(str(record.get(name) or "") for name in ("file_name", "question_id", "question"))
-    )
+    parts = (str(record.get(name) or "") for name in ("file_name", "question_id", "question"))
+    return "\0".join(parts).encode("utf-8", "surrogateescape")
 
 
 def record_text(record: OutputRecord) -> str | None:
@@ -217,7 +221,3 @@ def record_text(record: OutputRecord) -> str | None:
     if isinstance(text, list):
         text = ", ".join(map(str, text))
     return str(text) if text and "rejected" not in record else None
-
-
-def _identity(*parts: str) -> bytes:
-    return "\0".join(parts).encode("utf-8", "surrogateescape")

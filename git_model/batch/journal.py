@@ -6,6 +6,8 @@ that continues reads all files, written by any number of processes.
 """
 
 import json
+import re
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +20,12 @@ from filelock import FileLock, Timeout
 from git_model.batch.items import OutputRecord
 from git_model.utils.errors import GITError
 
+SETTINGS = "settings.json"  # of a run, in its folder
+NOTED = "files.sha256"  # digests of the files that a run will write beside its sink
+OWN_FILES = re.compile(  # that a run makes in its folder; SQLite and `new_file` have temporary ones
+    r"(\d+\.(lock|sqlite(-journal|-wal|-shm)?)|old/records\.sqlite(-journal|-wal|-shm)?"
+    r"|settings\.json|\.settings\.json\.[0-9a-f]{8}\.new|files\.sha256)"
+)
 LOCK_TIMEOUT = 60.0  # seconds, for another process to end its transaction
 TABLE = """CREATE TABLE IF NOT EXISTS outcome
     (number INTEGER PRIMARY KEY, key BLOB UNIQUE, record TEXT, failure TEXT, settled INTEGER)"""
@@ -172,6 +180,37 @@ def journal_path(folder: Path, rank: int) -> Path:
 def old_records_path(folder: Path) -> Path:
     """The file of the records that the sink had before the run."""
     return folder / "old" / "records.sqlite"
+
+
+def foreign_file(folder: Path) -> Path | None:
+    """A file or folder in a run's folder that no run makes. None: there is none, or no folder."""
+    if folder.is_symlink():
+        return folder
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        is_own = name == "old" if path.is_dir() else OWN_FILES.fullmatch(name)
+        if not is_own or path.is_symlink():
+            return path
+    return None
+
+
+def close_run(folder: Path) -> None:
+    """Remove the files of a complete run, and its folder. It is renamed first, because half a
+    folder would be taken for a new run."""
+    removed = removed_path(folder)
+    _remove_own(removed)  # of a run that was killed right here
+    folder.rename(removed)
+    _remove_own(removed)
+
+
+def removed_path(folder: Path) -> Path:
+    """The name of a run's folder while it is removed."""
+    return folder.with_name(f".{folder.name}.gone")
+
+
+def _remove_own(folder: Path) -> None:
+    if folder.is_dir() and foreign_file(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from operator import add
+from pathlib import Path
 
 from git_model.batch.caption_filters import CaptionFilters, Mode, RecordEditor
 from git_model.batch.captioning import (
@@ -25,16 +26,17 @@ from git_model.batch.captioning import (
     load_inputs,
     one_shape_batches,
 )
-from git_model.batch.items import AnyInput, Input, RefusedInput, record_text
+from git_model.batch.items import AnyInput, Input, OutputRecord, RefusedInput, readable, record_text
 from git_model.batch.journal import DiskSet, Outcome, RunFolder, disk_set
 from git_model.batch.origin import add_counts, other_origin
-from git_model.batch.sinks import Sink, file_text
+from git_model.batch.sinks import Sink, file_text, sink_folder
+from git_model.batch.source_files import is_of_another_file, rival_of
 from git_model.captioner import Captioner
 from git_model.config import DecodingOptions
 from git_model.preprocessing.sampling import ReadOptions
 from git_model.utils.atomic import DiskFullError
 from git_model.utils.distributed import ProcessGroup, StopRequest
-from git_model.utils.errors import GITError
+from git_model.utils.errors import GITError, bounded_line
 from git_model.utils.progress import ProgressBar
 
 
@@ -126,7 +128,8 @@ class BatchJob:
         self.tally.add(Tally(busy_seconds=model.busy_seconds, seconds=seconds, sideways=sideways))
 
     def _loaded(self, pending: Iterable[AnyInput]) -> Generator[LoadedInput, None, None]:
-        dataset = InputDataset(self.captioner.model.config, self.options.reading)
+        config, folder = self.captioner.model.config, sink_folder(self.sink)
+        dataset = InputDataset(config, self.options.reading, folder)
         workers, ahead = self.options.workers, 2 * self.options.batch_size
         return load_inputs(group_by_image(pending), dataset, workers=workers, ahead=ahead)
 
@@ -148,46 +151,67 @@ class BatchJob:
                 bar.update()
                 continue
             outcome = self.run.journal.find(item.identity)
-            if outcome is None and not self._keeps_text(item):
-                yield item
-                continue
             if outcome is not None:
                 self.tally.done_before += 1
                 if not outcome.is_settled:  # killed before the text was written beside the image
                     self._settle([(item, outcome)])
+            elif self._is_to_do(item):
+                yield item
+                continue
             bar.update()
 
-    def _keeps_text(self, item: AnyInput) -> bool:
-        """Whether an input has a text that is to stay."""
+    def _is_to_do(self, item: AnyInput) -> bool:
+        """Whether an input needs a text. If it does not, it is counted: it has a text that is to
+        stay, or fails because its name has the text of another image."""
         mode = self.options.mode
-        if mode not in ("skip", "overwrite-if-other") or not isinstance(item, Input):
-            return False
-        if self._old_text(item) is None:
-            return False
-        other = self._other_origin(item)
+        if mode == "overwrite" or isinstance(item, RefusedInput) or self._old_text(item) is None:
+            return True
+        record, folder = self._old_record(item), sink_folder(self.sink)
+        is_other_file = record is not None and is_of_another_file(record, item, folder)
+        other = self._other_origin(item, is_other_file=is_other_file)
         if other is not None and mode == "overwrite-if-other":
+            return True
+        rival = rival_of(record, item, folder) if record is not None and is_other_file else None
+        if rival is not None:
+            self.run.journal.note([Outcome(item.identity, failure=self._clash(item, rival))])
+            self.tally.failed += 1
             return False
+        if mode in ("append", "prepend"):
+            return True
         self.tally.kept += 1
         if other is not None:
             self.tally.others = add_counts(self.tally.others, Counter([other]))
-        return True
+        return False
+
+    def _clash(self, item: Input, rival: Path) -> str:
+        return bounded_line(
+            f"{item.name}: {self.sink.path} has the text of another image under this name, of "
+            f"{readable(str(rival))}: caption both in one run, rename one of them, name another "
+            "--out, or replace that text with --overwrite-if-other"
+        )
 
     def _old_text(self, item: Input) -> str | None:
         """The text that an input had before the run."""
         if self.sink.writes_at_once:
             return self.sink.old_text(item)
-        old = self.run.old.find(item.identity)
-        return None if old is None or old.record is None else record_text(old.record)
+        record = self._old_record(item)
+        return None if record is None else record_text(record)
 
-    def _other_origin(self, item: Input) -> str | None:
-        """How the origin of an input's old text differs from this run's. None: it does not, or is
-        unknown, as for a text that was written or changed by hand."""
-        old = self.run.old.find(item.identity)
-        if old is None or old.record is None or "rejected" in old.record:
+    def _old_record(self, item: Input) -> OutputRecord | None:
+        """The record that an input, or another one with its text file, had before the run."""
+        old = self.run.old.find(self.sink.slot(item.fields))
+        return None if old is None else old.record
+
+    def _other_origin(self, item: Input, *, is_other_file: bool) -> str | None:
+        """The origin of an input's old text, if it is not this run's. None: it is, or is unknown,
+        as for a text that was written or changed by hand."""
+        record = self._old_record(item)
+        if record is None or "rejected" in record:
             return None
-        if self.sink.writes_at_once and self.sink.old_text(item) != file_text(old.record).strip():
+        if self.sink.writes_at_once and self.sink.old_text(item) != file_text(record).strip():
             return None
-        return other_origin(old.record, self.editor.stamp)
+        origin = self.editor.stamp | {"question": item.question}
+        return other_origin(record, origin, is_other_file=is_other_file)
 
     def _note(self, outcomes: Sequence[InputOutcome]) -> Tally:
         """Store the outcomes of a batch, and write the texts that are to be written at once."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from git_model.batch.captioning import InputDataset
+from git_model.batch.distinct_inputs import DistinctInputs
 from git_model.batch.items import AnyInput
 from git_model.config import GITConfig
 from git_model.preprocessing.image import denormalize
@@ -46,7 +47,7 @@ def draw_preview(
         raise GITError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     dataset, tiles, refusals = InputDataset(config, reading), list[Image.Image](), list[str]()
     keys = set[str]()
-    for item in inputs:
+    for item in DistinctInputs(inputs):
         if item.key in keys:  # another question about the same image
             continue
         if len(tiles) == count:

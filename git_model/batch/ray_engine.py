@@ -18,6 +18,7 @@ from git_model.batch.captioning import (
     group_by_image,
     one_shape_batches,
 )
+from git_model.batch.distinct_inputs import DistinctInputs, each_once
 from git_model.batch.items import AnyInput, OutputRecord
 from git_model.batch.journal import Outcome
 from git_model.batch.loop import BatchOptions
@@ -33,8 +34,8 @@ Columns = dict[str, Any]  # a batch in Ray: a list of values under each name
 class LoadStep:
     """The first step: from files to pixels."""
 
-    def __init__(self, config: GITConfig, options: BatchOptions) -> None:
-        self._dataset = InputDataset(config, options.reading)
+    def __init__(self, config: GITConfig, options: BatchOptions, folder: Path) -> None:
+        self._dataset = InputDataset(config, options.reading, folder)
 
     def __call__(self, columns: Columns) -> Columns:
         """{"group": …} -> {"loaded": …}"""
@@ -90,8 +91,11 @@ def caption_with_ray(
     with _ray(out) as ray, new_folder(out, replaces=old) as folder:
         resources = ray.cluster_resources()
         n_actors = resources.get("GPU", 0) if gpu else resources["CPU"] // 4
-        rows = ray.data.from_items([{"group": group} for group in group_by_image(inputs)])
-        rows = rows.map_batches(LoadStep(config, options), batch_size=options.batch_size)
+        groups = group_by_image(each_once(DistinctInputs(inputs)))
+        rows = ray.data.from_items([{"group": group} for group in groups])
+        rows = rows.map_batches(
+            LoadStep(config, options, out.absolute()), batch_size=options.batch_size
+        )
         rows = rows.map_batches(
             CaptionStep,
             fn_constructor_args=(open_model, options, editor),

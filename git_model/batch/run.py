@@ -7,7 +7,6 @@ complete.
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,19 +19,24 @@ import torch
 
 from git_model.batch.caption_filters import RecordEditor
 from git_model.batch.distinct_inputs import DistinctInputs
-from git_model.batch.items import AnyInput, Input, OutputRecord, record_identity
+from git_model.batch.items import AnyInput, Input, OutputRecord
 from git_model.batch.journal import (
+    NOTED,
+    SETTINGS,
     Outcome,
     RunFolder,
+    close_run,
     disk_set,
+    foreign_file,
     old_records_path,
     open_journal,
     open_run,
+    removed_path,
 )
 from git_model.batch.loop import BatchJob, BatchOptions, Tally
 from git_model.batch.origin import origin_of
 from git_model.batch.sink_tables import write_jsonl_line
-from git_model.batch.sinks import RECORDS, InputRecord, Sink
+from git_model.batch.sinks import RECORDS, InputRecord, Sink, companion_path
 from git_model.captioner import Captioner
 from git_model.data.manifests import DataError, parse
 from git_model.utils.atomic import new_file
@@ -40,11 +44,9 @@ from git_model.utils.distributed import ProcessGroup, StopRequest
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import to_dict
 
-SETTINGS = "settings.json"
 ERRORS = "errors.jsonl"
 REPORT = "batch.json"
 RUN = "batch.run"
-NOTED = "files.sha256"  # in a run's folder: digests of the files that it will write beside its sink
 ONE_PROCESS = ProcessGroup(torch.device("cpu"))
 
 
@@ -81,8 +83,7 @@ def caption_dataset(
     inputs = DistinctInputs(inputs, sink, folder)
     if group.is_first:
         _require_own(sink)
-        anew = options.mode == "overwrite" and not sink.writes_at_once
-        prepare(folder, settings, () if anew else sink.old_records())
+        prepare(folder, settings, sink, anew=options.mode == "overwrite")
     group.barrier()
     with open_run(folder, group.rank) as run:
         editor = record_editor(captioner, options, model)
@@ -96,7 +97,7 @@ def caption_dataset(
             with new_file(companion_path(sink.path, REPORT)) as path:
                 path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     if group.is_first:
-        close(folder)
+        close_run(folder)
     return group.broadcast(summary)
 
 
@@ -136,19 +137,18 @@ def _report_of(path: Path) -> OutputRecord | None:
 
 def _companion_digests(sink: Sink) -> dict[Path, str]:
     """The SHA-256 of the files that a run writes beside its sink, of those that are there."""
-    names = [ERRORS, RECORDS] if sink.writes_at_once else [ERRORS]
-    paths = (companion_path(sink.path, name) for name in names)
+    paths = (companion_path(sink.path, name) for name in _companions(sink))
     return {path: _digest(path) for path in paths if path.is_file()}
+
+
+def _companions(sink: Sink) -> list[str]:
+    """The names of the files of lines that a run writes beside its sink."""
+    return [ERRORS] if sink.has_whole_records else [ERRORS, RECORDS]
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def companion_path(path: Path, name: str) -> Path:
-    """A file or folder that belongs to a sink: in it if it is a folder, else named after it."""
-    return path / name if path.is_dir() else path.with_name(f"{path.stem}.{name}")
 
 
 def record_editor(captioner: Captioner, options: BatchOptions, model: OutputRecord) -> RecordEditor:
@@ -185,30 +185,44 @@ def _summary(tallies: Sequence[Tally]) -> OutputRecord:
     }
 
 
-def prepare(folder: Path, settings: OutputRecord, records: Iterable[OutputRecord]) -> None:
+def prepare(folder: Path, settings: OutputRecord, sink: Sink, *, anew: bool) -> None:
     """Make a run's folder, or require that the run in it can continue.
 
     Args:
         settings: the settings that determine the texts; they must not change within a run.
-        records: the present records of the sink, which are kept.
+        sink: its present records are kept.
+        anew: except those of a table that is written anew.
 
     Raises:
-        GITError: the run began with other settings, a record is damaged, or the folder cannot be
-            written.
+        GITError: the run began with other settings, a record is damaged, the folder holds files
+            that no run wrote, or it cannot be written.
     """
     settings = json.loads(json.dumps(settings))  # as they come back
     old = old_records_path(folder)
+    foreign = foreign_file(folder) or foreign_file(removed_path(folder))
+    if foreign is not None:
+        raise _foreign(foreign, folder)
+    continues = (folder / SETTINGS).exists()
+    if continues:
+        _require_same(folder, settings)
     try:
         old.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GITError(f"{folder}: cannot be made: {error.strerror or error}") from None
-    if (folder / SETTINGS).exists():
-        _require_same(folder, settings)
+    if continues:
         return
+    records = () if anew and not sink.writes_at_once else sink.old_records()
     with open_journal(old) as journal:
-        journal.note(Outcome(record_identity(record), record) for record in records)
+        journal.note(Outcome(sink.slot(record), record) for record in records)
     with new_file(folder / SETTINGS) as path:  # last, because it says that the rest is there
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _foreign(path: Path, folder: Path) -> GITError:
+    return GITError(
+        f"{path}: no run of `git-model batch` wrote this file, and a run needs the name "
+        f"{folder.name} for a folder of its own: move it, or name another --out"
+    )
 
 
 def _require_same(folder: Path, settings: OutputRecord) -> None:
@@ -216,6 +230,8 @@ def _require_same(folder: Path, settings: OutputRecord) -> None:
         begun = parse((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, DataError) as error:
         raise GITError(f"{folder / SETTINGS}: {error}: delete {folder} to begin anew") from None
+    if not isinstance(begun, dict) or not {"style", "decoding"} <= {*begun}:
+        raise _foreign(folder / SETTINGS, folder)
     for name in sorted({*begun, *settings}):
         before, now = begun.get(name), settings.get(name)
         if before != now:
@@ -234,7 +250,7 @@ def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
     Raises:
         GITError: a file cannot be written; the next run tries again.
     """
-    names = [ERRORS, RECORDS] if sink.writes_at_once else [ERRORS]
+    names = _companions(sink)
     with ExitStack() as stack:
         # Opened again: other processes may have begun their journals after this one looked.
         journal = stack.enter_context(open_journal(run.journal_path))
@@ -242,7 +258,7 @@ def finish(run: RunFolder, sink: Sink, inputs: Iterable[AnyInput]) -> int:
             stack.enter_context(_noted_lines(companion_path(sink.path, name), run.path))
             for name in names
         )
-        results = OrderedResults(replace(run, journal=journal), errors)
+        results = OrderedResults(replace(run, journal=journal), sink, errors)
         records = results.records(inputs)
         for table in tables:
             records = _copied(records, table)
@@ -282,22 +298,24 @@ class OrderedResults:
         n_failed: how many failed.
     """
 
-    def __init__(self, run: RunFolder, errors: TextIO) -> None:
-        self._run, self._errors = run, errors
+    def __init__(self, run: RunFolder, sink: Sink, errors: TextIO) -> None:
+        self._run, self._sink, self._errors = run, sink, errors
         self.n_failed = 0
 
     def records(self, inputs: Iterable[AnyInput]) -> Iterator[InputRecord]:
         """The record of each input that has one, once, and then the records whose inputs no longer
         exist. An old record stays if there is no new text or the new text is rejected."""
-        with disk_set() as keys:
+        with disk_set() as keys, disk_set() as slots:
             for item in inputs:
                 if keys.add(item.identity):
                     record = self._record(item)
                     if record is not None and isinstance(item, Input):
+                        slots.add(self._sink.slot(record))
                         yield item, record
             for outcome in chain(self._run.journal, self._run.old):
-                if outcome.record is not None and keys.add(outcome.key):
-                    yield None, outcome.record
+                record = outcome.record
+                if record is not None and slots.add(self._sink.slot(record)):
+                    yield None, record
 
     def fail(self, item: AnyInput, reason: str) -> None:
         """Write a line about an input that failed."""
@@ -306,19 +324,10 @@ class OrderedResults:
         self._errors.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _record(self, item: AnyInput) -> OutputRecord | None:
-        key = item.identity
-        new, old = self._run.journal.find(key), self._run.old.find(key)
+        new = self._run.journal.find(item.identity)
+        old = self._run.old.find(self._sink.slot(item.fields))
         if new is not None and new.failure is not None:
             self.fail(item, new.failure)
         if new is None or new.record is None or "rejected" in new.record:
             new = old or new
         return None if new is None else new.record
-
-
-def close(folder: Path) -> None:
-    """Remove a complete run's folder. It is renamed first, because half a folder would be taken for
-    a new run."""
-    removed = folder.with_name(f".{folder.name}.gone")
-    shutil.rmtree(removed, ignore_errors=True)  # of a run that was killed right here
-    folder.rename(removed)
-    shutil.rmtree(removed, ignore_errors=True)

@@ -13,7 +13,9 @@ from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from git_model.batch.items import OutputRecord
+from git_model.batch.items import OutputRecord, record_identity
+from git_model.batch.journal import disk_owners
+from git_model.batch.source_files import SOURCE_FILE
 from git_model.batch.table_readers import require_bounded_group
 from git_model.data.manifests import DataError, decode, parse, parse_each, text_of
 from git_model.utils.errors import GITError
@@ -21,8 +23,8 @@ from git_model.utils.errors import GITError
 # The columns of CSV and Parquet; a field that a record lacks is empty.
 COLUMNS = ("file_name", "text", "question", "question_id", "answer", "logprob", "confidence",
            "frames", "truncated", "rejected", "warning", "error", "model", "revision", "style",
-           "decoding", "options")  # fmt: skip
-TABLES = ("decoding", "options")  # JSON in a column of text
+           "decoding", "options", SOURCE_FILE)  # fmt: skip
+TABLES = ("decoding", "options", SOURCE_FILE)  # JSON in a column of text
 MULTIPLE = ("text", "answer", "logprob", "confidence")  # lists if an input has several texts
 GROUP_ROWS = 1000  # of a row group in Parquet
 MAX_RECORD_BYTES = 1 << 24
@@ -35,10 +37,14 @@ ESCAPES = {
 
 
 class TableFormat(NamedTuple):
-    """How the records of a file are read and written."""
+    """How the records of a file are read and written.
+
+    is_whole: whether the file has all fields of a record, and not the texts alone.
+    """
 
     read: Callable[[Path], Iterator[OutputRecord]]
     write: Callable[[Path, Iterable[OutputRecord]], None]
+    is_whole: bool = True
 
 
 def read_jsonl(path: Path) -> Iterator[OutputRecord]:
@@ -145,6 +151,31 @@ def read_tsv(path: Path) -> Iterator[OutputRecord]:
         yield from records
 
 
+def with_whole_records(
+    texts: Iterable[OutputRecord], records: Iterable[OutputRecord]
+) -> Iterator[OutputRecord]:
+    """The records of a TSV, whole where another file has them with the same texts.
+
+    Args:
+        texts: the records of the TSV.
+        records: whole ones, of the same run.
+    """
+    with disk_owners() as stored:
+        for record in records:
+            if "rejected" not in record:
+                stored.claim(_tsv_key(record), json.dumps(record).encode())
+        for record in texts:
+            data = stored.claim(_tsv_key(record), b"{}")
+            whole = json.loads(data)
+            is_same = bool(whole) and _tsv_texts(whole) == _tsv_texts(record)
+            yield whole if is_same else record
+
+
+def _tsv_key(record: OutputRecord) -> bytes:
+    """Equal for a record and for what a TSV keeps of it."""
+    return record_identity(record | {"file_name": record["file_name"].translate(ESCAPES)})
+
+
 def write_tsv(path: Path, records: Iterable[OutputRecord]) -> None:
     """A row for each image: its name, and JSON: [{"caption": …}] or [{"question": …, "answer":
     …, "question_id": …}] (the original's inference.py). Rejected texts are left out."""
@@ -159,7 +190,7 @@ TABLE_FORMATS = {
     ".jsonl": TableFormat(read_jsonl, write_jsonl),
     ".csv": TableFormat(read_csv, write_csv),
     ".parquet": TableFormat(read_parquet, write_parquet),
-    ".tsv": TableFormat(read_tsv, write_tsv),
+    ".tsv": TableFormat(read_tsv, write_tsv, is_whole=False),
 }
 
 

@@ -3,20 +3,26 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from tarfile import TarFile, TarInfo
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
-from git_model.batch.items import Input, OutputRecord, WebAddress
-from git_model.batch.sink_tables import TABLE_FORMATS, UNESCAPED_CSV, TableFormat, read_jsonl
+from git_model.batch.items import Input, OutputRecord, WebAddress, record_identity
+from git_model.batch.sink_tables import (
+    TABLE_FORMATS,
+    UNESCAPED_CSV,
+    TableFormat,
+    read_jsonl,
+    with_whole_records,
+)
 from git_model.data.manifests import path_within
 from git_model.preprocessing.fetch import is_url
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -25,12 +31,13 @@ from git_model.utils.atomic import new_file, require_file
 from git_model.utils.errors import GITError
 
 MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-RECORDS = "batch.jsonl"  # the records of text files, beside them
+RECORDS = "batch.jsonl"  # the records of text files or of a TSV, beside them
 SAMPLES_PER_SHARD = 1000
 SHARD_NUMBERS = re.compile(r"\{(0+)\.\.(9+)\}")
 
 InputRecord = tuple[Input | None, OutputRecord]  # an input, or None if it is gone, and its record
 ShardSample = dict[str, bytes]  # files by their suffixes
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 class Sink(Protocol):
@@ -47,6 +54,17 @@ class Sink(Protocol):
     @property
     def writes_at_once(self) -> bool:
         """Whether `write` is called for each record as soon as it is made."""
+
+    @property
+    def has_whole_records(self) -> bool:
+        """Whether its files have all fields of a record; else they lie beside, see RECORDS."""
+
+    def slot(self, record: OutputRecord) -> bytes:
+        """Equal for records of which the sink can hold only one.
+
+        Args:
+            record: at least the fields of its input.
+        """
 
     def old_records(self) -> Iterable[OutputRecord]:
         """The records that the sink holds already.
@@ -125,11 +143,19 @@ def make_sink_folder(sink: Sink) -> None:
     Raises:
         GITError: it cannot be made.
     """
-    if isinstance(sink, TextFileSink):
-        make_folder(sink.path)
-    else:
-        make_folder(sink.path.parent)
+    make_folder(sink_folder(sink))
+    if not isinstance(sink, TextFileSink):
         require_file(sink.path)
+
+
+def sink_folder(sink: Sink) -> Path:
+    """The folder of a sink's files."""
+    return sink.path if isinstance(sink, TextFileSink) else sink.path.parent
+
+
+def companion_path(path: Path, name: str) -> Path:
+    """A file or folder that belongs to a sink: in it if it is a folder, else named after it."""
+    return path / name if path.is_dir() else path.with_name(f"{path.stem}.{name}")
 
 
 def make_folder(path: Path) -> None:
@@ -181,15 +207,17 @@ class TextFileSink:
     extension: str
     is_mirror: bool
     writes_at_once: bool = True
+    has_whole_records: bool = False
+
+    def slot(self, record: OutputRecord) -> bytes:
+        """See `Sink`: a text file, whatever the suffix of its image and the question."""
+        name = str(record["file_name"])
+        path = PurePosixPath(_path_of_url(name) if is_url(name) else name)
+        return str(self._renamed(path) if path.name else path).encode("utf-8", "surrogatepass")
 
     def old_records(self) -> Iterator[OutputRecord]:
         """See `Sink`: the records of earlier runs. The text files may have changed since then."""
-        path = self.path / RECORDS
-        if path.is_file():
-            try:
-                yield from read_jsonl(path)
-            except OSError as error:
-                raise GITError(f"{path}: {error.strerror or error}") from None
+        return _read(self.path / RECORDS, read_jsonl)
 
     def old_text(self, item: Input) -> str | None:
         """See `Sink`."""
@@ -236,16 +264,32 @@ class TextFileSink:
         path = path_within(self.path, _path_of(item))
         if path == self.path:
             raise GITError(f"{item.name!r} names no file, expected a key that does")
-        if path.suffix.lower() not in MEDIA_SUFFIXES:  # a row's key such as v1.5
-            return path.with_name(path.name + self.extension)
-        return path.with_suffix(self.extension)
+        return self._renamed(path)
+
+    def _renamed(self, image: AnyPath) -> AnyPath:
+        """The path of an image's text file."""
+        if self.is_mirror and image.suffix.lower() not in MEDIA_SUFFIXES:  # a row's key: v1.5
+            return image.with_name(image.name + self.extension)
+        return image.with_suffix(self.extension)
+
+
+def _read(path: Path, read: Callable[[Path], Iterator[OutputRecord]]) -> Iterator[OutputRecord]:
+    """The records in a file, if it is there."""
+    if path.exists():
+        try:
+            yield from read(path)
+        except OSError as error:
+            raise GITError(f"{path}: {error.strerror or error}") from None
 
 
 def _path_of(item: Input) -> str:
     """An input's key as a path; for a web address its host and path."""
-    if not isinstance(item.location, WebAddress):
-        return item.key
-    parts = urlsplit(item.location.url)
+    location = item.location
+    return _path_of_url(location.url) if isinstance(location, WebAddress) else item.key
+
+
+def _path_of_url(url: str) -> str:
+    parts = urlsplit(url)
     return f"{parts.netloc.replace(':', '_')}{unquote(parts.path)}"
 
 
@@ -275,13 +319,22 @@ class TableSink:
         """See `Sink`."""
         return self.path.suffix
 
+    @property
+    def has_whole_records(self) -> bool:
+        """See `Sink`."""
+        return self.format.is_whole
+
+    def slot(self, record: OutputRecord) -> bytes:
+        """See `Sink`."""
+        return record_identity(record)
+
     def old_records(self) -> Iterator[OutputRecord]:
         """See `Sink`."""
-        if self.path.exists():
-            try:
-                yield from self.format.read(self.path)
-            except OSError as error:
-                raise GITError(f"{self.path}: {error.strerror or error}") from None
+        records = _read(self.path, self.format.read)
+        if self.has_whole_records:
+            return records
+        whole = _read(companion_path(self.path, RECORDS), read_jsonl)
+        return with_whole_records(records, whole)
 
     def output_path(self, _: Input) -> None:
         """See `Sink`: there is one file for all."""
@@ -310,6 +363,11 @@ class ShardSink:
     pattern: str
     extension: str = ".tar"
     writes_at_once: bool = False
+    has_whole_records: bool = True
+
+    def slot(self, record: OutputRecord) -> bytes:
+        """See `Sink`."""
+        return record_identity(record)
 
     @property
     def path(self) -> Path:

@@ -18,7 +18,6 @@ from git_model.cli.batch_options import (
     output_options,
     run_options,
 )
-from git_model.cli.images import sideways_line
 from git_model.cli.options import (
     Decoding,
     GroupedCommand,
@@ -26,8 +25,8 @@ from git_model.cli.options import (
     decoding_options,
     model_options,
 )
-from git_model.cli.reading import Reading
-from git_model.utils.errors import GITError, bounded_line
+from git_model.cli.reading import Reading, sideways_line
+from git_model.utils.errors import GITError
 from git_model.utils.serialize import to_dict
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from git_model.checkpoints.defaults import Task
 
 T = TypeVar("T")
-MAX_UNTAKEN_NAMES = 5
 GROUP_TIMEOUT = timedelta(days=7)  # how long a process that is done waits for the others
 
 
@@ -232,21 +230,15 @@ def _preview(plan: _Plan, path: Path, count: int) -> "OutputRecord":
 
 def _report_untaken(inputs: "SourceInputs") -> None:
     """Name the files that look like images or videos and were not taken."""
-    count, names = 0, list[str]()
-    for name in inputs.untaken():
-        count += 1
-        if count <= MAX_UNTAKEN_NAMES:
-            names.append(bounded_line(name))
-    if count:
-        listed = ", ".join(names) + (
-            f" and {count - len(names)} more" if count > len(names) else ""
-        )
-        click.echo(
-            f"Not taken, though they look like images or videos: {count}: {listed} (formats that "
-            "are not read, hidden files, or videos: these need a model with temporal embeddings, "
-            "or --video-as)",
-            err=True,
-        )
+    from git_model.data.untaken import untaken_line
+
+    line = untaken_line(
+        inputs.untaken(),
+        "formats that are not read, hidden files, or videos: these need a model with temporal "
+        "embeddings, or --video-as",
+    )
+    if line is not None:
+        click.echo(line, err=True)
 
 
 def _run_on_cluster(plan: _Plan, out: Path) -> "OutputRecord":
@@ -375,7 +367,7 @@ def _refuse_texts_beside_rows(search: "InputOptions", sources: tuple[str, ...]) 
 
 def _summary_line(summary: "OutputRecord", sink: "Sink") -> str:
     """The summary of a run as a line for people."""
-    from git_model.batch.run import companion_path
+    from git_model.batch.sinks import companion_path
 
     counts = (
         (summary["written"], "written"),

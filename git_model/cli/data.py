@@ -67,10 +67,12 @@ def inspect(source: str, vocabulary: str | None, as_json: bool) -> None:
     only in case, punctuation or articles. A split word is a word of several tokens.
     """
     from git_model.data.inspection import inspect as report_on
+    from git_model.data.sources import untaken_files
     from git_model.training.initialization import named_tokenizer
 
     tokenizer = None if vocabulary is None else named_tokenizer(vocabulary)
-    report = report_on(_progress(_open(source)), tokenizer)
+    examples = _open(source)
+    report = report_on(_progress(examples), tokenizer, untaken_files(examples))
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
         return
@@ -93,10 +95,11 @@ def convert(source: str, out: Path, form: str, broken_limit: int) -> None:
     from git_model.data.forms import write_form
     from git_model.utils.atomic import new_folder
 
-    broken = _Broken(broken_limit)
+    broken, examples = _Broken(broken_limit), _open(source)
     with new_folder(out) as beside:
-        count = write_form(form, beside, broken.open_all(_progress(_open(source))))
+        count = write_form(form, beside, broken.open_all(_progress(examples)))
     _report_written(form, out, count, broken)
+    _report_untaken(examples)
 
 
 @data.command(cls=GroupedCommand)
@@ -148,6 +151,7 @@ def split(
     for name, count in counts.items():
         _report_written(form, out / name, count, broken)
         broken = _Broken(0)
+    _report_untaken(opened)
 
 
 @data.command(cls=GroupedCommand)
@@ -321,6 +325,16 @@ def _report_written(form: str, folder: Path, count: int, broken: _Broken) -> Non
     click.echo("[data]")
     for name, value in table_of(form, folder).items():
         click.echo(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _report_untaken(source: "Source | Stream") -> None:
+    """Name the files beside the data that look like images or videos."""
+    from git_model.data.sources import untaken_files
+    from git_model.data.untaken import untaken_line
+
+    line = untaken_line(untaken_files(source))
+    if line is not None:
+        click.echo(line, err=True)
 
 
 def _lines(name: str, value: Any) -> Iterator[str]:

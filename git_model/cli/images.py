@@ -20,7 +20,7 @@ from git_model.cli.options import (
     option,
     take_decoding,
 )
-from git_model.cli.reading import Reading, reading_options
+from git_model.cli.reading import Reading, reading_options, sideways_line
 from git_model.utils.errors import GITError, one_line
 from git_model.utils.serialize import is_file
 
@@ -47,17 +47,11 @@ class ImageRun(ModelOptions):
     batch_size: int
     reading: Reading
     as_json: bool
-    upright: bool | None
 
     def open_model(self) -> "Captioner":
-        """The model, with `--upright` or `--no-upright` in its preprocessing."""
+        """The model, unless no image can be read."""
         require_files(self.images)
-        captioner = super().open_model()
-        if self.upright is not None:
-            config = captioner.model.config
-            preprocess = dataclasses.replace(config.preprocess, upright=self.upright)
-            captioner.model.config = dataclasses.replace(config, preprocess=preprocess)
-        return captioner
+        return super().open_model()
 
     def report(self, captioner: "Captioner", records: Records, line: str) -> NoReturn:
         """Print the records of all images, and exit: with 1 if a file could not be read, else 0.
@@ -92,7 +86,7 @@ class ImageRun(ModelOptions):
         if n_warned > 1:
             click.echo(f"Warning: {n_warned} images in all have such a warning", err=True)
         if n_sideways:
-            click.echo(f"Warning: {sideways_line(n_sideways)}; --upright rotates them", err=True)
+            click.echo(f"Warning: {sideways_line(n_sideways)}", err=True)
         sys.exit(1 if n_failed else 0)
 
     def _print(
@@ -123,19 +117,38 @@ class ImageRun(ModelOptions):
 def require_files(names: Sequence[str]) -> None:
     """Print why no image can be read, and exit, before a model is downloaded or opened.
 
-    Does nothing if one of the names is a file or a web address.
+    Does nothing if one of the names may be an image or is a web address.
     """
     from git_model.preprocessing.fetch import is_url
     from git_model.preprocessing.video import read_media
 
-    if any(is_url(name) or is_file(Path(name)) for name in names):
+    if any(is_url(name) or (is_file(Path(name)) and not _hint(name)) for name in names):
         return
+    errors = []
     for name in names:
         try:
             read_media(Path(name), 1)
+            return
         except GITError as error:
-            click.echo(f"Error: {error}", err=True)
+            errors.append(f"Error: {error}{_hint(name)}")
+    for line in errors:
+        click.echo(line, err=True)
     sys.exit(1)
+
+
+def _hint(name: str) -> str:
+    """What to do with a file that names or holds images, for an error; empty for other names."""
+    from git_model.batch.inputs import BATCH_SUFFIXES, PACKED_SUFFIXES
+
+    if not is_file(Path(name)):
+        return ""
+    if name.lower().endswith(PACKED_SUFFIXES):
+        return "; unpack a compressed file first: `git-model batch` captions a folder"
+    if name.lower().endswith(BATCH_SUFFIXES):
+        return (
+            "; `git-model batch` captions the images that a list, a table or a tar names or holds"
+        )
+    return ""
 
 
 def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedImage | GITError":
@@ -143,15 +156,7 @@ def _load(captioner: "Captioner", name: str, reading: "ReadOptions") -> "LoadedI
     try:
         return captioner.load(name, reading)
     except GITError as error:
-        return error
-
-
-def sideways_line(n_images: int) -> str:
-    """The line about images that are left as they are stored."""
-    return (
-        f"{n_images} {'image is' if n_images == 1 else 'images are'} stored rotated or mirrored, "
-        "and left so, as in the original's code"
-    )
+        return GITError(f"{error}{_hint(name)}")
 
 
 def image_command(task: Task, *, decoding: bool = False) -> Callable[[Command], Command]:
@@ -177,13 +182,6 @@ def image_command(task: Task, *, decoding: bool = False) -> Callable[[Command], 
         for add in (
             option("Output", "--json", "as_json", is_flag=True, help="One JSON object per line."),
             model_options(model_help(task)),
-            option(
-                "Input",
-                "--upright/--no-upright",
-                default=None,
-                help="Rotate a photo as its EXIF orientation says, or leave it as it is stored.  "
-                "[default: as the model's style]",
-            ),
             reading_options,
             option(
                 "Input",

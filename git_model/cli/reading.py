@@ -23,6 +23,7 @@ class Reading:
     interpolate_frames: bool
     video_as: "VideoAs | None"
     truncated: bool
+    upright: bool | None
 
     def options_for(self, model: "GIT") -> "ReadOptions":
         """These options for a model, which `--interpolate-frames` changes.
@@ -55,6 +56,7 @@ class Reading:
             frames=self.frames,
             truncated=self.truncated,
             video_as=self.video_as,
+            upright=self.upright,
         )
 
 
@@ -110,4 +112,19 @@ READING_OPTIONS = (
         help="Read what can be decoded of a file that is cut short or damaged, and mark its "
         "record.",
     ),
+    option(
+        "Input",
+        "--upright/--no-upright",
+        default=None,
+        help="Rotate a photo as its EXIF orientation says, or leave it as it is stored.  "
+        "[default: as the model's style]",
+    ),
 )
+
+
+def sideways_line(n_images: int) -> str:
+    """The warning about images that are left as they are stored."""
+    return (
+        f"{n_images} {'image is' if n_images == 1 else 'images are'} stored rotated or mirrored, "
+        "and left so, as in the original's code; --upright rotates them"
+    )

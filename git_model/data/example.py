@@ -83,6 +83,14 @@ class StoredSource(Protocol):
         """All examples in order, with the bytes of their images."""
 
 
+@runtime_checkable
+class PartOfFolder(Protocol):
+    """A source of files in a folder, which may hold others."""
+
+    def untaken(self) -> Iterator[str]:
+        """The names of files that look like images or videos, and are no examples."""
+
+
 @dataclass
 class BrokenExamples:
     """Counts the examples that cannot be used, each once, and ends with an error above a limit."""

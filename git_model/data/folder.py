@@ -20,6 +20,7 @@ from git_model.data.manifests import (
     read_lines,
     text_of,
 )
+from git_model.data.untaken import looks_like_media_file
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.preprocessing.sampling import Sampling
 from git_model.utils.errors import ConfigError
@@ -46,14 +47,18 @@ class FolderData:
         if self.frames < 0:
             raise ConfigError(f"frames is {self.frames}, expected 0 (images only) or more")
 
-    def open(self) -> FileSource:
-        """List the folder's images and read their texts."""
+    def open(self) -> "FolderSource":
+        """List the folder's images and read their texts.
+
+        Raises:
+            DataError: there are none, a text is missing, or two images share one.
+        """
         folder = Path(self.path)
         if not is_folder(folder):
             raise DataError(f"{folder}: no such folder, expected a folder of images")
         manifests = sorted(folder.rglob(METADATA))
         entries = list(self._from_metadata(manifests) if manifests else self._with_texts(folder))
-        return FileSource(entries, self.path, self.frames, self.sampling)
+        return FolderSource(entries, self.path, self.frames, self.sampling)
 
     def _from_metadata(self, manifests: list[Path]) -> Iterator[FileEntry]:
         """The images that the files metadata.jsonl name."""
@@ -69,11 +74,33 @@ class FolderData:
     def _with_texts(self, folder: Path) -> Iterator[FileEntry]:
         """All images, each with the .txt file beside it."""
         suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES if self.frames else IMAGE_SUFFIXES
+        image_of: dict[Path, Path] = {}  # by its text
         for path in sorted(folder.rglob("*")):
             is_media = path.suffix.lower() in suffixes and not path.name.startswith(".")
             if is_media and not path.is_dir():
+                text = path.with_suffix(".txt")
+                other = image_of.setdefault(text, path)
+                if other != path:
+                    raise DataError(
+                        f"{path}: {text.name} would be its text and that of {other.name}: rename "
+                        f"one of them, or write the texts into {METADATA}"
+                    )
                 key = path.relative_to(folder).as_posix()
-                yield FileEntry(key, path, (Annotation(_captions(path.with_suffix(".txt"))),))
+                yield FileEntry(key, path, (Annotation(_captions(text)),))
+
+
+class FolderSource(FileSource):
+    """The images of a folder."""
+
+    def untaken(self) -> Iterator[str]:
+        """See `PartOfFolder`. Hidden folders are not searched."""
+        folder, taken = Path(self._where), {entry.path for entry in self._entries}
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            is_hidden = any(part.startswith(".") for part in name.parent.parts)
+            is_other = path not in taken and not is_hidden and path.is_file()
+            if is_other and looks_like_media_file(path):
+                yield name.as_posix()
 
 
 def _parse_line(line: str, folder: Path) -> tuple[Path, Annotation]:

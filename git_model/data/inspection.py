@@ -149,12 +149,21 @@ class Inspection:
         }
 
 
-def inspect(examples: Iterable[OpenStored], tokenizer: Tokenizer | None = None) -> dict[str, Any]:
-    """The report on a data set; see `Inspection`."""
+def inspect(
+    examples: Iterable[OpenStored],
+    tokenizer: Tokenizer | None = None,
+    untaken: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The report on a data set; see `Inspection`.
+
+    Args:
+        untaken: the names of files beside it, see `sources.untaken_files`.
+    """
     inspection = Inspection(tokenizer)
     for example in examples:
         inspection.add(example)
-    return inspection.report()
+    report = inspection.report()
+    return {"examples": report["examples"], "not_taken": _listed(list(untaken))} | report
 
 
 def _listed(items: Sequence[str]) -> dict[str, Any]:

@@ -196,7 +196,8 @@ class FileSource:
                 f"{where}: none of its {len(entries)} image files exists, the first is "
                 f"{entries[0].path}: check the folder of images"
             )
-        self._entries, self._frames, self._sampling = entries, frames, sampling
+        self._entries, self._where = entries, where
+        self._frames, self._sampling = frames, sampling
 
     def __len__(self) -> int:
         return len(self._entries)

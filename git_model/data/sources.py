@@ -13,6 +13,7 @@ from git_model.data.example import (
     Example,
     OpenExample,
     OpenStored,
+    PartOfFolder,
     Source,
     StoredExample,
     StoredSource,
@@ -76,6 +77,16 @@ class Mixed:
     def stored(self) -> Iterator[OpenStored]:
         """See `StoredSource`."""
         return chain.from_iterable(map(stored_examples, self._sources))
+
+    def untaken(self) -> Iterator[str]:
+        """See `PartOfFolder`."""
+        return chain.from_iterable(map(untaken_files, dict.fromkeys(self._sources)))
+
+
+def untaken_files(source: Source | Stream) -> Iterator[str]:
+    """The names of files that look like images or videos, lie beside a source's files, and are no
+    examples."""
+    return source.untaken() if isinstance(source, PartOfFolder) else iter(())
 
 
 def stored_examples(source: Source | Stream) -> Iterator[OpenStored]:

@@ -32,13 +32,14 @@ from git_model.data.manifests import (
 )
 from git_model.data.sampler import epoch_order, shuffled
 from git_model.data.tar import tar_members
-from git_model.preprocessing.formats import IMAGE_SUFFIXES
+from git_model.preprocessing.formats import IMAGE_SUFFIXES, START_BYTES, looks_like_media
 from git_model.preprocessing.image import decode_image, reason_of
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import is_file
 
 IMAGE_KEYS = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]  # as webdataset has them
 RESERVED = re.compile(r"__[^/]*__($|/)")  # webdataset's own files, of no example
+NO_SUFFIX = ".no-suffix"  # makes an image without a suffix an example that cannot be opened
 MAX_MEMBER_BYTES = 2**28  # bytes of a file in a tar
 MAX_NAME_LENGTH = 4096  # letters of its name, as of any path
 
@@ -167,13 +168,22 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
                 )
             file.seek(member.offset_data)
             data = file.read(member.size)
-            yield {"fname": member.name[:MAX_NAME_LENGTH], "data": data, "__url__": str(path)}
+            name = member.name[:MAX_NAME_LENGTH]
+            is_nameless = "." not in name.rpartition("/")[2]  # webdataset passes such files over
+            if is_nameless and looks_like_media(
+                name, partial(data.__getitem__, slice(START_BYTES))
+            ):
+                name += NO_SUFFIX
+            yield {"fname": name, "data": data, "__url__": str(path)}
 
 
 def _open(where: str, sample: Mapping[str, Any]) -> StoredExample:
-    suffix = next((suffix for suffix in IMAGE_KEYS if suffix in sample), None)
-    if suffix is None:
+    suffixes = [suffix for suffix in IMAGE_KEYS if suffix in sample]
+    if not suffixes:
         raise DataError(f"{where}: there is no image, expected .jpg, .png or the like")
+    if len(suffixes) > 1:
+        raise DataError(f"{where}: there are {' and '.join(suffixes)}, expected one image")
+    [suffix] = suffixes
     try:
         annotations = _annotations(sample)
     except DataError as error:

@@ -1,5 +1,6 @@
 """The types that stand for an image or a clip, and their conversion to pixels."""
 
+import dataclasses
 import io
 import os
 from collections.abc import Iterable, Sequence
@@ -96,6 +97,7 @@ def load(
     """
     if isinstance(options, str):
         options = ReadOptions(sampling=options)
+    config = with_orientation(config, options)
     if isinstance(image, Frames):
         stills = [_media(frame, 0, ReadOptions()) for frame in image.images]
         frames = [still for still in stills if isinstance(still, Image.Image)]  # all, with 0 frames
@@ -115,6 +117,14 @@ def frames_to_read(config: GITConfig, options: ReadOptions) -> int:
     if config.frames > 0 and options.video_as is not None:
         raise GITError("video_as is for models without temporal embeddings, this one has them")
     return config.frames if options.frames is None else options.frames
+
+
+def with_orientation(config: GITConfig, options: ReadOptions) -> GITConfig:
+    """A model's configuration that rotates photos, or leaves them, as the options say."""
+    if options.upright is None:
+        return config
+    preprocess = dataclasses.replace(config.preprocess, upright=options.upright)
+    return dataclasses.replace(config, preprocess=preprocess)
 
 
 def load_media(media: Image.Image | Clip, config: GITConfig) -> LoadedImage:

@@ -24,12 +24,15 @@ class ReadOptions:
     video_as: the image that a model without temporal embeddings gets from a video or an animation:
         "first", the first frame; "middle", the middle one; "sheet", SHEET_FRAMES frames on one
         image. None: the first frame of an animation, and an error for a video.
+    upright: rotate a photo as its EXIF orientation says, or leave it as it is stored; None: as the
+        model's `PreprocessConfig.upright`.
     """
 
     sampling: Sampling = "uniform"
     frames: int | None = None
     truncated: bool = False
     video_as: VideoAs | None = None
+    upright: bool | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("sampling", Sampling), ("video_as", VideoAs)):

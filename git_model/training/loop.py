@@ -11,6 +11,7 @@ depend on the number of batches or processes among which the step is divided.
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -31,6 +32,8 @@ from git_model.checkpoints.native import TOKENIZER, require_digests, write_check
 from git_model.data.collation import Batch
 from git_model.data.example import Source, Stream
 from git_model.data.loader import StepLoader
+from git_model.data.sources import untaken_files
+from git_model.data.untaken import untaken_line
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.callbacks import Callback, call_all, require_callbacks, restore, states_of
@@ -129,11 +132,20 @@ def train(
         with lock_folder(out) if group.is_first else nullcontext():
             if group.is_first:
                 remove_leftovers(out)
+                _name_untaken(source, trainer.validation)
             last = run.load() if resume else 0
             with Report(out, recipe, last) if group.is_first else nullcontext() as report:
                 last = run.steps(last, report)
             if last == recipe.steps or run.selection.is_over:
                 trainer.require_checkpoint(out)
+
+
+def _name_untaken(*sources: Source | Stream | None) -> None:
+    """Name the files beside the data that look like images or videos, on stderr."""
+    names = (name for source in sources if source is not None for name in untaken_files(source))
+    line = untaken_line(names)
+    if line is not None:
+        print(line, file=sys.stderr)
 
 
 def _objects(recipe: Recipe, **arguments: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ from photos import photo, photo_bytes
 
 from git_model import Captioner
 from git_model.batch import distinct_inputs
+from git_model.batch.items import Input, RefusedInput
 from git_model.batch.sinks import Sink, find_sink
 
 COLOURS = ("red", "lime", "blue")
@@ -52,6 +53,14 @@ def write_tsv_of(path: Path, names: list[str]) -> Path:
 def adds_up(summary: dict[str, Any], n: int) -> bool:
     names = ("written", "rejected", "failed", "kept", "repeated", "done_before")
     return sum(summary[name] for name in names) == n
+
+
+def test_without_text_files_only_names_are_refused_and_repeats_left_out(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    inputs = [Input("x", first), Input("x", second), Input("x", first), Input("x.png", second)]
+    once = list(distinct_inputs.each_once(distinct_inputs.DistinctInputs(inputs)))
+    assert [type(item) for item in once] == [Input, RefusedInput, Input]
+    assert once[0] == inputs[0]
 
 
 def test_endings_in_mixed_case_share_no_text_file(captioner: Captioner, tmp_path: Path) -> None:

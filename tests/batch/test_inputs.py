@@ -146,8 +146,10 @@ def test_questions_come_from_a_column_or_a_list_not_both(photos):
         ("empty.tsv", "empty.tsv: there are no images in it, expected at least one"),
         ("empty.doc", "empty.doc: expected a folder, an image, or a file that ends in .txt, .lst"),
         ("pipe.txt", "pipe.txt: there is no such file or folder"),
-        ("a.tar.gz", "a.tar.gz: a compressed tar, expected a plain one: unpack it first"),
-        ("a.TGZ", "a.TGZ: a compressed tar, expected a plain one: unpack it first"),
+        *(
+            (name, f"{name}: a compressed file, expected a folder, a plain tar or the like: unpack")
+            for name in ("a.tar.gz", "a.TGZ", "a.zip", "a.7z", "list.txt.gz")
+        ),
         ("x" * 300, "File name too long"),
         ("x\0", "x\\x00: there is no such file or folder"),
         ("line\nend\udcff", r"line\nend\udcff: there is no such file or folder"),

@@ -28,7 +28,7 @@ def sink_of(kind: str, folder: Path) -> Sink:
     return beside(folder) if kind == "beside" else table(folder.parent / f"out.{kind}")
 
 
-@pytest.mark.parametrize("kind", ["beside", "jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["beside", "jsonl", "csv", "parquet", "tsv"])
 def test_texts_of_other_options_are_counted_and_written_anew_on_request(
     captioner: Captioner, tmp_path: Path, kind: str
 ) -> None:
@@ -39,7 +39,7 @@ def test_texts_of_other_options_are_counted_and_written_anew_on_request(
     again = run(captioner, folder, sink)
     assert (again["kept"], again["kept_from_others"]) == (4, {})
     other = run(captioner, folder, sink, decoding=LONGER)
-    short = 'decoding {"max_new_tokens": 3, "min_new_tokens": 2}'
+    short = "tiny with max_new_tokens 3, min_new_tokens 2"
     assert (other["written"], other["kept_from_others"]) == (0, {short: 4})
     fill(folder, 1, first=4)
     run(captioner, folder, sink, decoding=LONGER)
@@ -68,7 +68,7 @@ def test_words_around_a_text_are_options(captioner: Captioner, tmp_path: Path) -
     run(captioner, folder, table(out), filters=CaptionFilters(trigger="ohwx"))
     assert [record["options"] for record in records(out)] == [{"trigger": "ohwx"}] * 2
     summary = run(captioner, folder, table(out))
-    assert summary["kept_from_others"] == {'options {"trigger": "ohwx"}': 2}
+    assert summary["kept_from_others"] == {"tiny with trigger ohwx": 2}
 
 
 def test_the_records_of_text_files_lie_beside_them(captioner: Captioner, tmp_path: Path) -> None:
@@ -85,11 +85,13 @@ def test_the_records_of_text_files_lie_beside_them(captioner: Captioner, tmp_pat
     ("changes", "difference"),
     [
         ({}, None),
-        ({"model": "b", "revision": "2"}, "model b"),
-        ({"revision": "2"}, "revision 2"),
-        ({"style": "microsoft", "decoding": {}}, "style microsoft, decoding {}"),
-        ({"options": {"remove": ["x"]}}, 'options {"remove": ["x"]}'),
+        ({"model": "b", "revision": "2"}, "b with revision 2"),
+        ({"model": "b"}, "b"),
+        ({"revision": "2"}, "a with revision 2"),
+        ({"style": "microsoft", "decoding": {}}, "a with style microsoft, plain decoding"),
+        ({"options": {"remove": ["x"], "trigger": "y"}}, 'a with remove ["x"], trigger y'),
         ({"options": {}}, None),
+        ({"question": "what is it?"}, 'a with the question "what is it?"'),
     ],
 )
 def test_a_difference_is_named(changes: dict[str, Any], difference: str | None) -> None:

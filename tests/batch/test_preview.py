@@ -1,5 +1,6 @@
 """The sheet of what the model sees: right colours, names, refusals; and no captions."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,20 @@ def test_what_is_refused_is_drawn_as_such_and_named(folder: Path, tmp_path: Path
     n_images, [reason] = sheet_of(folder, tmp_path / "sheet.webp")
     assert n_images == 2
     assert reason.startswith(f"{folder}/a.png: ")
+
+
+def test_a_second_input_of_a_name_is_refused_as_in_the_run(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "k.tar", "w") as tar:
+        for name, source in (("./x.png", "a"), ("x.png", "b"), ("X.png", "c"), ("y//x.png", "a")):
+            tar.add(folder / f"{source}.png", name)
+        tar.add(folder / "b.png", "y/x.png")
+    n_drawn, refusals = sheet_of(tmp_path / "k.tar", tmp_path / "s.png")
+    assert n_drawn == 3
+    assert [line.partition(":")[0] for line in refusals] == ["x.png", "y/x.png"]
+    questions = InputOptions(questions=("what?", "where?"))
+    inputs = find_inputs(str(folder), questions)
+    preview = draw_preview(inputs, tiny_config(), ReadOptions(), tmp_path / "q.png", 100)
+    assert (preview.n_images, preview.refusals) == (3, [])
 
 
 def test_only_the_first_inputs_are_read(folder: Path, tmp_path: Path) -> None:

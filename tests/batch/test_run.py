@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -283,6 +284,55 @@ def test_a_file_that_no_run_wrote_is_neither_replaced_nor_removed(
     assert (folder / name).read_text() == content
 
 
+@pytest.mark.parametrize("form", ["beside", "table"])
+@pytest.mark.parametrize(
+    "name", ["mine", "settings.json", "deep/mine", "old/mine", "0.sqlite.txt", "empty/"]
+)
+def test_a_folder_with_the_name_of_a_runs_state_is_neither_used_nor_removed(
+    captioner: Captioner, tmp_path: Path, name: str, form: str
+) -> None:
+    folder = fill(tmp_path / "in", 1)
+    state = folder / "batch.run" if form == "beside" else tmp_path / "out.batch.run"
+    path = state / name
+    path.mkdir(parents=True) if name.endswith("/") else path.parent.mkdir(parents=True)
+    if not name.endswith("/"):
+        path.write_text('{"theme": "dark"}')
+    before = sorted(state.rglob("*"))
+    sink = beside(folder) if form == "beside" else table(tmp_path / "out.jsonl")
+    with pytest.raises(GITError, match=rf"{state.name}/.*no run of .* wrote this file") as error:
+        run(captioner, folder, sink)
+    assert "\n" not in str(error.value)
+    assert sorted(state.rglob("*")) == before
+    assert name.endswith("/") or path.read_text() == '{"theme": "dark"}'
+    shutil.rmtree(state)
+    assert run(captioner, folder, sink)["written"] == 1
+    assert not state.exists()
+
+
+def test_a_file_with_the_name_of_a_runs_state_is_kept(captioner: Captioner, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", 1)
+    (folder / "batch.run").write_text("mine")
+    with pytest.raises(GITError, match=r"batch\.run: cannot be made"):
+        run(captioner, folder, beside(folder))
+    assert (folder / "batch.run").read_text() == "mine"
+
+
+def test_what_is_left_of_a_removed_state_is_removed_unless_it_is_foreign(
+    captioner: Captioner, tmp_path: Path
+) -> None:
+    folder = fill(tmp_path / "in", 1)
+    left = folder / ".batch.run.gone"
+    left.mkdir()
+    (left / "0.sqlite").touch()
+    run(captioner, folder, beside(folder))
+    assert not left.exists()
+    left.mkdir()
+    (left / "mine").touch()
+    with pytest.raises(GITError, match=r"\.batch\.run\.gone/mine: no run of"):
+        run(captioner, folder, beside(folder))
+    assert (left / "mine").exists()
+
+
 def test_its_own_errors_are_known_after_a_kill_before_the_report(
     captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,13 +374,13 @@ def test_a_kill_between_the_last_removal_and_the_end_doubles_no_text(
     def killed_at_the_end() -> None:
         from git_model.batch import run as module
 
-        close = module.close
+        close = module.close_run
 
         def close_and_die(path: Path) -> None:
             close(path)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        module.close = close_and_die
+        module.close_run = close_and_die
         run(captioner, folder, sink, mode=mode)
 
     def state() -> list[str]:

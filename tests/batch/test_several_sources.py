@@ -208,6 +208,10 @@ def test_what_is_not_taken_is_named_in_patterns_tars_and_empty_folders(places: P
     assert list(inputs.untaken()) == ["a/raw.cr2"]
     write_tar(places / "t.tar", {"1.png": photo_bytes(), "1.txt": b"", "1.mp4": b"", "x.nef": b""})
     assert list(find_inputs(str(places / "t.tar"), InputOptions()).untaken()) == ["1.mp4", "x.nef"]
+    write_tar(places / "u.tar", {"1.png": photo_bytes(), "noext": photo_bytes(), "other": b"text",
+                                 "in/2.img": photo_bytes(), "a.bin": photo_bytes()})  # fmt: skip
+    inputs = find_inputs(str(places / "u.tar"), InputOptions())
+    assert list(inputs.untaken()) == ["noext", "in/2.img"]
     (places / "raw").mkdir()
     (places / "raw" / "x.dng").touch()
     assert refusal(places / "raw").endswith(": x.dng")

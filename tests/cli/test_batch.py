@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from git_model.batch.journal import open_journal
 from git_model.batch.sink_tables import TABLE_FORMATS, read_parquet
 from git_model.cli.main import main
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
+CASES = Path(__file__).parents[1] / "fixtures" / "cases"
 
 
 @pytest.fixture
@@ -129,6 +131,28 @@ def test_more_frames_than_the_model_has_are_interpolated_if_asked(folder: Path) 
     assert len(lines(out)[0]["frames"]) == 2
 
 
+def test_a_photo_on_its_side_is_turned_as_the_options_say(tmp_path: Path) -> None:
+    shutil.copy(CASES / "orient6.png", tmp_path / "photo.png")
+    with Image.open(tmp_path / "photo.png") as image:
+        stored = image.convert("RGB")
+    (tmp_path / "in").mkdir()
+    stored.save(tmp_path / "in" / "stored.png")
+    stored.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "in" / "upright.png")
+    shutil.copy(CASES / "orient6.png", tmp_path / "in" / "photo.png")
+    for option, same in (("--upright", "upright"), ("--no-upright", "stored")):
+        out = tmp_path / f"{same}.jsonl"
+        run = batch(tmp_path / "in", "--out", out, "--style", "microsoft", option, "--workers", 0)
+        records = {Path(record["file_name"]).stem: record for record in lines(out)}
+        assert records["stored"]["logprob"] != records["upright"]["logprob"]
+        assert records["photo"]["logprob"] == records[same]["logprob"]
+        assert records["photo"]["options"] == {"upright": option == "--upright"}
+        warned = "Warning: 1 image is stored rotated or mirrored, and left so, as in the original's"
+        assert (warned in run.stderr) == (option == "--no-upright")
+    assert "--upright rotates them" in run.stderr
+    again = batch(tmp_path / "in", "--out", out, "--style", "microsoft", "--workers", 0)
+    assert "(3 by demo with upright false): --overwrite-if-other" in again.stderr
+
+
 def test_flags_of_kohyas_script_work_as_they_are(folder: Path) -> None:
     run = batch(
         folder, "--caption_extension", ".caption", "--batch_size", 2, "--max_length", 4,
@@ -188,9 +212,7 @@ def test_texts_of_another_origin_are_named_and_written_anew_on_request(folder: P
     assert "0 written, 4 had a text already" in run.stdout
     [line] = run.stderr.splitlines()
     assert line.startswith("Warning: 4 of the existing texts have another origin")
-    assert (
-        '(4 by decoding {"max_new_tokens": 24}): --overwrite-if-other replaces only these' in line
-    )
+    assert "(4 by demo with max_new_tokens 24): --overwrite-if-other replaces only these" in line
     assert "4 written" in batch(folder, *options, "--overwrite-if-other").stdout
     assert batch(folder, *options).stderr == ""
 
@@ -339,6 +361,8 @@ def test_a_cluster_does_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     for cluster, alone in zip(good, lines(single), strict=True):
         assert cluster.pop("logprob") == pytest.approx(alone.pop("logprob"), abs=1e-4)
         assert cluster.pop("confidence") == pytest.approx(alone.pop("confidence"), abs=1e-4)
+        files = cluster.pop("source_file"), alone.pop("source_file")
+        assert files[0] == files[1] | {"path": f"../{files[1]['path']}"}
         assert cluster == alone
     assert (
         "already exists; name a new folder" in batch(folder, "-o", many, "--engine", "ray").output

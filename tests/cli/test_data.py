@@ -44,6 +44,23 @@ def test_inspect_prints_a_line_a_field_and_one_json_object(tmp_path, shapes):
     assert report["width"]["max"] == 64
 
 
+@pytest.mark.parametrize("command", ["inspect", "convert", "split"])
+def test_files_that_look_like_images_and_are_no_examples_are_named(tmp_path, command):
+    folder = write_folder(tmp_path / "in", 4)
+    (folder / "noext").write_bytes(png(9))
+    for name in ("raw.CR2", "v.mp4"):
+        (folder / name).write_bytes(b"x")
+    if command == "inspect":
+        report = json.loads(run("data", "inspect", folder, "--json").stdout)
+        assert report["not_taken"] == {"count": 3, "first": ["noext", "raw.CR2", "v.mp4"]}
+        return
+    options = () if command == "convert" else ("--part", "a=1.0")
+    line = run("data", command, folder, tmp_path / "out", *options).stderr.splitlines()[-1]
+    assert line.startswith(
+        "Not taken, though they look like images or videos: 3: noext, raw.CR2, v"
+    )
+
+
 def test_convert_writes_a_form_that_every_data_command_opens(tmp_path, shapes):
     result = run("data", "convert", shapes, tmp_path / "tars", "--to", "webdataset")
     assert result.exit_code == 0, result.output

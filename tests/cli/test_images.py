@@ -49,6 +49,30 @@ def test_a_folder_is_sent_to_batch(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("list.txt", "`git-model batch` captions the images that a list, a table or a tar names"),
+        ("x.tar", "`git-model batch` captions the images that a list, a table or a tar names"),
+        ("table.CSV", "`git-model batch` captions the images that a list, a table or a tar names"),
+        ("x.zip", "unpack a compressed file first: `git-model batch` captions a folder"),
+    ],
+)
+def test_a_file_that_names_or_holds_images_is_sent_to_batch(
+    tmp_path: Path, name: str, hint: str
+) -> None:
+    (tmp_path / name).write_text("a.png\n")
+    alone = run("caption", tmp_path / name)  # before a model is opened
+    assert alone.exit_code == 1
+    assert f"{tmp_path / name}: " in alone.stderr
+    assert hint in alone.stderr
+    model = tiny_checkpoint(tmp_path / "model", WORDS)
+    both = run("caption", tmp_path / name, CASES / "orient6.png", "-m", model)
+    assert hint in both.stderr
+    shutil.copy(CASES / "orient6.png", tmp_path / name)  # an image, whatever its name
+    assert run("caption", tmp_path / name, "-m", model).exit_code == 0
+
+
 def test_a_video_becomes_one_image_for_an_image_model_if_asked(tmp_path: Path) -> None:
     model = tiny_checkpoint(tmp_path / "model", WORDS)
     path = film(tmp_path / "a.mp4", "mpeg4", [grey(index) for index in range(20)])

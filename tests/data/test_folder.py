@@ -1,6 +1,7 @@
 """A folder of images: texts beside them, or in metadata.jsonl."""
 
 import json
+import shutil
 
 import pytest
 from photos import colour_of, photo
@@ -8,6 +9,8 @@ from PIL import Image
 
 from git_model.data.example import Annotation
 from git_model.data.folder import FolderData
+from git_model.data.sources import MixedData, untaken_files
+from git_model.data.untaken import untaken_line
 from git_model.utils.errors import GITError
 
 
@@ -147,3 +150,45 @@ def test_a_fault_in_metadata_names_the_line(tmp_path):
     assert "metadata.jsonl: line 2: not valid JSON" in refusal(tmp_path)
     (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "a.png", "text": "\xff"}')
     assert "metadata.jsonl: line 1: not UTF-8" in refusal(tmp_path)
+
+
+# Files that are no examples
+
+
+def test_two_images_with_one_text_are_refused(tmp_path):
+    captioned(tmp_path, "deep/a.png", "a red one")
+    photo(tmp_path / "deep" / "a.jpg", "blue")
+    line = refusal(tmp_path)
+    assert str(tmp_path / "deep" / "a.png") in line
+    assert "a.txt would be its text and that of a.jpg: rename one of them" in line
+    (tmp_path / "deep" / "a.jpg").unlink()
+    photo(tmp_path / "deep" / "A.png"), photo(tmp_path / "a.png")  # other texts
+    (tmp_path / "deep" / "A.txt").write_text("b")
+    (tmp_path / "a.txt").write_text("c")
+    assert len(open_folder(tmp_path)) == 3
+
+
+def test_files_that_look_like_images_and_are_no_examples_are_named(tmp_path):
+    captioned(tmp_path, "a.png", "a")
+    captioned(tmp_path, "in/b.png", "b")
+    shutil.copy(tmp_path / "a.png", tmp_path / "in" / "noext")
+    for name in ("raw.CR2", "v.mp4", ".hidden.png", "notes.md", "README"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".cache").mkdir()
+    shutil.copy(tmp_path / "a.png", tmp_path / ".cache" / "thumb")
+    names = [".hidden.png", "in/noext", "raw.CR2", "v.mp4"]
+    source = open_folder(tmp_path)
+    assert list(source.untaken()) == names
+    twice = MixedData(parts=(FolderData(path=str(tmp_path)),), repeats=(2,)).open()
+    assert list(untaken_files(twice)) == names
+    line = untaken_line(iter(names * 2))
+    assert (
+        "images or videos: 8: .hidden.png, in/noext, raw.CR2, v.mp4, .hidden.png and 3 more" in line
+    )
+    assert untaken_line(iter([])) is None
+
+
+def test_images_without_a_line_in_the_metadata_are_named(tmp_path):
+    metadata(tmp_path, {"file_name": "./a.png", "text": "a"})
+    photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
+    assert list(open_folder(tmp_path).untaken()) == ["b.png"]

@@ -93,6 +93,8 @@ def test_txt_takes_precedence_over_json(tmp_path):
     ("files", "message"),
     [
         ({"1.txt": b"a"}, "there is no image, expected .jpg"),
+        ({"1": photo_bytes(), "1.txt": b"a"}, "there is no image, expected .jpg"),
+        ({"1.jpg": photo_bytes(), "1.png": photo_bytes(), "1.txt": b"a"}, "jpg and png, expected"),
         ({"1.jpg": photo_bytes()}, "there is no text, expected .txt or .json"),
         ({"1.jpg": b"", "1.txt": b"a"}, "the file is empty"),
         ({"1.jpg": b"a cat", "1.txt": b"a"}, "not an image"),

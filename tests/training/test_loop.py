@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 import torch
+from photos import photo
 from runs import (
     finished,
     log_of,
@@ -183,6 +184,16 @@ def test_checks_caption_the_validation_data_and_print_some(tmp_path, start, caps
     assert [line["step"] for line in checks] == [2, 3]
     assert {"captions exact", "questions exact"} <= checks[0].keys()
     assert "step 2: captions exact" in capsys.readouterr().err
+
+
+def test_files_beside_the_data_that_look_like_images_are_named(tmp_path, start, capsys):
+    folder = tmp_path / "in"
+    photo(folder / "a.png").with_suffix(".txt").write_text("a red square")
+    (folder / "raw.CR2").touch()
+    train(recipe_of(start, steps=1, data={"kind": "folder", "path": str(folder)}), tmp_path / "run")
+    assert (
+        "Not taken, though they look like images or videos: 1: raw.CR2" in capsys.readouterr().err
+    )
 
 
 def test_training_restores_threads_and_random_state(tmp_path, start):
