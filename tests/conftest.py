@@ -1,5 +1,6 @@
 """Settings of the whole test run."""
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -22,6 +23,12 @@ hypothesis.settings.load_profile("quick")  # another one: pytest --hypothesis-pr
 SKIP_IS_FAILURE = bool(os.environ.get("GIT_MODEL_SKIP_IS_FAILURE"))
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected lives as long as the run: no search for garbage visits it."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """The tests run in parallel, and their tensors are small: one thread each. The process that
     starts those which run tests does without torch, so that they start seconds earlier."""
@@ -29,6 +36,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         "PYTEST_XDIST_WORKER"
     )
     if not runs_no_test:
+        gc.disable()  # until all is collected
         import torch
 
         torch.set_num_threads(1)

@@ -50,16 +50,25 @@ def context() -> Iterator[Any]:
         yield context
 
 
+@pytest.fixture(scope="module")
+def window(context: Any, address: str) -> Any:
+    """A tab for all tests; its requests to other machines are in `window.foreign`."""
+    window, window.foreign = context.new_page(), []
+    own = (address, "data:", "blob:", "about:")
+    window.on("request", lambda request: None if request.url.startswith(own)
+              else window.foreign.append(request.url))  # fmt: skip
+    return window
+
+
 @pytest.fixture
-def tab(context: Any, address: str) -> Iterator[Any]:
-    """An open page on a phone; its requests to other machines are in `tab.foreign`."""
-    tab, tab.foreign = context.new_page(), []
-    tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:"))
-           else tab.foreign.append(request.url))  # fmt: skip
-    tab.goto(address)
-    tab.wait_for_selector("#caption")
-    yield tab
-    tab.close()
+def tab(window: Any, address: str) -> Iterator[Any]:
+    """The page on a phone, loaded anew."""
+    window.set_viewport_size({"width": 390, "height": 844})
+    window.foreign.clear()
+    window.goto(address)
+    window.wait_for_selector("#caption")
+    yield window
+    window.unroute_all()
 
 
 def ask(tab: Any, question: str) -> None:
