@@ -38,7 +38,7 @@ class Compiler:
             self._announced = True
             folder = os.environ.get(CACHE_VARIABLE, "torch's cache for temporary files")
             _print(
-                f"compiling {self.name}: up to a minute the first time on this machine; the result "
+                f"compiling {self.name}: a minute or two the first time on this machine; the result "
                 f"is kept in {folder}"
             )
         try:
