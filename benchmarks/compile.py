@@ -21,17 +21,18 @@ from pathlib import Path
 
 import click
 import torch
-from results import Table
+from results import FOLDER, Table, read
 
 from git_model import GIT, Captioner, DecodingOptions, GITConfig, generate
 from git_model.generation.compiled import CompiledGIT
 
 NEW = 20
 IMAGES = {  # of each work
-    "built-in model, greedy, 1 image": 1,
     "GIT-base's size, greedy, 1 image": 1,
     "GIT-base's size, greedy, 8 images": 8,
+    "built-in model, greedy, 1 image": 1,
 }
+WHOLE = "built-in model, 1 caption, whole process"
 COLUMNS = (
     "work", "uncompiled", "compiled", "ratio", "first call on a machine", "first call later",
     "pays after images, first / later",
@@ -70,7 +71,7 @@ def measure(name: str, runs: int) -> dict[str, float]:
     plain, compiled = models(name)
     size = plain.config.encoder.image_size
     pixels = torch.randn(n_images, 3, size, size)
-    options = DecodingOptions(max_new_tokens=NEW, min_new_tokens=NEW)
+    options = DecodingOptions(max_new_tokens=NEW, min_new_tokens=NEW - 1)
     prompts = [[plain.config.bos_id]] * n_images
 
     @torch.inference_mode()
@@ -115,8 +116,8 @@ def row(name: str, runs: int) -> Iterator[str]:
     yield " / ".join(f"{math.ceil(cost / gain):,}" if gain > 0 else "never" for cost in costs)
 
 
-def whole_process(runs: int) -> list[str]:
-    """One caption by the command, from the start of Python to its end."""
+def whole_process() -> list[str]:
+    """One caption by the command, from the start of Python to its end; each is measured once."""
     from git_model.shapes.source import ShapesData
 
     with tempfile.TemporaryDirectory() as name:
@@ -132,13 +133,14 @@ def whole_process(runs: int) -> list[str]:
                 lambda: subprocess.run(command, env=variables, check=True, capture_output=True)
             )
 
-        first = run("--compile")
-        turns = [(run(), run("--compile")) for _ in range(runs)]
-    uncompiled, compiled = (statistics.median(column) for column in zip(*turns, strict=True))
-    return [
-        "built-in model, 1 caption, whole process", _text(uncompiled), _text(compiled),
-        f"{uncompiled / compiled:.2f} x", _text(first), _text(compiled), "",
-    ]  # fmt: skip
+        first, uncompiled, compiled = run("--compile"), run(), run("--compile")
+    before, after, *calls = map(_text, (uncompiled, compiled, first, compiled))
+    return [WHOLE, before, after, f"{uncompiled / compiled:.2f} x", *calls, ""]
+
+
+def rows_of_file() -> list[list[str]]:
+    """What was measured before."""
+    return read("compile")["rows"] if (FOLDER / "compile.json").exists() else []
 
 
 def _text(seconds: float) -> str:
@@ -150,17 +152,17 @@ def _text(seconds: float) -> str:
 @click.option("--only", default="", help="Works whose name contains this.")
 @click.option("--measure", "measured", type=click.Choice(list(IMAGES)), hidden=True)
 def main(runs: int, only: str, measured: str | None) -> None:
-    """Print the table, and save it if it is complete."""
+    """Print the table, and save each row when it is measured; other rows of the file stay."""
     torch.set_num_threads(1)
     if measured is not None:
         print(json.dumps(measure(measured, runs)))
         return
     table = Table("compile", COLUMNS)
-    if only in "built-in model, 1 caption, whole process":
-        table.add(*whole_process(runs))
-    for name in (name for name in IMAGES if only in name):
-        table.add(*row(name, runs))
-    if not only:
+    works = (*IMAGES, WHOLE)
+    for name in (name for name in works if only in name):
+        table.add(*(whole_process() if name == WHOLE else row(name, runs)))
+        rows = {cells[0]: cells for cells in (*rows_of_file(), *table.rows)}
+        table.rows = [rows[work] for work in works if work in rows]
         table.save()
 
 

@@ -38,8 +38,8 @@ class Compiler:
             self._announced = True
             folder = os.environ.get(CACHE_VARIABLE, "torch's cache for temporary files")
             _print(
-                f"compiling {self.name}: up to a minute the first time on this machine; the result "
-                f"is kept in {folder}"
+                f"compiling {self.name}: a minute or two the first time on this machine; the "
+                f"result is kept in {folder}"
             )
         try:
             return _inductor(self._mode)(graph, inputs)

@@ -167,6 +167,7 @@ def run_searches(model: GIT, pixels: Tensor) -> list[list[int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("shape")
 def test_all_searches_together_need_few_pieces_of_compiled_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -181,6 +182,7 @@ def test_all_searches_together_need_few_pieces_of_compiled_code(
 
     monkeypatch.setattr(compiling, "_inductor", lambda mode: keep)
     monkeypatch.setattr(compiling, "_keep_between_processes", lambda: None)
+    torch._dynamo.reset()  # or code that other tests compiled counts
     static, model, pixels = pair_of(0)
     assert static.steps is not None
     static.steps.compile()
@@ -199,6 +201,7 @@ def test_compiled_steps_give_the_same_texts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(compiling.CACHE_VARIABLE, str(tmp_path))
+    torch._dynamo.reset()  # or code that other tests compiled counts
     static, model, pixels = pair_of(0)
     assert static.steps is not None
     static.steps.compile()
