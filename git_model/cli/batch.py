@@ -234,8 +234,8 @@ def _report_untaken(inputs: "SourceInputs") -> None:
 
     line = untaken_line(
         inputs.untaken(),
-        "formats that are not read, hidden files, or videos: these need a model with temporal "
-        "embeddings, or --video-as",
+        "formats that are not read, other suffixes or none, hidden files, or videos: these need a "
+        "model with temporal embeddings, or --video-as",
     )
     if line is not None:
         click.echo(line, err=True)

@@ -10,8 +10,8 @@ from git_model.utils.errors import bounded_line
 
 MAX_NAMES = 5
 DATA_REASONS = (
-    "formats that are not read, hidden files, files without a line in metadata.jsonl, or videos: "
-    "these need frames in [data]"
+    "formats that are not read, other suffixes or none, hidden files, files without a line in "
+    "metadata.jsonl, or videos: these need frames in [data]"
 )
 
 

@@ -168,13 +168,16 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
                 )
             file.seek(member.offset_data)
             data = file.read(member.size)
-            name = member.name[:MAX_NAME_LENGTH]
-            is_nameless = "." not in name.rpartition("/")[2]  # webdataset passes such files over
-            if is_nameless and looks_like_media(
-                name, partial(data.__getitem__, slice(START_BYTES))
-            ):
-                name += NO_SUFFIX
+            name = _file_name(member.name[:MAX_NAME_LENGTH], data)
             yield {"fname": name, "data": data, "__url__": str(path)}
+
+
+def _file_name(name: str, data: bytes) -> str:
+    """The name of a file in a tar. An image without a suffix gets one: webdataset passes files
+    without a suffix over."""
+    has_suffix = "." in name.rpartition("/")[2]
+    is_image = not has_suffix and looks_like_media(name, lambda: data[:START_BYTES])
+    return name + NO_SUFFIX if is_image else name
 
 
 def _open(where: str, sample: Mapping[str, Any]) -> StoredExample:

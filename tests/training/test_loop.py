@@ -24,6 +24,7 @@ from git_model.captioner import Captioner
 from git_model.config import config_folder
 from git_model.data.collation import Collator, collate
 from git_model.data.example import Annotation, Example
+from git_model.data.folder import FolderData
 from git_model.data.loader import StepLoader
 from git_model.shapes.source import ShapesData
 from git_model.training.loop import CHECKPOINT, Trainer, step_seed, train
@@ -190,7 +191,10 @@ def test_files_beside_the_data_that_look_like_images_are_named(tmp_path, start, 
     folder = tmp_path / "in"
     photo(folder / "a.png").with_suffix(".txt").write_text("a red square")
     (folder / "raw.CR2").touch()
-    train(recipe_of(start, steps=1, data={"kind": "folder", "path": str(folder)}), tmp_path / "run")
+    recipe = dataclasses.replace(
+        recipe_of(start, steps=1, loader={"batch_size": 1}), data=FolderData(path=str(folder))
+    )
+    train(recipe, tmp_path / "run")
     assert (
         "Not taken, though they look like images or videos: 1: raw.CR2" in capsys.readouterr().err
     )
