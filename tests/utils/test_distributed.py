@@ -91,9 +91,16 @@ def test_two_processes_compute_what_a_single_one_does(tmp_path, table, single, s
             [line[name] for line in log_of(out)] for out in (tmp_path / "two", single)
         )
         assert values == pytest.approx(expected, **ROUNDING)
-    for name, weight in weights_of(tmp_path / "two").items():
-        # Adam turns a gradient near 0 into a step of the size of the learning rate, of any sign.
-        torch.testing.assert_close(weight, weights_of(single)[name], rtol=0, atol=2e-3)
+    ours, expected = weights_of(tmp_path / "two"), weights_of(single)
+    for name, weight in ours.items():
+        difference = (weight - expected[name]).abs()
+        if name.endswith("qkv.bias"):
+            # Softmax ignores what is added to all keys alike, so their bias has no gradient but
+            # rounding errors, which Adam turns into steps of the size of the learning rate, 2e-3.
+            queries, keys, values = difference.chunk(3)
+            assert keys.max() <= 2e-3, name
+            difference = torch.cat([queries, values])
+        assert difference.max() <= 1e-4, name
 
 
 @pytest.mark.slow
