@@ -166,10 +166,9 @@ class Captioner:
                 default the style that the checkpoint names.
             integrity: first compare every file with its digest in the folder's SHA256SUMS; for
                 folders that this project wrote, such as those of `git-model convert`.
-            compile: run the encoder and the decoder's steps through torch.compile, for many images:
-                the first ones wait a minute or two, in later processes some seconds (docs/speed.md
-                says when it pays). If it cannot be compiled, a line on stderr says why, and the
-                model runs as it is.
+            compile: run the encoder and the decoder's steps through torch.compile. The first images
+                wait minutes, in later processes less, so it seldom pays on a CPU (docs/speed.md).
+                If it cannot be compiled, a line on stderr says why, and the model runs as it is.
             adapter: a folder with an adapter that was trained on this model (docs/adapters.md).
             token, cache_dir, local_files_only: for a hub id, as in `huggingface_hub`: the access
                 token, the folder for downloads, and whether to use only what lies there.

@@ -147,8 +147,8 @@ _compile_option = option(
     "Model",
     "--compile",
     is_flag=True,
-    help="Run encoder and decoder steps through torch.compile, for many images: the first ones "
-    "wait minutes, in later processes some seconds. If it cannot be compiled, a line says why.",
+    help="Run encoder and decoder steps through torch.compile. The first images wait minutes, so "
+    "it seldom pays on a CPU (docs/speed.md). If it cannot be compiled, a line says why.",
 )
 _how_options = (  # the last one comes first in `--help`
     option(
