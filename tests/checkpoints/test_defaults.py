@@ -150,8 +150,9 @@ def test_the_help_of_the_model_says_what_the_built_in_one_is_for_and_names_its_c
 def test_the_demo_says_once_that_it_was_not_made_for_photos(photo: Path) -> None:
     shapes = IMAGES / "two_shapes.png"
     result = run("caption", "--model", "demo", photo, photo, shapes, "--batch-size", 2)
-    [line] = result.stderr.splitlines()
+    line, count = result.stderr.splitlines()
     assert line.startswith(f"Warning: {photo}: the model was made for {DEMO_PURPOSE}; this has ")
+    assert count == "Warning: 2 images in all have such a warning"
     assert "300 x 200 pixels" in line
     assert run("caption", "--model", "demo", shapes).stderr == ""
 
