@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Compiled files are kept for the next process, whatever the shell says: the tests start many.
 unexport PYTHONDONTWRITEBYTECODE
 
-LONG := $(patsubst %,tests/docs/test_%.py,snippet_types site docs figures)
+LONG := $(patsubst %,tests/docs/test_%.py,snippet_types site docs figures explorer_page)
 
 .PHONY: demo test lint constraints release-check clean
 

@@ -79,11 +79,6 @@ def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "_all_figures", drawn)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores: some tests wait for other processes, or for a browser."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(autouse=True)
 def same_random_state() -> None:
     """Every test starts from the same random state."""

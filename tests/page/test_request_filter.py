@@ -91,7 +91,7 @@ class Server:
         return response.text
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     errors = folder / "stderr"
@@ -120,7 +120,7 @@ def no_traceback(request: pytest.FixtureRequest) -> Iterator[None]:
         assert [path for path in server.folder.rglob("*canary*") if not path.is_symlink()] == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def canary(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     """A file with the secret, and a link to it from where gradio keeps uploads."""
     path = tmp_path_factory.mktemp("private") / "canary.txt"
@@ -129,7 +129,7 @@ def canary(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url_and_clients() -> Iterator[tuple[str, list[Any]]]:
     """A URL, and the addresses that have connected to it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
