@@ -717,11 +717,11 @@ def warning_line(warnings_of_images: Iterable[str | None]) -> str | None:
     """The warnings about images in one line: the first one, and of how many images there are
     some; None if there is none."""
     lines = list(warnings_of_images)
-    given = [(number, line) for number, line in enumerate(lines, 1) if line is not None]
-    if not given:
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line is not None]
+    if not numbered:
         return None
-    number, line = given[0]
-    return f"image {number}: {line} ({len(given)} of {len(lines)} images have such a warning)"
+    number, line = numbered[0]
+    return f"image {number}: {line} ({len(numbered)} of {len(lines)} images have such a warning)"
 
 
 def _crop_warning(visible: float) -> str | None:

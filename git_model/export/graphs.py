@@ -18,8 +18,7 @@ from torch.export import Dim, ExportedProgram
 from torch.func import functional_call
 
 from git_model.config import MAX_SIZE, EncoderConfig, GITConfig
-from git_model.generation.padded_session import layers_of, stacked
-from git_model.model.attention import KVCache, PureLayerCache
+from git_model.generation.padded_session import pure_step, stacked
 from git_model.model.encoder import MAX_PATCHES
 from git_model.model.git import GIT
 
@@ -73,17 +72,9 @@ class StepGraph(nn.Module):
         self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The logits of the next token, and the text cache."""
-        decoder, dtype, shape = self.model.decoder, self.model.dtype, tokens.shape[:2]
-        cache = KVCache(0)
-        layers = [PureLayerCache(layer) for layer in layers_of(past.to(dtype).flatten(2, 3))]
-        cache.layers = [*layers]
-        prefix = [
-            layer._replace(rows_per_image=tokens.shape[1]) for layer in layers_of(image.to(dtype))
-        ]
-        hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
-        logits = decoder.lm_head(hidden[:, -1])
-        present = torch.stack([torch.stack(layer.text[:2]) for layer in layers])
-        return logits.unflatten(0, shape).float(), present.unflatten(2, shape).float()
+        decoder, dtype = self.model.decoder, self.model.dtype
+        logits, present = pure_step(decoder, tokens, token_mask, image.to(dtype), past.to(dtype))
+        return logits.float(), present.float()
 
 
 class StatelessGraph(nn.Module):

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from git_model.generation.padded_session import PaddedSession, layers_of, stacked
+from git_model.generation.padded_session import PaddedSession, pure_step, stacked
 from git_model.generation.session import Session, TextSession
-from git_model.model.attention import KVCache, PureLayerCache
 from git_model.model.decoder import TextDecoder
 from git_model.model.git import GIT, Scene
 from git_model.utils.compiling import Fallback, compile_in_place
@@ -99,13 +98,5 @@ class StaticStep(nn.Module):
         self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The logits of the next token, and the keys and values of these."""
-        decoder, (n_images, n_texts, n_new) = self.decoder, tokens.shape
-        layers = [PureLayerCache(layer) for layer in layers_of(past.flatten(2, 3))]
-        cache = KVCache(0)
-        cache.layers = [*layers]
-        prefix = [layer._replace(rows_per_image=n_texts) for layer in layers_of(image)]
-        hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
-        logits = decoder.lm_head(hidden[:, -1])
-        texts = torch.stack([torch.stack(layer.text[:2]) for layer in layers])
-        new = texts[..., -n_new:, :]
-        return logits.unflatten(0, (n_images, n_texts)), new.unflatten(2, (n_images, n_texts))
+        logits, present = pure_step(self.decoder, tokens, token_mask, image, past)
+        return logits, present[..., -tokens.shape[-1] :, :]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from git_model.generation.session import slots_of
-from git_model.model.attention import KeyValue
+from git_model.model.attention import KeyValue, KVCache, PureLayerCache
+from git_model.model.decoder import TextDecoder
 from git_model.model.git import Scene
 from git_model.utils.errors import GITError
 
@@ -126,6 +127,22 @@ class PaddedSession:
             return rows
         index = torch.tensor(self._slots, device=rows.device)
         return rows.new_zeros(n_slots, rows.shape[1]).index_copy(0, index, rows)
+
+
+def pure_step(
+    decoder: TextDecoder, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A `StepFunction` on a decoder: the logits (B, N, V) of the next token, and the past with the
+    keys and values of `tokens`, (L, 2, B, N, H, S + T, d). No tensor is written to."""
+    n_images, n_texts, _ = tokens.shape
+    layers = [PureLayerCache(layer) for layer in layers_of(past.flatten(2, 3))]
+    cache = KVCache(0)
+    cache.layers = [*layers]
+    prefix = [layer._replace(rows_per_image=n_texts) for layer in layers_of(image)]
+    hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
+    logits = decoder.lm_head(hidden[:, -1])
+    present = torch.stack([torch.stack(layer.text[:2]) for layer in layers])
+    return logits.unflatten(0, (n_images, n_texts)), present.unflatten(2, (n_images, n_texts))
 
 
 def stacked(scene: Scene) -> Tensor:

@@ -406,13 +406,17 @@ def torch_weights(folder: Path) -> dict[str, Tensor]:
     return dict(sorted(load_file(folder / "weights.safetensors").items()))
 
 
+def write_see(model: GIT, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program `see` alone: an export of `step` takes ten times as long."""
+    monkeypatch.setattr(write, "programs", lambda *a: itertools.islice(programs(*a), 1))
+    write.write_torch(model, folder)
+
+
 def test_a_torch_program_takes_its_weights_as_an_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`see` alone: an export of `step` takes ten times as long."""
     model = wide_model()
-    monkeypatch.setattr(write, "programs", lambda *a: itertools.islice(programs(*a), 1))
-    write.write_torch(model, tmp_path)
+    write_see(model, tmp_path, monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"see.pt2", "weights.safetensors"}
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < size_limit(model)
     see = torch.export.load(tmp_path / "see.pt2").module(check_guards=False)
@@ -454,8 +458,7 @@ def test_aotinductor_compiles_a_torch_program_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = wide_model()
-    monkeypatch.setattr(write, "programs", lambda *a: itertools.islice(programs(*a), 1))
-    write.write_torch(model, tmp_path)
+    write_see(model, tmp_path, monkeypatch)
     weights, pixels = torch_weights(tmp_path), torch.randn(2, 3, 16, 16)
     program = torch.export.load(tmp_path / "see.pt2")
     program.example_inputs = ((weights, pixels), {})
