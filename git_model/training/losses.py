@@ -154,7 +154,8 @@ class Contrastive:
 
     An image's vector is the mean of its projected tokens, a text's is the decoder's hidden state at
     its last token, without an image. Cosine similarities are divided by the temperature. The loss
-    asks each text for its image among the images of the forward pass, and each image for its texts.
+    is the cross-entropy of finding each text's image among the images of the forward pass, and each
+    image's texts among the texts.
     """
 
     weight: float
