@@ -264,7 +264,7 @@ def check_batch(check: Check) -> Rows:
 
 
 def check_fsdp(check: Check) -> Rows:
-    """A step of SGD on a sharded model, beside the same without sharding."""
+    """A step of SGD on a sharded model, beside the same step without sharding."""
     yield "FSDP2, 1 process", "relative distance"
     batch = training.random_batch(2, 3, 12, check.vocab_size)
     whole = check.ours("float32").model  # in eval mode: no dropout

@@ -102,7 +102,7 @@ class TsvInputs:
 
     @property
     def folder(self) -> Path:
-        """The folder that the keys are relative to beside other sources: one of the file's name."""
+        """The folder that the keys are relative to if there are other sources: the file's name."""
         return self.path.with_suffix("")
 
     def __iter__(self) -> Iterator[AnyInput]:

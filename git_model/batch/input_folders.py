@@ -119,7 +119,7 @@ def _walk(
         try:
             status = (root / key).stat()
             if (status.st_dev, status.st_ino) in above:
-                raise OSError(errno.ELOOP, "a link to a folder that it lies in itself")
+                raise OSError(errno.ELOOP, "a link to a folder that contains the link")
             listing = _list_folder(root, key, suffixes)
         except OSError as error:
             reason = bounded_line(f"{shortened(str(root / key))}: {error.strerror or error}")

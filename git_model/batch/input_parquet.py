@@ -28,7 +28,7 @@ class ParquetInputs:
 
     @property
     def folder(self) -> Path:
-        """Where the keys begin beside those of other sources: a folder of the file's name."""
+        """The folder that the keys are relative to if there are other sources: the file's name."""
         return self.path.with_suffix("")
 
     def __iter__(self) -> Iterator[AnyInput]:

@@ -50,7 +50,7 @@ def classify(
     code is 1.
     """
     if generate and top is not None:
-        raise click.UsageError("--generate gives one label, so it goes without --top")
+        raise click.UsageError("--generate gives one label: leave out --top")
     captioner = run.open_model()
 
     def generated(scene: "BatchScene") -> list[list[Record]]:

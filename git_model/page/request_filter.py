@@ -139,7 +139,7 @@ def names_of(host: str, others: Collection[str] = ()) -> set[str]:
 
 def check_host(scope: Scope, names: Collection[str]) -> None:
     """Refuse a request whose `Host` is neither one of these names nor an IP address. A web site
-    could let its own name resolve to this machine (DNS rebinding), but no address is its name.
+    could let its own name resolve to this machine (DNS rebinding), but then `Host` is that name.
 
     Raises:
         RefusalError: it is such a request.
@@ -147,7 +147,7 @@ def check_host(scope: Scope, names: Collection[str]) -> None:
     match = HOST.fullmatch(Headers(scope=scope).get("host", ""))
     host = (match[1] or match[2]).lower() if match else ""
     if host not in names and not _is_address(host):
-        raise RefusalError(400, "the page does not go by this name; --allow-host adds a name")
+        raise RefusalError(400, "the page does not answer to this name; --allow-host adds a name")
 
 
 def _is_address(host: str) -> bool:
