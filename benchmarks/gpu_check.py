@@ -43,7 +43,7 @@ from git_model.utils.errors import GITError
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2, "float16": 0.02}
 SHARDED_TOLERANCE = 1e-5
 NEW_TOKENS = 20
-START, FIRST_WORD = 101, 104  # [CLS], and the first that is no special token
+START, FIRST_WORD = 101, 104  # [CLS], and the first that is not a special token
 SEARCHES = (
     DecodingOptions(max_new_tokens=8),
     DecodingOptions(max_new_tokens=8, num_beams=3, num_return_sequences=3),

@@ -298,16 +298,15 @@ class DecodingOptions:
     """
 
     max_new_tokens: int = _option(
-        None, "Maximum number of generated tokens, the end token included; with max_length alone "
-        "as many as it allows."
+        None, "Maximum number of generated tokens, the end token included; without it max_length, "
+        "if set, is the only limit."
     )  # fmt: skip
     max_length: int | None = _option(
-        None, "Maximum number of tokens, prompt included; a max_new_tokens that is given applies "
-        "as well."
+        None, "Maximum number of tokens, prompt included; max_new_tokens, if set, is a limit, too."
     )  # fmt: skip
     min_new_tokens: int = _option(0, "Minimum number of generated tokens before an end token.")
     min_length: int = _option(
-        0, "Minimum number of tokens, prompt included; min_new_tokens applies as well."
+        0, "Minimum number of tokens, prompt included; min_new_tokens is a limit, too."
     )
     num_beams: int = _option(1, "Beam width; 1 is greedy search.")
     length_penalty: float = _option(

@@ -41,7 +41,7 @@ class TarInputs:
         return Path(os.path.commonpath([path.parent.absolute() for path in self.paths]))
 
     def untaken(self) -> Iterator[str]:
-        """The names of members that look like images or videos and are no inputs."""
+        """The names of members that look like images or videos and are not inputs."""
         for path in self.paths:
             prefix = self._prefix(path)
             with suppress(Exception):  # damage is an input's refusal

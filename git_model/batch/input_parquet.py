@@ -63,7 +63,7 @@ def parquet_inputs(
     questions, of which an image may have several, they are the rows' numbers.
 
     Raises:
-        DataError: this is no Parquet file, or has no such column of questions.
+        DataError: this is not a Parquet file, or has no such column of questions.
     """
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return None

@@ -233,7 +233,7 @@ class _Broken:
 
 
 def _require_image(stored: "StoredExample") -> None:
-    """Refuse a file that is no image; a video is not decoded."""
+    """Refuse a file that is not an image; a video is not decoded."""
     from git_model.preprocessing.formats import VIDEO_SUFFIXES
     from git_model.preprocessing.image import decode_image
 

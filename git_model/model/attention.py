@@ -131,7 +131,7 @@ def _matmul(rows: Tensor, shared: Tensor, source: KeyValue) -> Tensor:
     n_images, n_rows = shared.shape[0], source.rows_per_image
     if n_rows is None:
         n_rows = rows.shape[0] // n_images
-    if isinstance(n_rows, int) and n_rows == 1:  # a free size of a graph is no int
+    if isinstance(n_rows, int) and n_rows == 1:  # a free size of a graph is not an int
         return rows @ shared  # equal to the product below, without reshaping
     length = rows.shape[2]
     grouped = rows.unflatten(0, (n_images, n_rows))  # (B, n, H, T, x)

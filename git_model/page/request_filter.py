@@ -213,7 +213,7 @@ def checked_event(body: bytes, events: Mapping[int, Event]) -> dict[str, Any]:
     takes. Everything else in the body is left out.
 
     Raises:
-        RefusalError: it is no event of the page, or has another form.
+        RefusalError: it is not an event of the page, or has another form.
     """
     try:
         values = json.loads(body)
@@ -260,7 +260,7 @@ def _checked_fields(values: object, fields: Mapping[str, type]) -> dict[str, Any
     if not isinstance(values, dict) or values.keys() != fields.keys():
         raise RefusalError(422, f"event_data is expected to have just {', '.join(fields)}")
     for name, kind in fields.items():
-        if type(values[name]) is not kind:  # not isinstance: True is no int here
+        if type(values[name]) is not kind:  # not isinstance: True is not an int here
             raise RefusalError(422, f"event_data: {name} is expected to be of type {kind.__name__}")
         if kind is str:
             _checked_text(values[name], MAX_FIELD_LENGTH)

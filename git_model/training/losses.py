@@ -83,7 +83,7 @@ def own_loss(config: PythonLossConfig) -> Loss:
 
 
 def require_loss(loss: Any) -> None:
-    """Refuse an object that is no loss, or has weights of its own."""
+    """Refuse an object that is not a loss, or has weights of its own."""
     if not callable(loss):
         raise ConfigError(f"the loss is {dotted_name(loss)}, expected a function (model, batch)")
     if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
