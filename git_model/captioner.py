@@ -213,7 +213,7 @@ class Captioner:
             this captioner. A scene that was encoded before is not moved.
 
         Raises:
-            GITError: no such device or number format.
+            GITError: no such device or number format, or the model is an exported one.
         """
         if isinstance(device, torch.dtype) or device in DTYPES:
             device, dtype = None, device
@@ -378,6 +378,7 @@ class Captioner:
 
         Raises:
             GITError: as in `see`; or the options do not fit the model.
+            TypeError: as in `see`.
         """
         scene = self._seen(scene)
         captions = self.generate(scene, [[None]] * len(scene), options)
@@ -421,8 +422,9 @@ class Captioner:
             a batch a list with one of these results for each image.
 
         Raises:
-            GITError: as in `caption`; or a question is empty, or too long for the model's
-                positions.
+            GITError: as in `caption`; or there is no question, or one is empty or too long for the
+                model's positions.
+            TypeError: as in `see`; or a question is not a str.
         """
         scene = self._seen(scene)
         row = [questions] if isinstance(questions, str) else _require_list(questions, "question")
@@ -456,8 +458,9 @@ class Captioner:
             for each image.
 
         Raises:
-            GITError: as in `see`; or there is no text, or a text is empty, holds the end token, or
-                is too long for the model's positions.
+            GITError: as in `see`; or there is no text; a text is empty or holds the end token; the
+                question is empty; or question and text are too long for the model's positions.
+            TypeError: as in `see`; or a text is not a str.
         """
         scene = self._seen(scene)
         tokens = [self._ended(text) for text in _require_list(texts, "text")]
@@ -533,8 +536,8 @@ class Captioner:
             as its text. For a batch a list with one of these results for each image.
 
         Raises:
-            GITError: as in `see`; or there is no label, a label is empty or too long, two labels
-                have the same tokens, or the template has no {}.
+            GITError: as in `score`; or two labels have the same tokens, or the template has no {}.
+            TypeError: as in `score`.
         """
         scene = self._seen(scene)
         tokens = self._label_tokens(labels, template)
@@ -564,7 +567,8 @@ class Captioner:
             first.
 
         Raises:
-            GITError: as in `ask`.
+            GITError: as in `ask`; or `questions` has not one list for each image.
+            TypeError: as in `see`; or `questions` is not a list of lists.
         """
         options = self.model.config.decoding if options is None else options
         scene = self._seen(scene)

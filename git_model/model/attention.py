@@ -166,7 +166,8 @@ class Attention(nn.Module):
             past: keys and values from before, as in `attend`.
             mask: as in `attend`, over the keys of `past` and then of x.
             cache: the text before x; the keys and values of x are appended to it.
-            need_output: False to compute only the keys and values; the output is then None.
+            need_output: False to compute only the keys and values; the output is then None, and
+                `cache` stays as it is.
 
         Returns:
             the output (R, T, D) or None, and the keys and values of x.

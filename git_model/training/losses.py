@@ -137,7 +137,7 @@ def open_teacher(name: str, model: GIT, tokenizer: Tokenizer) -> GIT:
         raise GITError(f"teacher {name} has another vocabulary than the model, expected the same")
     if config.preprocess != expected.preprocess:
         raise GITError(
-            f"teacher {name} preprocesses images otherwise than the model: {config.preprocess}, "
+            f"teacher {name} preprocesses images differently from the model: {config.preprocess}, "
             f"expected {expected.preprocess}"
         )
     if config.frames < expected.frames:
