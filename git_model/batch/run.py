@@ -190,8 +190,8 @@ def prepare(folder: Path, settings: OutputRecord, sink: Sink, *, anew: bool) -> 
 
     Args:
         settings: the settings that determine the texts; they must not change within a run.
-        sink: the records that it holds now are kept for the run, unless `anew`.
-        anew: the sink is a table that is written anew, without its old records.
+        sink: the records that it holds now are kept for the run.
+        anew: do not keep them if the sink is one file, which is then written without them.
 
     Raises:
         GITError: the run began with other settings, a record is damaged, the folder holds files
