@@ -190,7 +190,7 @@ def test_the_state_comes_back_unless_its_scores_cannot_be_compared(capsys):
     third = Selection(data)
     third.load_state_dict(state)
     assert third.best is None
-    assert "another validation data than before" in capsys.readouterr().err
+    assert "the validation data differs from before" in capsys.readouterr().err
 
 
 def test_the_validation_loss_is_the_mean_cross_entropy_of_the_examples(tmp_path, start):
