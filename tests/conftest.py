@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """The server of child processes starts before any test, if there are tests that use it."""
+    if (forked := sys.modules.get("forked")) and not session.config.option.collectonly:
+        forked.start_server()
 
 
 def _not_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
