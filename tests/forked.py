@@ -8,12 +8,14 @@ wheel.
 
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,6 +42,14 @@ def git_model(*arguments: str) -> None:
     main(arguments)
 
 
+def program(name: str, *arguments: str) -> None:
+    """What `python FILE` or `python -m MODULE` runs, in a child."""
+    sys.argv = [name, *arguments]
+    sys.modules.pop(f"{name}.__main__", None)
+    run = runpy.run_path if name.endswith(".py") else runpy.run_module
+    run(name, run_name="__main__")
+
+
 def end_after_two_steps(*arguments: str) -> None:
     """`git-model` in a child that sends itself SIGTERM after the second step of training."""
     from git_model.training.loop import Trainer
@@ -64,6 +74,7 @@ def _run(
 ) -> None:
     """The child, with its own output files."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores, as it is in a terminal
     os.environ.update(environment)
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(f"{output}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -191,10 +202,7 @@ def _watch(connection: Connection) -> NoReturn:
 def _let_go_of_files(keep: int) -> None:
     """No child holds a file of the test run open, such as a pipe whose end another waits for."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    for number in [int(name) for name in os.listdir("/dev/fd")]:
-        if number > 2 and number not in (keep, nothing):
-            try:
-                os.fstat(number)
-            except OSError:
-                continue  # that of the list itself
-            os.dup2(nothing, number)
+    for number in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+        with suppress(OSError):  # that of the list itself is closed
+            if number > 2 and number not in (keep, nothing) and os.fstat(number):
+                os.dup2(nothing, number)
