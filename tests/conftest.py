@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's library
 # An export asks sympy the same questions about sizes again and again: a fifth of its time.
 os.environ.setdefault("SYMPY_CACHE_SIZE", "None")
+# And torch computes all strides of a tensor of free sizes only to remember them: an eighth.
+os.environ.setdefault("TORCH_FAKE_TENSOR_DISPATCH_CACHE", "0")
 
 import hypothesis
 import pytest
