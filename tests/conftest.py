@@ -48,7 +48,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """The server of child processes starts before any test, if there are tests that use it."""
-    if (forked := sys.modules.get("forked")) and not session.config.option.collectonly:
+    forked = sys.modules.get("forked") if hasattr(os, "fork") else None
+    if forked and not session.config.option.collectonly:
         forked.start_server()
 
 
@@ -94,4 +95,7 @@ def same_random_state() -> None:
     """Every test starts from the same random state."""
     import torch
 
-    torch.manual_seed(0)
+    # `torch.manual_seed` takes milliseconds to keep the call's stack for a GPU that may come.
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
