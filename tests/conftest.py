@@ -2,12 +2,15 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's library
 # An export asks sympy the same questions about sizes again and again: a fifth of its time.
 os.environ.setdefault("SYMPY_CACHE_SIZE", "None")
+# And torch computes all strides of a tensor of free sizes only to remember them: an eighth.
+os.environ.setdefault("TORCH_FAKE_TENSOR_DISPATCH_CACHE", "0")
 
 import hypothesis
 import pytest
@@ -40,6 +43,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """The server of child processes starts before any test, if there are tests that use it."""
+    forked = sys.modules.get("forked") if hasattr(os, "fork") else None
+    if forked and not session.config.option.collectonly:
+        forked.start_server()
 
 
 def _not_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -84,4 +95,7 @@ def same_random_state() -> None:
     """Every test starts from the same random state."""
     import torch
 
-    torch.manual_seed(0)
+    # `torch.manual_seed` takes milliseconds to keep the call's stack for a GPU that may come.
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)

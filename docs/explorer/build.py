@@ -10,7 +10,6 @@ import base64
 import io
 import json
 import re
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -98,10 +97,11 @@ def _weights(captioner: Captioner) -> str:
         "tensors": [[key, list(tensor.shape)] for key, tensor in state.items()],
     }
     numbers = base64.b64encode(b"".join(map(_float16, state.values()))).decode()
+    lines = "\n".join(numbers[start : start + 120] for start in range(0, len(numbers), 120))
     return (
         "// The built-in model's weights in float16, written by build.py.\n"
         f"const GIT_WEIGHTS = {json.dumps(header)};\n"
-        f"GIT_WEIGHTS.base64 = `\n{textwrap.fill(numbers, 120)}\n`;\n"
+        f"GIT_WEIGHTS.base64 = `\n{lines}\n`;\n"
     )
 
 

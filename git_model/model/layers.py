@@ -17,6 +17,12 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
 
+    def reset_parameters(self) -> None:
+        """As in torch. On the meta device there are no values to draw, and to do nothing halves the
+        time that opening a small model takes."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
         return linear(x, self.weight, self.bias)

@@ -2,13 +2,15 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from forked import run as run_forked
 from PIL import Image
 from runs import recipe_table, write_recipe
 from tiny import tiny_checkpoint, tiny_model
@@ -71,11 +73,17 @@ COMMANDS = [
     ["caption", "{image}", "-m", "{old}", "--integrity"],
 ]
 
+# of the page, without the seconds that gradio takes
+LAYOUT = SimpleNamespace(
+    Page=None, open_port=lambda *_: nullcontext(), server_of=None, web_app=None
+)
+
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_an_old_folder_gives_one_line_that_says_what_to_do(
-    command: list[str], old: Path, image: Path, tmp_path: Path
+    command: list[str], old: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "git_model.page.layout", LAYOUT)
     (tmp_path / "data.toml").write_text('[data]\nkind = "shapes"\nsize = 2\n')
     write_recipe(tmp_path / "recipe.json", recipe_table(old))
     names = {
@@ -144,16 +152,24 @@ def test_integrity_of_another_format_says_to_convert_it(folder: Path) -> None:
 # Names
 
 
+def print_imports(*folders: str) -> None:
+    """A child: whether the converters are imported at first, and after each folder was opened."""
+    ours = ("git_model", "weights_convert")
+    for name in [name for name in sys.modules if name.startswith(ours)]:
+        del sys.modules[name]
+    from git_model import Captioner
+
+    print("weights_convert" in sys.modules)
+    for folder in folders:
+        Captioner.from_pretrained(folder)
+        print("weights_convert" in sys.modules)
+
+
 def test_the_converters_are_imported_for_other_formats_only(folder: Path) -> None:
     convert(str(folder), folder.parent / "hf", to="hf")
-    code = (
-        "import sys; from git_model import Captioner\n"
-        "for name in sys.argv[1:]:\n"
-        "    Captioner.from_pretrained(name); print('weights_convert' in sys.modules)"
-    )
-    command = [sys.executable, "-c", code, str(folder), str(folder.parent / "hf")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "True"]
+    code, output, errors = run_forked(print_imports, folder, folder.parent / "hf")
+    assert code == 0, errors
+    assert output.split() == ["False", "False", "True"]
 
 
 def test_a_revision_of_a_folder_is_refused(folder: Path) -> None:

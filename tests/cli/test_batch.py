@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from forked import Forked, git_model
 from PIL import Image
 
 from git_model.batch.journal import open_journal
@@ -268,7 +269,6 @@ def default_signals() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
 )
@@ -278,20 +278,7 @@ def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
     for name in range(400):
         (folder / f"{name:03}.png").symlink_to(IMAGES / "three_shapes.png")
     out = folder.parent / "out.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "git_model",
-        "batch",
-        folder,
-        "--out",
-        out,
-        "--batch-size",
-        "1",
-    ]
-    run = subprocess.Popen(
-        [*map(str, command), "--model", "demo"], stderr=subprocess.PIPE, text=True
-    )
+    run = Forked(git_model, "batch", folder, "-o", out, "--batch-size", 1, "--model", "demo")
     journal = folder.parent / "out.batch.run" / "0.sqlite"
     while not journal.exists() or n_noted(journal) < 2:
         assert run.poll() is None
@@ -299,8 +286,8 @@ def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     assert children
     run.send_signal(number)
-    assert run.wait(200) == 1
-    assert "stopped by a signal; the same command continues the run" in run.stderr.read()
+    assert run.wait() == 1
+    assert "stopped by a signal; the same command continues the run" in run.communicate()[1]
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 PATH = Path(__file__).parents[2] / "examples" / "git_in_150_lines.ipynb"
@@ -26,6 +25,8 @@ def outputs(notebook: NotebookNode) -> dict[str, str]:
 
 def run(notebook: NotebookNode, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What the cells print when they are run."""
+    from nbclient import NotebookClient
+
     monkeypatch.setitem(os.environ, "MPLBACKEND", "agg")
     client = NotebookClient(
         notebook,

@@ -1,12 +1,10 @@
 """The COCO tools in Java: their results, and the error where they cannot run."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+from forked import run as run_forked
 
 from git_model.evaluation import coco_tools
 from git_model.evaluation.coco_tools import (
@@ -108,20 +106,19 @@ def test_spice_names_the_files_that_it_cannot_download_and_their_folder(
     assert capsys.readouterr().out == ""  # stdout is for results
 
 
+def spice_without_models() -> None:
+    """A child's score of SPICE, printed."""
+    from pycocoevalcap.spice import spice as module
+
+    module.get_stanford_models = coco_tools.prepare_spice = lambda: None
+    print("result", spice([["a"]], [[["a"]]]))
+
+
 @with_java
 def test_spice_runs_as_in_the_coco_tools_and_prints_on_stderr_only(tmp_path: Path) -> None:
     """With a Java that writes the tool's result without its models."""
     result = '[{"image_id": 0, "scores": {"All": {"f": 0.25, "pr": 1.0, "re": 1.0}}}]'
     script = f"""echo parsing; while [ "$1" != -out ]; do shift; done; echo '{result}' > "$2" """
-    code = (
-        "from pycocoevalcap.spice import spice as module\n"
-        "from git_model.evaluation import coco_tools\n"
-        "module.get_stanford_models = coco_tools.prepare_spice = lambda: None\n"
-        "print('result', coco_tools.spice([['a']], [[['a']]]))"
-    )
-    path = fake_java(tmp_path, script)
-    environment = {**os.environ, "PATH": path}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    assert result.stdout == "result 0.25\n", result.stderr
-    assert result.stderr == "parsing\n"
+    code, output, errors = run_forked(spice_without_models, PATH=fake_java(tmp_path, script))
+    assert (code, output) == (0, "result 0.25\n"), errors
+    assert errors == "parsing\n"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,11 @@ IMAGE = ROOT / "examples" / "images" / "two_shapes.png"
 SMALL = {"test_vit": 1, "test_convnext": 0, "test_byobnet": 0, "test_maxvit": 0}
 
 
+token_width = cache(timm_models.token_width)  # of each model once
+
+
 def timm_config(name: str, size: int = 160, **changes: object) -> GITConfig:
-    encoder = TowerConfig(
-        kind="timm", name=name, image_size=size, width=timm_models.token_width(name, size)
-    )
+    encoder = TowerConfig(kind="timm", name=name, image_size=size, width=token_width(name, size))
     images = PreprocessConfig(short_side=size, crop=(size, size))
     return tiny_config(encoder=encoder, preprocess=images, **changes)
 

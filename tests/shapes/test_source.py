@@ -1,9 +1,9 @@
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import program
+from forked import run as run_forked
 from PIL import Image, ImageSequence
 
 from git_model.shapes.source import TASKS, ShapesData
@@ -152,7 +152,8 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_the_example_files_are_what_their_script_writes(tmp_path):
-    subprocess.run([sys.executable, EXAMPLES / "make_images.py", tmp_path], check=True)
+    code, _, errors = run_forked(program, EXAMPLES / "make_images.py", tmp_path)
+    assert code == 0, errors
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     kept = {path.name: path.read_bytes() for path in (EXAMPLES / "images").iterdir()}
     assert set(written) == set(kept)

@@ -51,7 +51,7 @@ def plain(tmp_path_factory, start):
 
 
 def test_training_lowers_the_loss_and_writes_a_checkpoint_that_opens(tmp_path, start):
-    train(recipe_of(start, steps=40), tmp_path / "run")
+    train(recipe_of(start, steps=30), tmp_path / "run")
     losses = losses_of(tmp_path / "run")
     assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 1
     captioner = Captioner.from_pretrained(tmp_path / "run" / CHECKPOINT)
@@ -133,7 +133,7 @@ class Repeated:
         self._example = example
 
     def __len__(self):
-        return 64
+        return 20
 
     def __getitem__(self, index):
         return self._example
@@ -272,9 +272,9 @@ class SomeBroken(Repeated):
 def test_broken_examples_are_left_out_and_logged_once_up_to_a_limit(tmp_path, start, monkeypatch):
     example = ShapesData().open()[0]
     monkeypatch.setattr(ShapesData, "open", lambda _: SomeBroken(example))
-    train(recipe_of(start, steps=20), tmp_path / "run")  # nearly two epochs of 64 examples
+    train(recipe_of(start, steps=6), tmp_path / "run")  # nearly two epochs of 20 examples
     reasons = [line["left_out"] for line in log_of(tmp_path / "run") if "left_out" in line]
-    assert sorted(reasons) == sorted(f"{index}.png: not an image" for index in range(0, 64, 5))
+    assert sorted(reasons) == sorted(f"{index}.png: not an image" for index in range(0, 20, 5))
     with pytest.raises(GITError, match="4 examples cannot be read, expected at most 3"):
         train(recipe_of(start, loader={"broken_limit": 3}), tmp_path / "other")
 
@@ -282,7 +282,7 @@ def test_broken_examples_are_left_out_and_logged_once_up_to_a_limit(tmp_path, st
 def test_a_step_without_a_readable_example_has_loss_zero(tmp_path, start, monkeypatch):
     example = ShapesData().open()[0]
     monkeypatch.setattr(ShapesData, "open", lambda _: SomeBroken(example))
-    train(recipe_of(start, steps=30, loader={"batch_size": 1}), tmp_path / "run")
+    train(recipe_of(start, steps=20, loader={"batch_size": 1}), tmp_path / "run")
     losses = losses_of(tmp_path / "run")
     assert 0 < losses.count(0) < 15
     assert all(loss >= 0 for loss in losses)

@@ -13,6 +13,8 @@ import open_clip as library
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from forked import program
+from forked import run as run_forked
 from parity_models import config_of
 from safetensors.torch import load_file, save_file
 from tiny import bite, tiny_model
@@ -289,13 +291,11 @@ def test_wrong_usage_ends_with_code_2(tmp_path: Path) -> None:
 
 
 def test_a_failure_in_a_shell_is_one_line_and_code_1(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "weights_convert", "microsoft", str(ORIGINAL)]
-    result = subprocess.run(
-        [*command, str(tmp_path / "new" / "x")], capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
+    new = tmp_path / "new" / "x"
+    code, output, errors = run_forked(program, "weights_convert", "microsoft", ORIGINAL, new)
+    assert (code, output) == (1, "")
+    assert errors.startswith("Error: ")
+    assert errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
