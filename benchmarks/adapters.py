@@ -5,8 +5,8 @@
 Every arm runs the same complete step (forward, backward, clipping, AdamW) on one batch, in turn, so
 that other load on the machine slows down all. Weights are random. Prints medians, and two exact
 counts of bytes: what AdamW keeps of each trained weight (a gradient and two moments), and the
-activations that the forward pass keeps for the backward pass. The weights themselves come to both.
-Needs the extra `peft`.
+activations that the forward pass keeps for the backward pass. The weights themselves need memory in
+addition. Needs the extra `peft`.
 """
 
 import statistics

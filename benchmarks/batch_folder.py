@@ -69,7 +69,7 @@ class TransformersLoop:
 
 
 def run_batch(captioner: Captioner, folder: Path, workers: int) -> dict[str, Any]:
-    """The same by `git-model batch`."""
+    """Write a text file beside each image with `git-model batch`; the run's summary."""
     options = DecodingOptions(max_new_tokens=NEW_TOKENS)
     return caption_dataset(
         captioner,

@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 def processor_seconds() -> float:
-    """Of this process and of those that it waited for."""
+    """Processor seconds of this process and of its child processes that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -53,7 +53,7 @@ def seconds_of(run: Callable[[], object]) -> float:
 
 
 def models(name: str) -> tuple[GIT, CompiledGIT]:
-    """A model, and the same with compiled parts."""
+    """A model, and a copy of it with compiled parts."""
     if name.startswith("built-in"):
         model = Captioner.from_pretrained("demo").model
     else:

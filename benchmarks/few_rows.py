@@ -1,9 +1,9 @@
-"""Why `git_model/linear.py`: its ways to multiply a few rows, at GIT-base's sizes, on this machine.
+"""Time the kernels of git_model/utils/kernels.py for few rows, at GIT-base's sizes.
 
     python benchmarks/few_rows.py [--dtype bfloat16] [--threads 2]
 
-Where another kernel than the one in bold is much the fastest on your processor, `fastest` in that
-file is the place to say so.
+Bold is the kernel that `fastest` in that file chooses. If another kernel is much faster on your
+processor, change `fastest`.
 """
 
 import statistics

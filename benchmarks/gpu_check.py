@@ -43,7 +43,7 @@ from git_model.utils.errors import GITError
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2, "float16": 0.02}
 SHARDED_TOLERANCE = 1e-5
 NEW_TOKENS = 20
-START, FIRST_WORD = 101, 104  # [CLS], and the first that is no special token
+START, FIRST_WORD = 101, 104  # [CLS], and the first that is not a special token
 SEARCHES = (
     DecodingOptions(max_new_tokens=8),
     DecodingOptions(max_new_tokens=8, num_beams=3, num_return_sequences=3),
@@ -264,7 +264,7 @@ def check_batch(check: Check) -> Rows:
 
 
 def check_fsdp(check: Check) -> Rows:
-    """A step of SGD on a sharded model, beside the same without sharding."""
+    """A step of SGD on a sharded model, beside the same step without sharding."""
     yield "FSDP2, 1 process", "relative distance"
     batch = training.random_batch(2, 3, 12, check.vocab_size)
     whole = check.ours("float32").model  # in eval mode: no dropout

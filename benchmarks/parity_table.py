@@ -1,4 +1,4 @@
-"""The README's table of measured distances between this project and its references.
+"""The table of docs/parity.md: measured distances between this project and its references.
 
     python benchmarks/parity_table.py
 

@@ -26,8 +26,8 @@ HEAD = """# The keys of a recipe
 
 A recipe is a TOML file for `git-model train`; [training.md](training.md) leads through one. Any key
 can be changed on the command line: `--set learning.decoder_lr=3e-4 --set seed=2`. An unknown key is
-an error that names the nearest one. A key without a default is `required`; the default `None` is
-the key left out.
+an error that names the nearest one. A key without a default is `required`; `None` means that the
+key is left out.
 """
 
 

@@ -31,7 +31,7 @@ from git_model.utils.errors import GITError
 from git_model.utils.kernels import pack_weights
 from git_model.utils.serialize import short_repr
 
-MAX_ROWS = 256  # texts that are generated at a time, but at least one for each image
+MAX_ROWS = 256  # texts that are generated at a time, or one for each image if these are more
 MIN_VISIBLE_SHARE = 0.5  # of an image's area; if the crop keeps less there is a warning
 T = TypeVar("T")
 
@@ -74,8 +74,8 @@ class Caption:
 
 @dataclass(frozen=True)
 class Label:
-    """A label, its probability among all labels of the call (they sum to 1), and its log p(label |
-    image): of the text that the template makes of it."""
+    """A label, its probability among all labels of the call (these sum to 1), and log p(text |
+    image) of the text that the template makes of the label."""
 
     label: str
     probability: float
@@ -166,12 +166,13 @@ class Captioner:
                 default the style that the checkpoint names.
             integrity: first compare every file with its digest in the folder's SHA256SUMS; for
                 folders that this project wrote, such as those of `git-model convert`.
-            compile: run the encoder and the decoder's steps through torch.compile. The first images
-                wait minutes, in later processes less, so it seldom pays on a CPU (docs/speed.md).
-                If it cannot be compiled, a line on stderr says why, and the model runs as it is.
+            compile: run the encoder and the decoder's steps through torch.compile. The first calls
+                take minutes, in later processes less, so it seldom saves time on a CPU
+                (docs/speed.md). If the model cannot be compiled, a line on stderr says why, and it
+                runs uncompiled.
             adapter: a folder with an adapter that was trained on this model (docs/adapters.md).
             token, cache_dir, local_files_only: for a hub id, as in `huggingface_hub`: the access
-                token, the folder for downloads, and whether to use only what lies there.
+                token, the folder for downloads, and whether to use only files in that folder.
 
         Raises:
             GITError: there is no such model, or it is damaged; there is no such device or dtype; or
@@ -212,7 +213,7 @@ class Captioner:
             this captioner. A scene that was encoded before is not moved.
 
         Raises:
-            GITError: no such device or number format.
+            GITError: no such device or number format, or the model is an exported one.
         """
         if isinstance(device, torch.dtype) or device in DTYPES:
             device, dtype = None, device
@@ -377,6 +378,7 @@ class Captioner:
 
         Raises:
             GITError: as in `see`; or the options do not fit the model.
+            TypeError: as in `see`.
         """
         scene = self._seen(scene)
         captions = self.generate(scene, [[None]] * len(scene), options)
@@ -416,12 +418,13 @@ class Captioner:
             scene, options: as in `caption`.
 
         Returns:
-            a Caption whose text is the best answer; for a list of questions a list of these; for a
-            batch a list with either for each image.
+            a Caption whose text is the best answer; for a list of questions a list of Captions; for
+            a batch a list with one of these results for each image.
 
         Raises:
-            GITError: as in `caption`; or a question is empty, or too long for the model's
-                positions.
+            GITError: as in `caption`; or there is no question, or one is empty or too long for the
+                model's positions.
+            TypeError: as in `see`; or a question is not a str.
         """
         scene = self._seen(scene)
         row = [questions] if isinstance(questions, str) else _require_list(questions, "question")
@@ -451,12 +454,13 @@ class Captioner:
             question: score the texts as answers to this question.
 
         Returns:
-            the texts with their log-probabilities, in the order of `texts`; for a batch a list of
-            these for each image.
+            the texts with their log-probabilities, in the order of `texts`; for a batch such a list
+            for each image.
 
         Raises:
-            GITError: as in `see`; or there is no text, or a text is empty, holds the end token, or
-                is too long for the model's positions.
+            GITError: as in `see`; or there is no text; a text is empty or holds the end token; the
+                question is empty; or question and text are too long for the model's positions.
+            TypeError: as in `see`; or a text is not a str.
         """
         scene = self._seen(scene)
         tokens = [self._ended(text) for text in _require_list(texts, "text")]
@@ -522,18 +526,18 @@ class Captioner:
         Args:
             scene: as in `caption`.
             template: the text that is made of a label, such as "a photo of a {}".
-            question: take the labels as answers to this question.
+            question: score the labels as answers to this question.
             generate: generate one label instead, by greedy search under a trie of all labels, as
                 the paper classifies (section 4.4). It is not always the most probable label, but
                 costs less if there are many.
 
         Returns:
             all labels, the most probable first; with `generate` a Caption with the generated label
-            as its text. For a batch a list with either for each image.
+            as its text. For a batch a list with one of these results for each image.
 
         Raises:
-            GITError: as in `see`; or there is no label, a label is empty or too long, two labels
-                have the same tokens, or the template has no {}.
+            GITError: as in `score`; or two labels have the same tokens, or the template has no {}.
+            TypeError: as in `score`.
         """
         scene = self._seen(scene)
         tokens = self._label_tokens(labels, template)
@@ -563,7 +567,8 @@ class Captioner:
             first.
 
         Raises:
-            GITError: as in `ask`.
+            GITError: as in `ask`; or `questions` has not one list for each image.
+            TypeError: as in `see`; or `questions` is not a list of lists.
         """
         options = self.model.config.decoding if options is None else options
         scene = self._seen(scene)
@@ -633,7 +638,8 @@ class Captioner:
         tokens: Sequence[list[int]],
         question: str | None,
     ) -> list[list[Caption]]:
-        """For each image its score of each text, under the name that the text goes by."""
+        """For each image a Caption for each text, with its log-probability. `names` are the texts
+        as the caller wrote them, `tokens` their tokens."""
         prompt = self.prompt(question)
 
         def score(part: Scene, images: list[int]) -> list[list[Caption]]:
@@ -714,8 +720,8 @@ def _require_list(texts: Texts, kind: str) -> Texts:
 
 
 def warning_line(warnings_of_images: Iterable[str | None]) -> str | None:
-    """The warnings about images in one line: the first one, and of how many images there are
-    some; None if there is none."""
+    """The warnings about images in one line: the first warning, and the number of images that have
+    one; None without a warning."""
     lines = list(warnings_of_images)
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line is not None]
     if not numbered:
@@ -793,7 +799,7 @@ def _words(spelling: Sequence[str], logprobs: Sequence[float]) -> list[tuple[str
 
 
 def _as_labels(scored: Sequence[Caption]) -> list[Label]:
-    """Log-probabilities as shares of a whole, the largest first."""
+    """Labels with their probabilities among these texts, the most probable first."""
     logprobs = torch.tensor([caption.logprob for caption in scored], dtype=torch.float64)
     labels = [
         Label(caption.text, share, caption.logprob)

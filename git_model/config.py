@@ -174,13 +174,13 @@ class PreprocessConfig:
 
     short_side: int | None = 224  # resize until the short side has this many pixels; None: do not
     long_side_max: int | None = None  # limit of the long side (style microsoft, questions)
-    exact: tuple[int, int] | None = None  # (height, width): stretch to this instead
+    exact: tuple[int, int] | None = None  # (height, width): stretch to this size instead
     crop: tuple[int, int] | None = (224, 224)  # (height, width) cut from the centre; None: do not
     resample: Resample = "bicubic"
     rescale: float = 1 / 255
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
-    transparency: Literal["white", "drop"] = "white"  # lay on white, or forget the alpha channel
+    transparency: Literal["white", "drop"] = "white"  # lay on white, or drop the alpha channel
     crop_offset: Literal["floor", "round"] = "floor"  # odd margins: Transformers, torchvision
     upright: bool = True  # rotate a photo by its EXIF orientation, as Transformers' `load_image`
     scale_16_bit: bool = True  # 16 bits and floats by their range; the references clip at 255
@@ -263,8 +263,8 @@ def option_hint(name: str) -> str:
 
 
 def _with_hints(cls: type[T]) -> type[T]:
-    """A dataclass whose TypeError about an unknown field names the right one, and whose ConfigError
-    names a value of a wrong type."""
+    """The dataclass with clearer errors: a TypeError about an unknown field names the right field,
+    and a ConfigError names a value of a wrong type."""
     initialize = cls.__init__
     hints = functools.cache(lambda: get_type_hints(cls))
     names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -298,16 +298,15 @@ class DecodingOptions:
     """
 
     max_new_tokens: int = _option(
-        None, "Maximum number of generated tokens, the end token included; with max_length alone "
-        "as many as it allows."
+        None, "Maximum number of generated tokens, the end token included; without it max_length, "
+        "if set, is the only limit."
     )  # fmt: skip
     max_length: int | None = _option(
-        None, "Maximum number of tokens, prompt included; a max_new_tokens that is given applies "
-        "as well."
+        None, "Maximum number of tokens, prompt included; max_new_tokens, if set, is a limit, too."
     )  # fmt: skip
     min_new_tokens: int = _option(0, "Minimum number of generated tokens before an end token.")
     min_length: int = _option(
-        0, "Minimum number of tokens, prompt included; min_new_tokens applies as well."
+        0, "Minimum number of tokens, prompt included; min_new_tokens is a limit, too."
     )
     num_beams: int = _option(1, "Beam width; 1 is greedy search.")
     length_penalty: float = _option(

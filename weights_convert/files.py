@@ -1,8 +1,7 @@
 """Files that hold tensors by name; a tensor is read from disk when it is needed.
 
 Nothing in them is executed: safetensors files hold no code, and pickles are inspected and opened
-    with
-`weights_only`.
+with `weights_only`.
 """
 
 import re

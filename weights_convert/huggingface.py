@@ -73,7 +73,7 @@ TABLE = (
     Rule("git.img_temporal_embedding.#", "temporal_embedding", stack),
     Rule(
         "git.img_temperal_embedding.#", "temporal_embedding", stack
-    ),  # so spelled before version 5
+    ),  # the spelling before version 5
     Rule("git.visual_projection.visual_projection.0.*", "projector.linear.*"),
     Rule("git.visual_projection.visual_projection.1.*", "projector.norm.*"),
     Rule("git.embeddings.word_embeddings.weight", "decoder.token_embedding.weight"),

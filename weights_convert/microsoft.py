@@ -40,7 +40,7 @@ PARAMETERS = "parameter.yaml"
 
 TABLE = (
     *nested("image_encoder", "encoder", CLIP),
-    Rule("img_temperal_embedding.#", "temporal_embedding", stack),  # so spelled
+    Rule("img_temperal_embedding.#", "temporal_embedding", stack),  # the original's spelling
     Rule("textual.visual_projection.0.*", "projector.linear.*"),
     Rule("textual.visual_projection.1.*", "projector.norm.*"),
     Rule("textual.embedding.words.weight", "decoder.token_embedding.weight"),

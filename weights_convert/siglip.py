@@ -129,7 +129,7 @@ def read(source: str, *, config: str = "git_base", seed: int = 0, **hub: Any) ->
         hub: of a hub id: arguments of `find_folder`, such as its revision.
 
     Raises:
-        GITError: it cannot be read, or is no SigLIP.
+        GITError: it cannot be read, or is not a SigLIP.
     """
     base = named_config(config)
     folder = find_folder(source, **hub)

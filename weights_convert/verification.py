@@ -48,7 +48,7 @@ COCO_CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
 BUS = ("nielsr/textvqa-sample", "bus.png")  # a dataset on the hub, and a file of it
 # Source: Transformers' convert_git_to_pytorch.py, `prepare_video`. The indices follow from the
 # seed and the number of frames, but the logits also need that video and decord's RGB values, and
-# neither can be had without a network.
+# neither is available without a network.
 VIDEO_NOTE = (
     "they belong to six random frames (NumPy seed 0) of nielsr/video-demo's eating_spaghetti.mp4, "
     "decoded by the library decord, which cannot be rebuilt exactly offline"

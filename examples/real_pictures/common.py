@@ -51,7 +51,7 @@ def debian_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """The names and contents of the files in a .deb.
 
     Raises:
-        GITError: it is no Debian package, or its data are not packed with xz.
+        GITError: it is not a Debian package, or its data are not packed with xz.
     """
     with path.open("rb") as file:
         if file.read(len(AR_START)) != AR_START:

@@ -95,7 +95,11 @@ def _place(
     angle: float,
     position: tuple[float, float],
 ) -> Image.Image:
-    """Args: position: 0 to 1 of the free space, from the left and from the top."""
+    """A drawing, scaled and rotated, on a white picture of SIZE x SIZE pixels.
+
+    Args:
+        position: share of the free space to the left of the drawing, and above it.
+    """
     picture = Image.new("RGBA", (SIZE, SIZE), "white")
     side = round(SIZE * scale)
     thing = drawing.rotate(angle, Image.Resampling.BICUBIC).resize((side, side))

@@ -185,7 +185,7 @@ def _shape_groups(loaded: Sequence[LoadedInput]) -> list[list[int]]:
 def _split(
     loaded: Sequence[LoadedInput], positions: Sequence[int]
 ) -> tuple[list[LoadedInput], list[LoadedInput]]:
-    """Those at these positions, and the others."""
+    """The images at these positions, and the other images."""
     others = [item for position, item in enumerate(loaded) if position not in positions]
     return [loaded[position] for position in positions], others
 

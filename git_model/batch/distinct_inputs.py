@@ -52,7 +52,7 @@ class DistinctInputs:
 
 
 def each_once(inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
-    """Inputs without those that came before."""
+    """The inputs, each at its first occurrence only."""
     with disk_set() as identities:
         yield from (item for item in inputs if identities.add(item.identity))
 

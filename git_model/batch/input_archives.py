@@ -41,7 +41,7 @@ class TarInputs:
         return Path(os.path.commonpath([path.parent.absolute() for path in self.paths]))
 
     def untaken(self) -> Iterator[str]:
-        """The names of members that look like images or videos and are no inputs."""
+        """The names of members that look like images or videos and are not inputs."""
         for path in self.paths:
             prefix = self._prefix(path)
             with suppress(Exception):  # damage is an input's refusal
@@ -102,7 +102,7 @@ class TsvInputs:
 
     @property
     def folder(self) -> Path:
-        """The folder that the keys are relative to beside other sources: one of the file's name."""
+        """The folder that the keys are relative to if there are other sources: the file's name."""
         return self.path.with_suffix("")
 
     def __iter__(self) -> Iterator[AnyInput]:

@@ -21,8 +21,9 @@ class FolderInputs:
     """The files of a folder with certain suffixes: the files of each folder, sorted, before those
     of the folders in it.
 
-    Hidden files (the name begins with a dot) are no inputs. Links to folders are followed. A folder
-    or a broken link with the name of an image is an input that cannot be opened.
+    Hidden files (the name begins with a dot) are not inputs. Links to folders are followed. A
+    folder with the name of an image is searched; a broken link with such a name is an input that
+    cannot be opened.
     """
 
     folder: Path
@@ -39,7 +40,7 @@ class FolderInputs:
                     yield Input(key, self.folder / key)
 
     def untaken(self) -> Iterator[str]:
-        """The names of files that look like images or videos and are no inputs."""
+        """The names of files that look like images or videos and are not inputs."""
         for listing in _walk(self.folder, "", self.suffixes, self.recursive):
             if not isinstance(listing, RefusedInput):
                 keys = (_join(listing.key, name) for name in listing.others)
@@ -75,7 +76,7 @@ class GlobInputs:
             yield match if isinstance(match, RefusedInput) else Input(match, self.folder / match)
 
     def untaken(self) -> Iterator[str]:
-        """The names of files that match, look like images or videos, and are no inputs."""
+        """The names of files that match, look like images or videos, and are not inputs."""
         for match in self._matches("", self.parts, "others"):
             if isinstance(match, str) and looks_like_media_file(self.folder / match):
                 yield match
@@ -119,7 +120,7 @@ def _walk(
         try:
             status = (root / key).stat()
             if (status.st_dev, status.st_ino) in above:
-                raise OSError(errno.ELOOP, "a link to a folder that it lies in itself")
+                raise OSError(errno.ELOOP, "a link to a folder that contains the link")
             listing = _list_folder(root, key, suffixes)
         except OSError as error:
             reason = bounded_line(f"{shortened(str(root / key))}: {error.strerror or error}")

@@ -28,7 +28,7 @@ class ParquetInputs:
 
     @property
     def folder(self) -> Path:
-        """Where the keys begin beside those of other sources: a folder of the file's name."""
+        """The folder that the keys are relative to if there are other sources: the file's name."""
         return self.path.with_suffix("")
 
     def __iter__(self) -> Iterator[AnyInput]:
@@ -63,7 +63,7 @@ def parquet_inputs(
     questions, of which an image may have several, they are the rows' numbers.
 
     Raises:
-        DataError: this is no Parquet file, or has no such column of questions.
+        DataError: this is not a Parquet file, or has no such column of questions.
     """
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return None

@@ -83,7 +83,8 @@ class SourceInputs:
                     yield from (replace(item, question=question) for question in self.questions)
 
     def untaken(self) -> Iterator[str]:
-        """The names of files that look like images or videos and are no inputs, in another walk."""
+        """The names of files that look like images or videos but are not inputs, in another
+        walk."""
         for prefix, inputs in self.parts:
             if isinstance(inputs, FolderInputs | GlobInputs | TarInputs):
                 yield from (prefix + name for name in inputs.untaken())
@@ -102,7 +103,7 @@ def find_inputs(sources: str | Sequence[str], options: InputOptions) -> SourceIn
             several sources it is a path below their common folder.
 
     Raises:
-        GITError: a source does not exist, is empty or is no list, or the options do not fit it.
+        GITError: a source does not exist, is empty or is not a list, or the options do not fit it.
     """
     if options.questions and options.question_column is not None:
         raise GITError("questions come from a column or from a list, expected one of the two")
@@ -179,7 +180,7 @@ def _open_file_of_inputs(path: Path, options: InputOptions) -> Iterable[AnyInput
 
 
 def _require_text(path: Path) -> None:
-    """Refuse a file that is no list, even if it has the name of one."""
+    """Refuse a file that is not a list, even if it has the name of one."""
     with open_file(path) as file:
         if b"\0" in file.read(1 << 12):
             raise GITError(f"{path}: not a list: expected a text with a path on each line")

@@ -186,7 +186,7 @@ class RefusedInput:
 
     @classmethod
     def at(cls, source: str, position: str, error: Exception) -> "RefusedInput":
-        """A line or a row of a source that is no input."""
+        """A line or a row of a source that is not an input."""
         key = f"{Path(source).name}: {position}"
         return cls(key, bounded_line(f"{source}: {position}: {error}"))
 

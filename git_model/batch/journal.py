@@ -264,7 +264,7 @@ class DiskOwners:
 
 @contextmanager
 def disk_owners() -> Iterator[DiskOwners]:
-    """No names yet."""
+    """An empty table of names with owners."""
     with _temporary_table("key BLOB PRIMARY KEY, owner BLOB") as file:
         yield DiskOwners(file)
 
@@ -273,5 +273,5 @@ def disk_owners() -> Iterator[DiskOwners]:
 def _temporary_table(columns: str) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect("", isolation_level=None)) as file:  # "": a file without a name
         file.execute(f"CREATE TABLE keys ({columns}) WITHOUT ROWID")
-        file.execute("BEGIN")  # one transaction, because nothing of it is to last
+        file.execute("BEGIN")  # one transaction, because the table is temporary
         yield file

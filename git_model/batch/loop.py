@@ -203,8 +203,8 @@ class BatchJob:
         return None if old is None else old.record
 
     def _other_origin(self, item: Input, *, is_other_file: bool) -> str | None:
-        """The origin of an input's old text, if it is not this run's. None: it is, or is unknown,
-        as for a text that was written or changed by hand."""
+        """The origin of an input's old text, if it differs from this run's. None: it does not
+        differ, or is unknown, as for a text that was written or changed by hand."""
         record = self._old_record(item)
         if record is None or "rejected" in record:
             return None

@@ -1,4 +1,4 @@
-"""The same captions on a cluster: a pipeline of Ray Data from files to Parquet.
+"""Captions of a data set on a cluster: a pipeline of Ray Data from files to Parquet.
 
 Ray spreads the loading of images over processes, and the captioning over a pool of actors, each
 with a model. It repeats the work of a lost machine. Unlike a run of `run.py`, an interrupted run

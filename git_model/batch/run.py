@@ -152,7 +152,7 @@ def _digest(path: Path) -> str:
 
 
 def record_editor(captioner: Captioner, options: BatchOptions, model: OutputRecord) -> RecordEditor:
-    """What makes the records; each names its origin."""
+    """The editor that makes the records; each record names its origin."""
     style = captioner.model.config.style
     return RecordEditor(
         filters=options.filters,
@@ -190,14 +190,14 @@ def prepare(folder: Path, settings: OutputRecord, sink: Sink, *, anew: bool) -> 
 
     Args:
         settings: the settings that determine the texts; they must not change within a run.
-        sink: its present records are kept.
-        anew: except those of a table that is written anew.
+        sink: the records that it holds now are kept for the run.
+        anew: do not keep them if the sink is one file, which is then written without them.
 
     Raises:
         GITError: the run began with other settings, a record is damaged, the folder holds files
             that no run wrote, or it cannot be written.
     """
-    settings = json.loads(json.dumps(settings))  # as they come back
+    settings = json.loads(json.dumps(settings))  # as they are read from the file
     old = old_records_path(folder)
     foreign = foreign_file(folder) or foreign_file(removed_path(folder))
     if foreign is not None:
@@ -282,7 +282,7 @@ def _noted_lines(path: Path, run: Path) -> Iterator[TextIO]:
 
 
 def _copied(records: Iterable[InputRecord], lines: TextIO) -> Iterator[InputRecord]:
-    """The same records; each is also written as a line of JSON."""
+    """The records, unchanged; each is also written as a line of JSON."""
     for item, record in records:
         write_jsonl_line(lines, record)
         yield item, record

@@ -83,8 +83,8 @@ def write_csv(path: Path, records: Iterable[OutputRecord], *, safe: bool = True)
     """A line for each record; lists, and tables within one, as JSON.
 
     Args:
-        safe: for spreadsheets: the file begins with the mark of UTF-8, without which letters such
-            as "ö" are read wrongly, and a text that would be run as a formula begins with an
+        safe: for spreadsheets: the file begins with a byte order mark (BOM), without which letters
+            such as "ö" are misread, and a text that would be run as a formula begins with an
             apostrophe. `read_csv` removes both.
     """
     encoding = "utf-8-sig" if safe else "utf-8"

@@ -49,7 +49,7 @@ def is_of_another_file(record: OutputRecord, item: Input, folder: Path) -> bool:
 
 
 def rival_of(record: OutputRecord, item: Input, folder: Path) -> Path | None:
-    """The file of a record, if it is still there, and this input is not in it."""
+    """The file that a record is about, if it still exists and does not hold this input."""
     recorded, path = record.get(SOURCE_FILE), _path_of(item)
     if not isinstance(recorded, dict) or path is None:
         return None

@@ -188,7 +188,7 @@ class ParquetReader:
     path: Path
 
     def columns(self) -> list[str]:
-        """Those of texts and numbers. Hugging Face's tables hold images, which are not read."""
+        """The names of the columns of texts and numbers. Columns of images are not read."""
         with open_parquet(self.path) as file:
             from pyarrow import types
 

@@ -76,7 +76,7 @@ def open_model(
 def _open_exported(
     folder: Path, options: dict[str, Any], *, device: str | torch.device, **settings: Any
 ) -> tuple[GIT, Tokenizer | None]:
-    """The same for a folder that `git-model export` wrote."""
+    """The model and its tokenizer from a folder that `git-model export` wrote."""
     if options["dtype"] not in (torch.float32, "float32", "auto"):
         raise GITError(
             f"{folder}: an exported model has its own number format, leave out the dtype"
@@ -92,8 +92,8 @@ def _open_exported(
 
 
 def exact_revision(name: str, revision: str | None, adapter: str | None = None) -> str:
-    """Which weights a name stands for: for a hub id the commit, for a folder a digest of its
-    weights.
+    """The revision of the weights that a name stands for: the commit of a hub id, or a digest of a
+    folder's weights.
 
     Args:
         revision: of a hub id, as in `open_model`.

@@ -222,7 +222,7 @@ def read_digests(folder: Path) -> dict[str, str]:
 
 
 def require_digests(folder: Path, files: Collection[str] = FILES) -> None:
-    """Refuse a folder in which a file is not the one that this project wrote.
+    """Refuse a folder in which a file differs from the one that this project wrote.
 
     Args:
         files: names of the files that are read where they exist.

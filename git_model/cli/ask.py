@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def ask(run: ImageRun, questions: list[str], decoding: Decoding) -> None:
     """Answer every question about each IMAGE.
 
-    An image is encoded once for all questions. A file that cannot be read gets a line on stderr,
+    An image is encoded once for all questions. If a file cannot be read, a line on stderr says why,
     the questions are answered for the other images, and the exit code is 1.
     """
     captioner = run.open_model()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def caption(run: ImageRun, decoding: Decoding) -> None:
     """Caption each IMAGE.
 
-    A file that cannot be read gets a line on stderr, the other images are captioned, and the exit
-    code is 1.
+    If a file cannot be read, a line on stderr says why, the other images are captioned, and the
+    exit code is 1.
     """
     captioner = run.open_model()
     options = decoding(captioner.model.config.decoding)

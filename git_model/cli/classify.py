@@ -46,11 +46,11 @@ def classify(
 ) -> None:
     """Rank labels for each IMAGE, by exact probabilities among these labels.
 
-    A file that cannot be read gets a line on stderr, the other images are classified, and the exit
-    code is 1.
+    If a file cannot be read, a line on stderr says why, the other images are classified, and the
+    exit code is 1.
     """
     if generate and top is not None:
-        raise click.UsageError("--generate gives one label, so it goes without --top")
+        raise click.UsageError("--generate gives one label: leave out --top")
     captioner = run.open_model()
 
     def generated(scene: "BatchScene") -> list[list[Record]]:

@@ -162,7 +162,7 @@ def split(
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="A new folder for tokenizer.json; recipes name it as tokenizer.",
+    help="A new folder for tokenizer.json; recipes name the folder as `tokenizer`.",
 )
 @option(
     "Output",
@@ -178,7 +178,7 @@ def split(
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="How often two pieces must stand side by side to become one piece.",
+    help="Merge two pieces that stand side by side at least this many times.",
 )
 def vocab(sources: tuple[str, ...], out: Path, size: int, min_count: int) -> None:
     """Train a WordPiece vocabulary on the captions, questions and answers of DATA.
@@ -228,12 +228,12 @@ class _Broken:
                 yield None
 
     def open_all(self, examples: Iterator["OpenStored"]) -> Iterator["StoredExample"]:
-        """Those that can be read."""
+        """The examples that can be read."""
         return (stored for stored in self.open_each(examples) if stored is not None)
 
 
 def _require_image(stored: "StoredExample") -> None:
-    """Refuse a file that is no image; a video is not decoded."""
+    """Refuse a file that is not an image; a video is not decoded."""
     from git_model.preprocessing.formats import VIDEO_SUFFIXES
     from git_model.preprocessing.image import decode_image
 

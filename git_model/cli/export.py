@@ -33,17 +33,17 @@ from git_model.cli.options import GroupedCommand, option
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="Number format of the weights. With int8 only matrix products are int8, the rest is "
-    "float16.",
+    help="Number format of the weights. With int8 only matrix products are int8; embeddings "
+    "and the patch convolution are float16.",
 )
 @option("Output", "--overwrite", is_flag=True, help="Replace an exported model in FOLDER.")
 def export(model: str, folder: Path, **options: Any) -> None:
     """Export MODEL, a checkpoint's folder or hub id, for use without PyTorch.
 
-    The new FOLDER, which appears whole or not at all, holds two graphs, one file with the weights
-    of both, the configuration, the vocabulary and the digest of each file. Its name works as
-    --model of caption, ask, score, classify, batch, evaluate and page; `git-model verify FOLDER`
-    compares it with MODEL.
+    The new FOLDER, which appears whole or not at all, holds two graphs (three for a video model),
+    one file with all weights, the configuration, the vocabulary and the digest of each file. Except
+    with --format torch, its name works as --model of caption, ask, score, classify, batch, evaluate
+    and page, and `git-model verify FOLDER` compares it with MODEL.
 
     Needs the extra of the engine: pip install 'git-model[onnx]' or 'git-model[openvino]'.
     """

@@ -31,7 +31,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         for stream in (sys.stdout, sys.stderr):
-            # file names may hold bytes that are no text, and a terminal may know few characters
+            # file names may hold bytes that are not text, and a terminal may know few characters
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:

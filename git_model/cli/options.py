@@ -147,8 +147,8 @@ _compile_option = option(
     "Model",
     "--compile",
     is_flag=True,
-    help="Run encoder and decoder steps through torch.compile. The first images wait minutes, so "
-    "it seldom pays on a CPU (docs/speed.md). If it cannot be compiled, a line says why.",
+    help="Run encoder and decoder steps through torch.compile. The first calls take minutes, so "
+    "it seldom saves time on a CPU (docs/speed.md). If it cannot be compiled, a line says why.",
 )
 _how_options = (  # the last one comes first in `--help`
     option(
@@ -206,8 +206,8 @@ def decoding_options(command: Command) -> Command:
 
 
 def take_decoding(values: dict[str, Any]) -> Decoding:
-    """Remove the decoding options from a command's values. They become a function from a
-    checkpoint's decoding options to these with the options from the command line."""
+    """Remove the decoding options from a command's values, and return a function that replaces them
+    in a checkpoint's decoding options."""
     chosen = {item.name: values.pop(item.name) for item in DECODING_FIELDS}
     chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
     if "early_stopping" in chosen:

@@ -26,8 +26,8 @@ from git_model.utils.errors import GITError
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Network address of the page: 127.0.0.1 is this machine only, 0.0.0.0 everyone who can "
-    "reach this machine.",
+    help="Network address of the page: 127.0.0.1 for this machine only, 0.0.0.0 for everyone who "
+    "can reach this machine.",
 )
 @option(
     "Server",
@@ -35,7 +35,7 @@ from git_model.utils.errors import GITError
     "allowed",
     multiple=True,
     metavar="NAME",
-    help="Answer also to requests that call the page by NAME, such as that of a proxy before it.",
+    help="Also answer requests for the host NAME, such as that of a proxy in front of the page.",
 )
 @option(
     "Input",
@@ -49,8 +49,8 @@ def page(
 ) -> None:
     """Open a web page for the model in the browser.
 
-    Choose an example or drop a picture there: it is encoded once, captioned, classified, and
-    answers questions. Click a word to show its attention.
+    Choose an example or drop a picture there. The model encodes it once, captions it, answers
+    questions about it and ranks the names that you give. Click a word to show its attention.
 
     Needs gradio: pip install 'git-model[page]'. Ctrl-C ends it.
     """

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def score(run: ImageRun, texts: list[str], question: str | None) -> None:
     """Compute the exact log p(text | image) of each text for each IMAGE.
 
-    A file that cannot be read gets a line on stderr, the texts are scored for the other images, and
-    the exit code is 1.
+    If a file cannot be read, a line on stderr says why, the texts are scored for the other images,
+    and the exit code is 1.
     """
     captioner = run.open_model()
 

@@ -52,8 +52,7 @@ def verify(
     its cache with one uncached pass over image and text.
 
     A comparison loads the same file on both sides: it finds mistakes of an implementation, but not
-        a
-    flipped weight or swapped layers in the file. Digests find those: compare them with the
+    a flipped weight or swapped layers in the file. Digests find those: compare them with the
     publisher's, or let --integrity of other commands compare them with SHA256SUMS, which `convert`
     writes.
 

@@ -186,7 +186,7 @@ def _read_list(
 def _index_by(
     table: Mapping[str, Any], name: str, key: str, path: str, read: Callable[[Any], T]
 ) -> dict[str, T]:
-    """The same as a dict by a unique id."""
+    """`read` of each item of a list in a file, by the item's unique id."""
     by_id: dict[str, T] = {}
     for index, value in _read_list(table, name, path, lambda item: (id_of(item, key), read(item))):
         if index in by_id:

@@ -154,7 +154,7 @@ class Collator:
         return TextTarget(tokens[: self.max_tokens], len(prompt))
 
     def _original_target(self, question: str | None, text: str) -> TextTarget:
-        """The same with the original's cuts (train.py, `get_data`).
+        """Prompt, text and end token with the original's cuts (train.py, `get_data`).
 
         Question and text are each cut at their end to max_tokens. If both together are longer than
         that, they are cut at the beginning, the question first, to max_tokens - 2. Start and end

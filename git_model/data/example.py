@@ -88,7 +88,7 @@ class PartOfFolder(Protocol):
     """A source of files in a folder, which may hold others."""
 
     def untaken(self) -> Iterator[str]:
-        """The names of files that look like images or videos, and are no examples."""
+        """The names of files that look like images or videos, and are not examples."""
 
 
 @dataclass

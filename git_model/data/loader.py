@@ -33,7 +33,7 @@ class LoaderConfig:
     workers: int = 0  # worker processes per process that load ahead; 0: the process loads itself
     max_tokens: int = 40  # maximum number of tokens of a text; the original's max_text_len
     max_texts: int | None = None  # texts per image and step; None: all
-    augment: AugmentConfig | None = None  # None: preprocess images as at inference
+    augment: AugmentConfig | None = None  # random changes of images; None: none, as at inference
     broken_limit: int = 100  # maximum number of unreadable examples in each process
 
     def __post_init__(self) -> None:

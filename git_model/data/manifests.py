@@ -41,7 +41,7 @@ def value_of(record: Any, name: str, kind: type[T]) -> T:
     """The value of a field of a parsed JSON object.
 
     Raises:
-        DataError: the record is no object, lacks the field, or the value is of another type.
+        DataError: the record is not an object, lacks the field, or the value is of another type.
     """
     if not isinstance(record, Mapping):
         raise DataError(f"found {short_repr(record)}, expected an object with {name}")

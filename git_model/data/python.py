@@ -16,7 +16,7 @@ class PythonData:
 
     kind: Literal["python"] = "python"
     source: str  # the dotted name of the function or class, such as my_data.Paintings
-    arguments: dict[str, Any] = field(default_factory=dict)  # arguments by name for the call
+    arguments: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the call
 
     def open(self) -> Source:
         """Import the class or function, and call it.

@@ -46,7 +46,7 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
                 headers.n_bytes_left = MAX_HEADER_BYTES
                 yield member
-            # tarfile takes any damage for the end.
+            # tarfile treats any damage as the end of the tar.
             headers.seek(tar.offset)
             if headers.read(512) != bytes(512):
                 raise tarfile.ReadError("it is cut short, or a header is missing")

@@ -82,7 +82,7 @@ class TsvSource:
         """The bytes of an image's file.
 
         Raises:
-            DataError: the row has another key than its texts, or is no base64.
+            DataError: the row has another key than its texts, or is not base64.
         """
         where, key = f"{self._images.path}: row {index + 1}", self._texts[index][0]
         name, tab, data = self._images[index].rstrip(b"\r\n").partition(b"\t")

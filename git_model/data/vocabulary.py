@@ -27,7 +27,7 @@ def train_vocabulary(texts: Iterable[str], size: int, min_count: int = 2) -> Tok
 
     Args:
         size: maximum number of tokens; there are fewer if the texts have fewer pieces.
-        min_count: how often two pieces must stand side by side to become one piece.
+        min_count: two pieces are merged if they stand side by side at least this many times.
 
     Raises:
         GITError: the texts have no words, or their letters alone make more than `size` tokens.

@@ -165,7 +165,7 @@ def explain(
 
     Raises:
         GITError: the file cannot be read, no token was generated, the model has no vocabulary or is
-            an exported one, its encoder was compiled, or its image tokens are no grid.
+            an exported one, its encoder was compiled, or its image tokens form no grid.
     """
     _require_layers(captioner.model)
     options = options or captioner.model.config.decoding

@@ -1,4 +1,4 @@
-"""The two graphs of a model, `see` and `step`, as programs of torch.export.
+"""The graphs of a model, `see` and `step`, as programs of torch.export.
 
 `see` encodes images once; `step` appends tokens to texts about them. Both are pure functions of
 their inputs: the caller holds the image prefix and the text cache. A video model has a third graph,

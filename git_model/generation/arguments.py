@@ -23,9 +23,9 @@ PLAIN = {str: (str,), bool: (bool,), int: (int,), NoneType: (NoneType,), Path: (
 
 
 def with_hints(function: F) -> F:
-    """A function whose TypeError about an unknown argument names the right one, and that names an
-    argument of a wrong type if all its types are plain: str, bool, int, None, a path or a
-    dataclass."""
+    """The function with clearer errors: its TypeError about an unknown argument names the right
+    argument, and an argument of a wrong type is named if its annotation has only plain types: str,
+    bool, int, None, a path or a dataclass."""
     signature = inspect.signature(function)
     names = list(signature.parameters)
 

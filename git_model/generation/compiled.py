@@ -78,7 +78,7 @@ class StaticSteps:
 
 
 def _enlarged(past: Tensor, capacity: int) -> Tensor:
-    """A longer text cache; what it does not hold yet is 0."""
+    """A longer text cache; the positions without a token yet are 0."""
     return F.pad(past, (0, 0, 0, capacity - past.shape[-2]))
 
 

@@ -41,6 +41,7 @@ def generate(
     Raises:
         GITError: a prompt is empty, too long, or holds an unknown id; the prompts do not divide
             among the images; or the options or the trie do not fit the model.
+        TypeError: a token is not an int.
     """
     options = options or DecodingOptions()
     config = model.config
@@ -73,6 +74,7 @@ def score_texts(
 
     Raises:
         GITError: as in `generate`; or a text is empty or does not fit the positions.
+        TypeError: as in `generate`.
     """
     config = model.config
     _check(prompts, scene, config)

@@ -102,7 +102,7 @@ def sample(scores: Tensor, uniform: Tensor, options: DecodingOptions) -> Tensor:
     if options.top_k:
         scores[:, options.top_k :] = float("-inf")
     probs = scores.softmax(-1)
-    before = probs.cumsum(-1) - probs  # the mass of all tokens that are likelier
+    before = probs.cumsum(-1) - probs  # the probability of all tokens that are more probable
     probs = probs.where(before < options.top_p, 0.0)  # nucleus sampling
     cumulative = probs.cumsum(-1)
     threshold = uniform.to(cumulative.device)[:, None] * cumulative[:, -1:]

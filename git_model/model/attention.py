@@ -39,7 +39,7 @@ class KeyValue(NamedTuple):
     key: Tensor  # (B, H, S, d)
     value: Tensor  # (B, H, S, d)
     slots: Slots | None = None  # None: R is a multiple of B, equally many rows per image
-    # Of the query. None: R / B; to know it makes an export with free sizes much faster.
+    # Query rows of each image. None: R / B; a number makes an export with free sizes much faster.
     rows_per_image: int | None = None
 
 
@@ -131,8 +131,8 @@ def _matmul(rows: Tensor, shared: Tensor, source: KeyValue) -> Tensor:
     n_images, n_rows = shared.shape[0], source.rows_per_image
     if n_rows is None:
         n_rows = rows.shape[0] // n_images
-    if isinstance(n_rows, int) and n_rows == 1:  # a free size of a graph is no int
-        return rows @ shared  # the same as below, without its reshaping
+    if isinstance(n_rows, int) and n_rows == 1:  # a free size of a graph is not an int
+        return rows @ shared  # equal to the product below, without reshaping
     length = rows.shape[2]
     grouped = rows.unflatten(0, (n_images, n_rows))  # (B, n, H, T, x)
     grouped = grouped.transpose(1, 2).flatten(2, 3)  # (B, H, n T, x)
@@ -166,7 +166,8 @@ class Attention(nn.Module):
             past: keys and values from before, as in `attend`.
             mask: as in `attend`, over the keys of `past` and then of x.
             cache: the text before x; the keys and values of x are appended to it.
-            need_output: False to compute only the keys and values; the output is then None.
+            need_output: False to compute only the keys and values; the output is then None, and
+                `cache` stays as it is.
 
         Returns:
             the output (R, T, D) or None, and the keys and values of x.

@@ -203,7 +203,7 @@ class GIT(nn.Module):
             token_mask: (R, T), False for padding, on the left or on the right.
 
         Raises:
-            GITError: as in `encode`; R is no multiple of B, or the text is longer than the
+            GITError: as in `encode`; R is not a multiple of B, or the text is longer than the
                 model's positions.
         """
         scene = self.see(pixels) if isinstance(pixels, Tensor) else pixels
@@ -286,7 +286,7 @@ class GIT(nn.Module):
         files: Mapping[str, str] | None = None,
     ) -> None:
         """Write a checkpoint folder with config.json, model.safetensors and SHA256SUMS. The
-        vocabulary is no part of the network: `Captioner.save_pretrained` writes it, too.
+        vocabulary is not part of the network: `Captioner.save_pretrained` writes it, too.
 
         Args:
             folder: a new folder.

@@ -238,7 +238,7 @@ def read_picture(captioner: Captioner, data: bytes, name: str = "the file") -> P
         name: of the file, in the error lines.
 
     Raises:
-        GITError: the file is no image and no clip, or has too many pixels.
+        GITError: the file is neither an image nor a clip, or has too many pixels.
     """
     start = perf_counter()
     config = captioner.model.config

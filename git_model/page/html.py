@@ -329,12 +329,12 @@ def _doubt(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Numbers for those who want them. `text` is HTML."""
+    """Details that are hidden until the visitor opens them. `text` is HTML."""
     return f'<details><summary>Details</summary><p class="note">{text}</p></details>'
 
 
 def _sentence(text: str) -> str:
-    """A capital at its beginning, unless the name of a file stands there."""
+    """The text with a capital at its beginning, unless it begins with the name of a file."""
     first = text.partition(" ")[0]
     return escape(text[:1].upper() + text[1:] if first.isalpha() else text)
 

@@ -139,7 +139,7 @@ def names_of(host: str, others: Collection[str] = ()) -> set[str]:
 
 def check_host(scope: Scope, names: Collection[str]) -> None:
     """Refuse a request whose `Host` is neither one of these names nor an IP address. A web site
-    could let its own name resolve to this machine (DNS rebinding), but no address is its name.
+    could let its own name resolve to this machine (DNS rebinding), but then `Host` is that name.
 
     Raises:
         RefusalError: it is such a request.
@@ -147,7 +147,7 @@ def check_host(scope: Scope, names: Collection[str]) -> None:
     match = HOST.fullmatch(Headers(scope=scope).get("host", ""))
     host = (match[1] or match[2]).lower() if match else ""
     if host not in names and not _is_address(host):
-        raise RefusalError(400, "the page does not go by this name; --allow-host adds a name")
+        raise RefusalError(400, "the page does not answer to this name; --allow-host adds a name")
 
 
 def _is_address(host: str) -> bool:
@@ -213,7 +213,7 @@ def checked_event(body: bytes, events: Mapping[int, Event]) -> dict[str, Any]:
     takes. Everything else in the body is left out.
 
     Raises:
-        RefusalError: it is no event of the page, or has another form.
+        RefusalError: it is not an event of the page, or has another form.
     """
     try:
         values = json.loads(body)
@@ -260,7 +260,7 @@ def _checked_fields(values: object, fields: Mapping[str, type]) -> dict[str, Any
     if not isinstance(values, dict) or values.keys() != fields.keys():
         raise RefusalError(422, f"event_data is expected to have just {', '.join(fields)}")
     for name, kind in fields.items():
-        if type(values[name]) is not kind:  # not isinstance: True is no int here
+        if type(values[name]) is not kind:  # not isinstance: True is not an int here
             raise RefusalError(422, f"event_data: {name} is expected to be of type {kind.__name__}")
         if kind is str:
             _checked_text(values[name], MAX_FIELD_LENGTH)

@@ -90,7 +90,7 @@ def folder_samples(folder: Path, config: GITConfig) -> Samples:
         config: of the model, which decides whether clips count.
 
     Raises:
-        GITError: it is no folder, or no picture in it can be shown.
+        GITError: it is not a folder, or no picture in it can be shown.
     """
     suffixes = file_suffixes(clips=config.frames > 0)
     try:

@@ -208,7 +208,7 @@ def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         is_valid = bool(parts.hostname) and _port(parts) > 0
-    except ValueError as error:  # a port that is no number, brackets that do not match
+    except ValueError as error:  # a port that is not a number, brackets that do not match
         raise FetchError(f"not a web address: {error}") from None
     if parts.scheme not in ("http", "https"):
         raise FetchError(f"an address of {parts.scheme}, expected http or https")

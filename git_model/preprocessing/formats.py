@@ -53,8 +53,8 @@ START_BYTES = 32  # enough to recognise these formats
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 # Limits of the metadata that Pillow reads; an orientation, in EXIF or XMP, has a few kilobytes.
-MAX_METADATA = 2**19  # bytes, unpacked, of one piece
-MAX_ALL_METADATA = 2**23  # bytes of all pieces
+MAX_METADATA = 2**19  # bytes, unpacked, of one chunk
+MAX_ALL_METADATA = 2**23  # bytes of all chunks
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # no restarts, no 0, which is a scan's byte
 
 MAX_ANIMATION_FRAMES = 10_000  # in a file; even empty frames cost time
@@ -114,9 +114,9 @@ def _require_opener(name: str, extra: str, package: str) -> None:
 
 
 def without_large_metadata(file: BinaryIO) -> BinaryIO:
-    """A PNG without its large pieces of metadata, which Pillow refuses; other files as they are.
+    """A PNG without its large chunks of metadata, which Pillow refuses; other files as they are.
 
-    Pixels and the limits on them stay as they are, and no piece is unpacked beyond MAX_METADATA.
+    Pixels and the limits on them stay as they are, and no chunk is unpacked beyond MAX_METADATA.
     """
     start = file.read(len(PNG_START))
     file.seek(0)
@@ -149,7 +149,7 @@ def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def _unpacked_size(data: bytes, kind: bytes) -> int:
-    """The bytes of a piece of metadata when it is unpacked, or more than MAX_METADATA."""
+    """The bytes of a chunk of metadata when it is unpacked, or more than MAX_METADATA."""
     if len(data) > MAX_METADATA or kind == b"tEXt":
         return len(data)
     keyword, _, rest = data.partition(b"\0")

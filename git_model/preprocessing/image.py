@@ -107,7 +107,7 @@ def open_file(path: Path) -> BinaryIO:
     """A file to read. A pipe, a socket or a device is refused: reading one may never end.
 
     Raises:
-        OSError: the path is no file, or cannot be opened.
+        OSError: the path is not a file, or cannot be opened.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder cannot be opened anyway
@@ -253,7 +253,7 @@ def upright_rgb(image: Image.Image, config: PreprocessConfig) -> Image.Image:
     """The whole image in RGB as the model gets it: upright, with 8 bits, without transparency.
 
     Raises:
-        GITError: its values cannot be read rightly, or scaled.
+        GITError: its values cannot be read correctly, or cannot be scaled.
     """
     require_right_values(image)
     upright = _upright(image) if config.upright else image

@@ -87,8 +87,9 @@ def load(
 
     Args:
         image: one of TAKEN, or `Frames` of a clip. A model with temporal embeddings reads a video
-            or an animation as a clip of at most as many frames as it has temporal embeddings. A
-            `str` that begins with http:// or https:// is fetched, see `fetch`.
+            or an animation as a clip of at most as many frames as it has temporal embeddings, or as
+            `options.frames` allows. A `str` that begins with http:// or https:// is fetched, see
+            `fetch`.
         options: how to read a file, or only the rule that picks its frames.
 
     Raises:

@@ -121,7 +121,7 @@ class Tokenizer:
         references.
 
         Raises:
-            TokenizerError: the text has lone surrogates, which are no characters.
+            TokenizerError: the text has lone surrogates, which are not characters.
         """
         try:
             return self._core.encode(text, add_special_tokens=False).ids

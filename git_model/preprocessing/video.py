@@ -45,7 +45,7 @@ NOT_AN_IMAGE = "not an image, expected JPEG, PNG or another format that Pillow r
 
 
 class NotAnImageError(ImageError):
-    """A file that is no image, for a model that reads no videos: perhaps it is one."""
+    """A file that is not an image, for a model that reads no videos: perhaps it is one."""
 
 
 # EXIF's number for what the signs of a display matrix (a, b, c, d) do.
@@ -72,9 +72,9 @@ def read_media(
             makes a clip of 1 or SHEET_FRAMES frames of both.
 
     Raises:
-        ImageError: the file is missing, is no image, animation or video, is damaged, is cut within
-            a frame, has no frames, or has more pixels than Pillow's limit; or PyAV is needed and
-            missing.
+        ImageError: the file is missing, is not an image, animation or video, is damaged, is cut
+            within a frame, has no frames, or has more pixels than Pillow's limit; or PyAV is needed
+            and missing.
     """
     return _read(MediaFile(str(path), Path(path)), n_frames, options or ReadOptions())
 
@@ -255,7 +255,7 @@ def _container(file: MediaFile, content: BinaryIO) -> "InputContainer":
 
 
 def _video_stream(file: MediaFile, container: "InputContainer") -> "VideoStream":
-    """The first video stream of a file that is no cover image, decoded in several threads."""
+    """The first video stream of a file that is not a cover image, decoded in several threads."""
     from av.stream import Disposition
 
     if container.metadata.get("major_brand") in IMAGE_BRANDS:

@@ -37,8 +37,8 @@ class ShapesData:
         questions: maximum number of questions about an image or a clip
         things: maximum number of things in an image; a small model learns a world of one or two
             things in a minute
-        images, close_ups, clips: the mix of media: how many of each kind a round of examples has;
-            kinds that no task needs are left out
+        images, close_ups, clips: number of media of this kind in each round of examples; kinds that
+            no task needs are left out
     """
 
     kind: Literal["shapes"] = "shapes"

@@ -44,8 +44,8 @@ SIZES = {"small": (5.0, 5.6), "large": (9.0, 9.6)}
 CLOSE_UP_RADII = (18, 24)
 MAX_SHIFT = 1.0  # of a centre, from the centre of its cell
 MAX_CLOSE_UP_SHIFT = 4  # of a centre, from the centre of the image
-# Every thing gets a random tint, so that no two reds are the same. A model that is trained on these
-# recognizes a shape even in a colour that it has not seen on this shape.
+# Every thing gets a random tint, so that no two reds are equal. A model that is trained on these
+# recognizes a shape even in a colour that training never combines with it.
 MAX_TINT = 32.0
 
 # Mostly worlds with long captions, but enough simple worlds for learning the words.
@@ -77,7 +77,7 @@ OUTLINES = {
 
 Appearance = tuple[str, str]  # colour and shape
 APPEARANCES = [(colour, shape) for colour in COLOURS for shape in OUTLINES]
-# No image, clip or text of training combines these, but it has each colour and each shape.
+# Training combines none of these colours and shapes, but it has each colour and each shape.
 NEW_APPEARANCES = (("red", "star"), ("blue", "triangle"), ("yellow", "cross"), ("green", "circle"))
 TRAINING_APPEARANCES = [item for item in APPEARANCES if item not in NEW_APPEARANCES]
 

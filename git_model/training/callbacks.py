@@ -63,8 +63,8 @@ def restore(callbacks: Sequence[Callback], states: Mapping[str, Any]) -> None:
 
 
 def require_callbacks(callbacks: Sequence[Any]) -> None:
-    """Refuse objects that are no callbacks, and two callbacks of one class: their states would have
-    one name."""
+    """Refuse objects that are not callbacks, and two callbacks of one class: their states would
+    have one name."""
     names = [dotted_name(callback) for callback in callbacks]
     for callback, name in zip(callbacks, names, strict=True):
         if not isinstance(callback, Callback):

@@ -2,7 +2,7 @@
 
 The lock is a file that names its process, because file locks of the operating system do not work on
 every network file system. A process that was killed leaves the file behind; the next start on the
-same machine sees that this process has ended, and takes the lock over.
+same machine detects that this process has ended, and takes the lock over.
 """
 
 import contextlib

@@ -69,7 +69,7 @@ class LossModule(nn.Module):
         """The sum of the losses of the batch's units.
 
         Raises:
-            GITError: the loss is no single number.
+            GITError: the loss is not a single number.
         """
         loss: Loss = self.__dict__["loss"]
         output = loss(self.model, batch)

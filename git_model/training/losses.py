@@ -83,7 +83,7 @@ def own_loss(config: PythonLossConfig) -> Loss:
 
 
 def require_loss(loss: Any) -> None:
-    """Refuse an object that is no loss, or has weights of its own."""
+    """Refuse an object that is not a loss, or has weights of its own."""
     if not callable(loss):
         raise ConfigError(f"the loss is {dotted_name(loss)}, expected a function (model, batch)")
     if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
@@ -137,7 +137,7 @@ def open_teacher(name: str, model: GIT, tokenizer: Tokenizer) -> GIT:
         raise GITError(f"teacher {name} has another vocabulary than the model, expected the same")
     if config.preprocess != expected.preprocess:
         raise GITError(
-            f"teacher {name} preprocesses images otherwise than the model: {config.preprocess}, "
+            f"teacher {name} preprocesses images differently from the model: {config.preprocess}, "
             f"expected {expected.preprocess}"
         )
     if config.frames < expected.frames:
@@ -154,7 +154,8 @@ class Contrastive:
 
     An image's vector is the mean of its projected tokens, a text's is the decoder's hidden state at
     its last token, without an image. Cosine similarities are divided by the temperature. The loss
-    asks each text for its image among the images of the forward pass, and each image for its texts.
+    is the cross-entropy of finding each text's image among the images of the forward pass, and each
+    image's texts among the texts.
     """
 
     weight: float

@@ -90,7 +90,7 @@ def make_optimizer(
         make: makes the optimizer from the parameter groups, in place of the recipe's.
 
     Raises:
-        GITError: an optimizer by dotted name cannot be imported or called, or is no optimizer.
+        GITError: an optimizer by dotted name cannot be imported or called, or is not an optimizer.
     """
     groups = parameter_groups(model, learning)
     if make is not None:
@@ -103,7 +103,8 @@ def make_optimizer(
 
 
 def require_optimizer(optimizer: Any, groups: ParameterGroups) -> torch.optim.Optimizer:
-    """Refuse an object that is no optimizer of these groups, whose learning rates it must keep."""
+    """Refuse an object that is not an optimizer of these groups; it must keep their learning
+    rates."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise GITError(
             f"the optimizer is {dotted_name(optimizer)}, expected a torch.optim.Optimizer"

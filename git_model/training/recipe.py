@@ -50,21 +50,23 @@ class OptimConfig:
     schedule: Literal["cosine", "constant", "cooldown"] = "cosine"
     warmup_steps: int = 0  # steps of the linear warm-up
     cooldown_steps: int = 0  # steps of the linear decay at the end, with schedule cooldown
-    weight_decay: float = 0.01  # of weight matrices; norms, biases and embeddings have none
+    weight_decay: float = 0.01  # applied to weight matrices, not to norms, biases, embeddings
     betas: tuple[float, float] = (0.9, 0.999)  # decay of AdamW's two moments
     max_grad_norm: float = 1.0  # gradients are clipped to this norm, all parameters together
-    label_smoothing: float = 0.0  # in the model's style; see `token_losses`
+    # share of the target distribution that goes to other tokens, in the form of the model's style
+    label_smoothing: float = 0.0
     frozen: tuple[ModelPart, ...] = ()  # parts that are not trained
     encoder_last: int | None = None  # number of the encoder's last blocks to train; None: all
-    decoder_last: int | None = None  # the same for the decoder; layers after the blocks are trained
+    # number of the decoder's last blocks to train, with the layers after them; None: all
+    decoder_last: int | None = None
     # the encoder's learning rate is multiplied by this once for each layer above a weight (blocks,
     # and the final norm), so that the first layers change least; None: one rate for all
     layer_decay: float | None = None
     ema: float | None = None  # decay of an exponential moving average of the weights
     # precision of matrix products (autocast); weights stay float32
     precision: Literal["float32", "bfloat16"] = "float32"
-    optimizer: str = "adamw"  # or a dotted name such as torch.optim.SGD
-    # arguments by name of an optimizer by dotted name; the parameter groups come first
+    optimizer: str = "adamw"  # adamw, or a dotted name such as torch.optim.SGD
+    # keyword arguments of an optimizer by dotted name; its first argument is the parameter groups
     optimizer_arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -165,7 +167,7 @@ class PythonLossConfig:
 
     kind: Literal["python"] = "python"
     loss: str  # the dotted name of a function (model, batch) -> summed loss, or of a class
-    # arguments by name, for the class, or for the function beside model and batch
+    # keyword arguments of the class, or of the function in addition to model and batch
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -182,7 +184,7 @@ class SelectionConfig:
     # captions with several references, otherwise exact match
     metric: str | None = None
     patience: int | None = None  # checks without improvement that end the run; None: no early stop
-    min_delta: float = 0.0  # an improvement is better than the best score by more than this
+    min_delta: float = 0.0  # a score must be better than the best one by more than this
 
     def __post_init__(self) -> None:
         _check(
@@ -200,7 +202,7 @@ class ComputeConfig:
     to the rounding of sums in another order."""
 
     device: str = "auto"  # auto: a GPU if there is one; with torchrun, each process has its own
-    threads: int | None = None  # of torch on a CPU; None: torch's default
+    threads: int | None = None  # CPU threads of torch; None: torch's default
     sharding: Literal["none", "fsdp"] = "none"  # fsdp: each process holds a part of the weights
     activation_checkpointing: bool = False  # recompute activations in the backward pass
     # compute the tokens of a frozen encoder once for each image, and store them on the disk
@@ -244,7 +246,7 @@ class Recipe:
     initial: Literal["bert", "by_width"] = "bert"
     checkpoint: str | None = None  # anything that `Captioner.from_pretrained` opens
     tokenizer: str | None = None  # a folder with a vocabulary, or "shapes"; None: the checkpoint's
-    style: Style | None = None  # None: the model's
+    style: Style | None = None  # which reference to follow; None: the model's style
     frames: int | None = None  # number of temporal embeddings; None: the model's, 0: images only
     purpose: str = ""  # what the model is for, in a line; it is stored with the checkpoint
     purpose_side: int = 0  # pixels a side of the largest image it is for; 0: of any size

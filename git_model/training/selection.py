@@ -71,7 +71,7 @@ class Selection:
         same_data = state["data"] == _as_json(self._data)
         if metric not in (None, state["metric"]) or not same_data:
             change = "metric" if same_data else "validation data"
-            print(f"another {change} than before: the best starts anew", file=sys.stderr)
+            print(f"the {change} differs from before: the best score is forgotten", file=sys.stderr)
             return
         self.metric, self._n_stale = state["metric"], state["n_stale"]
         self.best = (state["best"][0], state["best"][1])

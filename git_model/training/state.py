@@ -151,7 +151,8 @@ def save_state(
     group: ProcessGroup,
     progress: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the state after a step in place of the last one; all processes call together.
+    """Write the state after a step, and remove all but the last KEPT_STATES states; all processes
+    call together.
 
     Raises:
         CheckpointError: the state cannot be written; the last state is kept.

@@ -47,7 +47,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def require_file(path: Path) -> None:
-    """Refuse to replace a pipe, a socket or a device: who reads it would wait for ever.
+    """Refuse to replace a pipe, a socket or a device: its reader would wait for ever.
 
     Raises:
         GITError: it is such a thing.

@@ -87,7 +87,7 @@ def compile_in_place(module: nn.Module, name: str, *, cuda_graphs: bool = False)
 
 
 def _keep_between_processes() -> None:
-    """Tell torch of a cache folder that outlives the next start of the machine."""
+    """Set a cache folder for torch that survives a restart of the machine."""
     if CACHE_VARIABLE in os.environ:
         return
     try:

@@ -21,8 +21,8 @@ def import_object(name: str, where: str) -> Any:
         where: what errors begin with, such as the recipe's key.
 
     Raises:
-        ConfigError: it is no dotted name, its module cannot be imported or lacks the name, or the
-            object cannot be called.
+        ConfigError: it is not a dotted name, its module cannot be imported or lacks the name, or
+            the object cannot be called.
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"{where} is {name!r}, expected a dotted name such as module.function")

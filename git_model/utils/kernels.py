@@ -117,7 +117,7 @@ def fastest(rows: int, dtype: torch.dtype, maker: str) -> Kernel:
 def transposed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(W x^T)^T: a library reorders the right operand first, and x is small."""
     rows = x.shape[0]
-    if rows in (1, 3):  # two and four rows are faster still
+    if rows in (1, 3):  # padded, because two and four rows are faster
         x = F.pad(x, (0, 0, 0, 1))
     return torch.addmm(bias[:, None], weight, x.T).T[:rows]
 

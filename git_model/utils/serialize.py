@@ -186,7 +186,7 @@ def read_text(path: Path, *, max_bytes: int | None = MAX_FILE_BYTES) -> str:
 
 
 def require_file(path: Path, max_bytes: int | None = None) -> None:
-    """Refuse a path that is no regular file, or a file that is too large, before it is opened:
+    """Refuse a path that is not a regular file, or a file that is too large, before it is opened:
     reading a pipe may never end.
 
     Raises:

@@ -132,7 +132,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(
         (["classify", "x.png", "-l", ""], "'-l': it is empty, expected some words"),
         (["classify", "x.png", "-l", "a", "--template", "b"], "'b' has no place for the label"),
         (["classify", "x.png", "-l", "a", "--top", "0"], "0 is not in the range"),
-        (["classify", "x.png", "-l", "a", "--top", "2", "--generate"], "it goes without --top"),
+        (["classify", "x.png", "-l", "a", "--top", "2", "--generate"], "leave out --top"),
         (["convert", "x"], "Missing argument 'FOLDER'"),
         (["train", "x.toml"], "Missing option '--out'"),
         (["dance"], "No such command 'dance'"),

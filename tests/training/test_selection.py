@@ -185,12 +185,12 @@ def test_the_state_comes_back_unless_its_scores_cannot_be_compared(capsys):
     other = selection(metric="validation loss")
     other.load_state_dict(state)
     assert other.best is None
-    assert "another metric than before: the best starts anew" in capsys.readouterr().err
+    assert "the metric differs from before: the best score is forgotten" in capsys.readouterr().err
     data = recipe_of("start", validation=VALIDATION | {"size": 9})
     third = Selection(data)
     third.load_state_dict(state)
     assert third.best is None
-    assert "another validation data than before" in capsys.readouterr().err
+    assert "the validation data differs from before" in capsys.readouterr().err
 
 
 def test_the_validation_loss_is_the_mean_cross_entropy_of_the_examples(tmp_path, start):
