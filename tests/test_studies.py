@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from git_model.captioner import Captioner
+from git_model.model.git import GIT
 from git_model.shapes.world import COLOURS, OUTLINES
 from git_model.utils.errors import GITError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "examples" / "experiments" / "results"
 NAMES = [
-    "mask_10", "mask_50", "fusion", "composition", "label_smoothing", "temporal_embeddings",
-    "self_critical",
+    "mask_10", "mask_50", "mask_pretrained", "fusion", "composition", "label_smoothing",
+    "temporal_embeddings", "self_critical",
 ]  # fmt: skip
 
 
@@ -128,6 +129,28 @@ def test_runs_use_the_examples_that_the_loader_would_use_and_draw_each_once(monk
         assert torch.equal(batch.pixels, expected.pixels)
         assert torch.equal(batch.tokens, expected.tokens)
     assert not torch.equal(runs[0][0][0].tokens, runs[1][0][0].tokens)
+
+
+def test_runs_share_the_tokens_of_a_frozen_encoder(monkeypatch):
+    study_module, study = module("study"), small("fusion")
+    monkeypatch.setattr(study_module, "SAMPLES", study_module.SampleCache())
+    monkeypatch.setattr(study_module, "CURVE_EXAMPLES", 2)
+    recipe = dataclasses.replace(study.recipe, data=dataclasses.replace(study.recipe.data, size=16))
+    encode, encoded = GIT.encode, []
+    monkeypatch.setattr(
+        GIT, "encode", lambda model, pixels: encoded.append(len(pixels)) or encode(model, pixels)
+    )
+
+    def scores(seed: int, *, cached: bool):
+        compute = dataclasses.replace(recipe.compute, cache_features=cached)
+        changed = dataclasses.replace(study, recipe=dataclasses.replace(recipe, compute=compute))
+        return study_module.train_arm(changed, study_module.RunKey("prefix", 1e-3, seed)).scores
+
+    first = scores(0, cached=True)
+    scores(1, cached=True)
+    assert encoded.count(1) == 16
+    assert first == pytest.approx(scores(0, cached=False), rel=1e-4)
+    assert encoded.count(1) == 16
 
 
 def test_an_interval_is_students():

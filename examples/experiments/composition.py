@@ -87,7 +87,7 @@ class Composition:
 @cache
 def _training_scenes(kinds: tuple[Appearance, ...], size: int) -> Scenes:
     """The same object for all runs, so that they share its samples."""
-    return Scenes(kinds, size, 0, 2)
+    return Scenes(kinds, size, 0, 1)
 
 
 def scores(captioner: Captioner, source: Source) -> dict[str, float]:

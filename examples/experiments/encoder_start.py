@@ -12,15 +12,22 @@ from git_model import GIT
 from git_model.checkpoints.loading import open_model
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.initialization import initial_model
+from git_model.training.loop import Initializer
 from git_model.training.recipe import Recipe
 
 
-def pretrained_encoder(recipe: Recipe) -> tuple[GIT, Tokenizer]:
-    """Random weights, except for the encoder."""
-    model, tokenizer = initial_model(recipe)
-    model.encoder.load_state_dict(open_model("demo")[0].encoder.state_dict())
-    return model, tokenizer
+def with_pretrained_encoder(initializer: Initializer = initial_model) -> Initializer:
+    """An initializer's model with the built-in model's encoder."""
 
+    def initialize(recipe: Recipe) -> tuple[GIT, Tokenizer]:
+        model, tokenizer = initializer(recipe)
+        model.encoder.load_state_dict(open_model("demo")[0].encoder.state_dict())
+        return model, tokenizer
+
+    return initialize
+
+
+pretrained_encoder = with_pretrained_encoder()  # random weights, except for the encoder
 
 VARIANTS = [
     Variant("from scratch"),

@@ -14,17 +14,20 @@ import click
 from calibration import scores_with_calibration
 from composition import Composition
 from composition import scores as composition_scores
+from encoder_start import pretrained_encoder, with_pretrained_encoder
 from fusion import cross_attention, pooled_queries
 from image_mask import MASKS, masked_model, scores_under_masks
 from lab import measure
 from self_critical import NO_LEARNING, SCST, caption_scores, half_trained
 from study import N_SEEDS, Arm, Study, plot, run_study, table
-from temporal_embeddings import pretrained_encoder, zero_temporal
+from temporal_embeddings import zero_temporal
 
 from git_model import GITError
 from git_model.training.recipe import Recipe, read_recipe
 
 FOLDER = Path(__file__).parent
+FROZEN_RATES = (2e-3, 4e-3)  # only the projector and a small decoder learn
+COMPOSITION_STEPS = 500  # images of one thing are learned sooner than those of two
 EXACT = {"loss": 3, "exact": 1}
 
 
@@ -40,7 +43,7 @@ def _recipe(name: str, steps: int | None) -> Recipe:
 @cache
 def studies(steps: int | None = None) -> dict[str, Study]:
     """All studies by their names."""
-    captions, clips = _recipe("captions", steps), _recipe("clips", steps)
+    captions, frozen, clips = (_recipe(name, steps) for name in ("captions", "frozen", "clips"))
     tested = {"exact": 1} | {f"exact, tested {kind}": 1 for kind in MASKS}
     masks = [
         Study(
@@ -58,21 +61,31 @@ def studies(steps: int | None = None) -> dict[str, Study]:
         for study in (
             *masks,
             Study(
+                "mask_pretrained",
+                "The same after a pretrained encoder, whose tokens have seen each other",
+                frozen,
+                tuple(Arm(kind, with_pretrained_encoder(masked_model(kind, 21))) for kind in MASKS),
+                scores_under_masks,
+                {"loss": 4} | tested,
+                FROZEN_RATES,
+            ),
+            Study(
                 "fusion",
                 "Prefix, cross-attention, or pooled queries?",
-                captions,
+                frozen,
                 (
-                    Arm("prefix"),
-                    Arm("cross-attention", cross_attention),
-                    Arm("pooled queries", pooled_queries),
+                    Arm("prefix", pretrained_encoder),
+                    Arm("cross-attention", with_pretrained_encoder(cross_attention)),
+                    Arm("pooled queries", with_pretrained_encoder(pooled_queries)),
                 ),
                 measure,
-                EXACT,
+                EXACT | {"loss": 4},
+                FROZEN_RATES,
             ),
             Study(
                 "composition",
                 "Can a model name a colour and a shape that training never shows together?",
-                captions,
+                _recipe("captions", steps or COMPOSITION_STEPS),
                 tuple(
                     Arm(f"{n} of 45 pairs held out", data=Composition(n).data)
                     for n in (4, 8, 16, 24)
@@ -83,13 +96,14 @@ def studies(steps: int | None = None) -> dict[str, Study]:
             Study(
                 "label_smoothing",
                 "What does label smoothing do to the model's confidence?",
-                captions,
+                frozen,
                 tuple(
-                    Arm(f"{share:g}", learning={"label_smoothing": share})
+                    Arm(f"{share:g}", pretrained_encoder, learning={"label_smoothing": share})
                     for share in (0.0, 0.1, 0.3)
                 ),
                 scores_with_calibration,
                 EXACT | {"calibration error": 2, "confidence": 1, "tokens right": 1},
+                FROZEN_RATES,
             ),
             Study(
                 "temporal_embeddings",
@@ -101,6 +115,7 @@ def studies(steps: int | None = None) -> dict[str, Study]:
                 ),
                 measure,
                 EXACT,
+                FROZEN_RATES,
             ),
             Study(
                 "self_critical",

@@ -24,6 +24,7 @@ from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from git_model.data.example import Source
 from git_model.data.sampler import epoch_indices
 from git_model.evaluation.intervals import t_quantile
 from git_model.evaluation.run import evaluation_mode
+from git_model.training.features import FeatureCache
 from git_model.training.initialization import initial_model
 from git_model.training.loop import Initializer, Trainer
 from git_model.training.recipe import (
@@ -74,12 +76,24 @@ def _source(config: DataConfig) -> Source:
 
 
 class SampleCache:
-    """The samples of the runs of a process, without augmentation: making them takes a third of a
-    run. All runs have one vocabulary."""
+    """What the runs of a process share, without augmentation: the samples, which take a third of a
+    run to make, and the tokens of frozen encoders. All runs have one vocabulary, and all frozen
+    encoders of a model's configuration have the same weights: the built-in model's."""
 
     def __init__(self) -> None:
         self._samples: dict[tuple[Source, PreprocessConfig, int], Sample] = {}
         self._bytes = 0
+        self._tokens: dict[tuple[Source, str | None], FeatureCache] = {}
+        self._folder = TemporaryDirectory()
+
+    def tokens(self, source: Source, recipe: Recipe) -> FeatureCache | None:
+        """The tokens of the recipe's encoder, if it says that they are cached."""
+        if not recipe.compute.cache_features:
+            return None
+        key = (source, recipe.model)
+        if key not in self._tokens:
+            self._tokens[key] = FeatureCache(Path(self._folder.name) / str(len(self._tokens)))
+        return self._tokens[key]
 
     def steps(self, source: Source, collator: Collator, recipe: Recipe) -> Iterator[list[Batch]]:
         """The batches of each step: the same as those of a `StepLoader`."""
@@ -92,7 +106,7 @@ class SampleCache:
         key = (source, collator.config.preprocess, index)
         sample = self._samples.get(key)
         if sample is None:
-            sample = collator.sample(source[index], Random(index))
+            sample = replace(collator.sample(source[index], Random(index)), index=index)
             if self._bytes < MAX_CACHE:
                 self._samples[key] = sample
                 self._bytes += sample.pixels.nbytes
@@ -242,6 +256,7 @@ def train_arm(study: Study, key: RunKey) -> Run:
     torch.set_num_threads(recipe.compute.threads or 1)
     data, held_out = arm.data(recipe)
     trainer = Trainer(recipe, ProcessGroup(torch.device("cpu")), arm.initializer)
+    trainer.features = SAMPLES.tokens(data, recipe)
     captioner = Captioner(trainer.model, trainer.tokenizer)
     collator = Collator(
         tokenizer=trainer.tokenizer,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from git_model.training.recipe import Recipe, TrackerName
+from git_model.utils.atomic import new_file
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import to_dict
 
@@ -169,5 +170,6 @@ def run_id(out: Path) -> str:
     """A unique name of the run; it is drawn at the first call, and stored."""
     path = out / RUN_ID
     if not path.is_file():
-        path.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
+        with new_file(path) as beside:
+            beside.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
     return path.read_text(encoding="utf-8").strip()

@@ -68,8 +68,7 @@ def test_a_link_leads_to_a_file_of_the_name_that_it_shows(path: Path) -> None:
     for label, target in re.findall(
         r"\[([^]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", path.read_text()
     ):
-        if target != "reference/index.md":  # which the site generates
-            assert (path.parent / target).exists(), target
+        assert (path.parent / target).exists(), target
         if label.endswith(".py"):
             assert f"/{target}".endswith(f"/{label}"), f"{label} is {target}"
 
