@@ -66,7 +66,7 @@ def _section(title: str, prefix: str, cls: Any) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     comments, hints = _comments(cls), get_type_hints(cls)
     for item in dataclasses.fields(cls):
-        if item.name == "kind" or (cls is Recipe and item.name in ("loss", "selection")):
+        if item.name == "kind":
             continue
         meaning = comments.get(item.name, "")
         row = (f"`{prefix}{item.name}`", _type(hints[item.name]), _default(item), meaning)

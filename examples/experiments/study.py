@@ -349,9 +349,8 @@ def plot(study: Study, runs: Mapping[RunKey, Run], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(
-        xlabel="step", ylabel="held-out loss, nats a token", yscale="log", title=study.question
-    )
+    axes = figure.add_subplot(xlabel="step", ylabel="held-out loss, nats a token", yscale="log")
+    axes.set_title(study.question, wrap=True)
     for name, arm_runs in results_of(study, runs).items():
         steps = [step for step, _ in arm_runs[0].curve]
         columns = list(zip(*([loss for _, loss in run.curve] for run in arm_runs), strict=True))

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     type=click.Choice(["last", "best"]),
     default="last",
     show_default=True,
-    help="Compare the last values of the runs, or their best.",
+    help="Compare the last value of each metric in a run, or its best value, which another check "
+    "than that of the checkpoint `best` may have.",
 )
 @option(
     "Output",

@@ -132,12 +132,12 @@ def split(
     shares = _shares(parts)
     opened = _open(source)
     broken = _Broken(broken_limit)
-    part_of = [
-        None if stored is None else _part(stored.data, shares, seed)
-        for stored in broken.open_each(_progress(opened))
-    ]
     counts = {}
     with new_folder(out) as beside:
+        part_of = [
+            None if stored is None else _part(stored.data, shares, seed)
+            for stored in broken.open_each(_progress(opened))
+        ]
         for name in shares:
             if name not in part_of:
                 raise GITError(f"{source}: no image falls into {name}, expected larger shares")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from git_model.cli.options import GroupedCommand, option
+from git_model.utils.errors import GITError
 
 
 @click.command(cls=GroupedCommand)
@@ -30,10 +31,15 @@ from git_model.cli.options import GroupedCommand, option
 def train(recipe: Path, out: Path, resume: bool, settings: tuple[str, ...]) -> None:
     """Train a model by RECIPE (see configs/train; docs/recipe.md lists all keys).
 
-    Under torchrun every process computes a part of every step. SIGTERM saves the state and ends the
-    run with exit code 0.
+    Under torchrun every process computes a part of every step. Ctrl-C and SIGTERM save the state
+    and end the run, SIGTERM with exit code 0.
     """
     from git_model.training.loop import train as run_recipe
     from git_model.training.recipe import read_recipe
 
-    run_recipe(read_recipe(recipe, settings), out, resume=resume)
+    try:
+        run_recipe(read_recipe(recipe, settings), out, resume=resume)
+    except KeyboardInterrupt:
+        raise GITError(
+            f"{out}: stopped by Ctrl-C; --resume continues from its last state"
+        ) from None

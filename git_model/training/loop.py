@@ -73,7 +73,7 @@ from git_model.training.state import (
 )
 from git_model.training.trackers import require_trackers
 from git_model.training.validation import require_metric, validate
-from git_model.utils.distributed import ProcessGroup, StopRequest, init, stop_on_sigterm
+from git_model.utils.distributed import ProcessGroup, StopRequest, init, stop_on_signals
 from git_model.utils.dotted import dotted_name
 from git_model.utils.errors import ConfigError, GITError
 
@@ -92,7 +92,8 @@ def train(
 ) -> None:
     """Train by a recipe, in one process or as one of those that torchrun started.
 
-    On SIGTERM the run finishes its current step, saves the state and returns.
+    On SIGTERM the run finishes its current step, saves the state and returns. Ctrl-C does the same,
+    and then raises KeyboardInterrupt.
 
     A resumed run ends with the same bits as one that was not killed. For your own objects this
     holds if they are pure functions of their arguments; docs/trainer.md has the condition for each
@@ -119,7 +120,7 @@ def train(
     with (
         init(recipe.compute.device) as group,
         _torch_settings(recipe, group),
-        stop_on_sigterm() as stop,
+        stop_on_signals() as stop,
     ):
         require_same_recipe(recipe, group)
         source = recipe.open_data() if source is None else source
@@ -135,9 +136,14 @@ def train(
                 _name_untaken(source, trainer.validation)
             last = run.load() if resume else 0
             with Report(out, recipe, last) if group.is_first else nullcontext() as report:
+                if resume and report is not None:
+                    report.resume()
                 last = run.steps(last, report)
-            if last == recipe.steps or run.selection.is_over:
+            is_complete = last == recipe.steps or run.selection.is_over
+            if is_complete:
                 trainer.require_checkpoint(out)
+    if stop.interrupted and not is_complete:
+        raise KeyboardInterrupt
 
 
 def _name_untaken(*sources: Source | Stream | None) -> None:
@@ -233,8 +239,12 @@ class _Run:
             if trainer.is_due(step, recipe.reports.save_every) or stopped or ended:
                 save_state(self.out, step, trainer.state, group, self._progress())
             last = step
+            if stopped and report is not None:
+                report.stop(step)
             if stopped or ended:
                 break
+        if last == recipe.steps and report is not None:
+            report.complete(last, self.selection.best)
         if trainer.features is not None:
             group.barrier()
             trainer.features.close(remove=group.is_first and last == recipe.steps)

@@ -240,7 +240,9 @@ class ReportConfig:
 class Recipe:
     """A training run. It starts from random weights of a `model`, or from a `checkpoint`."""
 
-    model: str | None = None  # a name in configs/model, or a .toml file of the same form
+    # a name in configs/model (demo, emoji, stamps, git_base, git_large, …), or a .toml file of the
+    # same form
+    model: str | None = None
     # random weights: bert, N(0, 0.02); by_width, a standard deviation of 1 / sqrt(fan in), for
     # narrow models
     initial: Literal["bert", "by_width"] = "bert"
@@ -251,14 +253,17 @@ class Recipe:
     purpose: str = ""  # what the model is for, in a line; it is stored with the checkpoint
     purpose_side: int = 0  # pixels a side of the largest image it is for; 0: of any size
     seed: int = 0  # seed of all random numbers
-    steps: int  # number of updates of the weights
+    # number of updates of the weights; the learning rates depend on it, so a run cannot be resumed
+    # with another number
+    steps: int
     data: DataConfig | None = None  # the training data; None: `train(…, source=)`
     loader: LoaderConfig  # how the data become steps
     # data of the same kinds, for the scores of checks; None: no scores and no `best`
     validation: DataConfig | None = None
     learning: OptimConfig  # optimizer and schedule
     adapter: AdapterConfig | None = None  # the adapter to train; None: train the model's weights
-    loss: LossConfig = field(default_factory=CrossEntropyConfig)
+    loss: LossConfig = field(default_factory=CrossEntropyConfig)  # None: cross-entropy
+    # which check is `best`, and when to end early; None: the highest CIDEr-D or exact match
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)  # the hardware
     reports: ReportConfig = field(default_factory=ReportConfig)  # logs and checkpoints

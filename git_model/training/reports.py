@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from git_model.evaluation.predictions import Prediction
 from git_model.training.recipe import Recipe
+from git_model.training.state import BEST, CHECKPOINT
 from git_model.training.trackers import open_trackers
 from git_model.utils.errors import GITError
 from git_model.utils.progress import ProgressBar
@@ -89,7 +90,8 @@ class Report:
         values = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
         self._print(f"step {step}: {values}")
         for prediction in predictions[: self._recipe.reports.show]:
-            self._print(f"  {prediction.name}: {prediction.text} | {prediction.answers[0]}")
+            reference = prediction.answers[0]
+            self._print(f"  {prediction.name}: {prediction.text} | reference: {reference}")
         self._log(step, **scores)
         self._summary |= {f"final/{name}": value for name, value in scores.items()}
         self._start = time.perf_counter()  # images_per_s counts training only
@@ -102,6 +104,28 @@ class Report:
         """Log why a run ends before its last step."""
         self._print(f"step {step}: the run ends: {reason}")
         self._log(step, ended=reason)
+
+    def resume(self) -> None:
+        """Say where a resumed run continues."""
+        start = "no state was saved before" if self._last == 0 else f"after step {self._last}"
+        self._print(f"resuming: {start}")
+
+    def stop(self, step: int) -> None:
+        """Say that a stop request ends the run after this step."""
+        self._print(f"step {step}: stopped, and the state is saved: --resume continues the run")
+
+    def complete(self, step: int, best: tuple[float, int] | None) -> None:
+        """Say that the run made its last step, and where its models are.
+
+        Args:
+            best: the value of the recipe's metric and the step of the best check.
+        """
+        line = f"step {step}: complete: {self._out / CHECKPOINT}"
+        if best is not None:
+            value, best_step = best
+            metric = self._recipe.selection.metric
+            line += f"; best at step {best_step} ({metric} {value:.3f}): {self._out / BEST}"
+        self._print(line)
 
     def _log(self, step: int, **values: Any) -> None:
         """Write a line to the log."""

@@ -98,24 +98,36 @@ def init(device: str, timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
 
 @dataclass
 class StopRequest:
-    """Whether this process was asked to stop."""
+    """Whether this process was asked to stop, and whether by Ctrl-C."""
 
     received: bool = False
+    interrupted: bool = False
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Record SIGTERM instead of ending at once: a cluster sends it before it stops a machine.
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Record a signal instead of ending at once: SIGTERM, which a cluster sends before it stops a
+    machine, and the first SIGINT, which Ctrl-C sends. A second SIGINT raises KeyboardInterrupt. A
+    signal that is ignored, as SIGINT is in a shell's background, stays ignored.
 
     Only for the main thread of a process.
     """
     request = StopRequest()
 
-    def record(*_: object) -> None:
+    def record(number: int, _: object) -> None:
         request.received = True
+        if number == signal.SIGINT:
+            request.interrupted = True
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
-    before = signal.signal(signal.SIGTERM, record)
+    before = {
+        number: signal.signal(number, record)
+        for number in (signal.SIGTERM, signal.SIGINT)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

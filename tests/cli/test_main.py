@@ -507,3 +507,15 @@ def test_a_model_without_a_vocabulary_is_refused_before_its_weights_are_read(
     (Path(model) / "tokenizer.json").unlink()
     (Path(model) / "model.safetensors").write_bytes(b"never read")
     assert "add vocab.txt to this folder" in refusal("caption", image, "--model", model)
+
+
+def test_ctrl_c_in_training_is_one_line(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("git_model.training.loop.train", interrupted)
+    recipe = Path(__file__).parents[2] / "configs" / "train" / "quick.toml"
+    result = CliRunner().invoke(main, ["train", str(recipe), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    line = f"Error: {tmp_path / 'run'}: stopped by Ctrl-C; --resume continues from its last state"
+    assert result.stderr.strip() == line

@@ -42,7 +42,7 @@ def test_a_check_prints_scores_and_texts_beside_their_references(tmp_path, capsy
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "step 4: captions exact 100.00, questions exact 0.00" in captured.err
-    assert "1.png: a star | a star" in captured.err
+    assert "1.png: a star | reference: a star" in captured.err
     assert "blue" not in captured.err
 
 

@@ -124,24 +124,30 @@ def test_best_and_patience_survive_a_kill_with_the_same_bits(tmp_path, start, cu
         assert untimed(out) == untimed(whole)
 
 
-class Terminate(Callback):
-    """Sends SIGTERM to this process after a step."""
+class Signal(Callback):
+    """Sends a signal to this process after a step."""
 
-    def __init__(self, last):
-        self.last = last
+    def __init__(self, number, last):
+        self.number, self.last = number, last
 
     def on_step(self, trainer, step, stats):
         if step == self.last:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
-def test_a_check_that_sigterm_left_out_is_made_up_for(tmp_path, start, curve):
+def test_a_check_that_a_signal_left_out_is_made_up_for(tmp_path, start, curve, capsys):
     recipe = recipe_with(start)
     train(recipe, tmp_path / "whole")
     out = tmp_path / "stopped"
-    train(recipe, out, callbacks=[Terminate(3)])
+    train(recipe, out, callbacks=[Signal(signal.SIGTERM, 3)])
     assert last_step(out) == 3
+    assert "step 3: stopped, and the state is saved: --resume continues" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out, resume=True, callbacks=[Signal(signal.SIGINT, 5)])
+    assert last_step(out) == 5
+    assert "resuming: after step 3" in capsys.readouterr().err
     train(recipe, out, resume=True)
+    assert f"complete: {out / CHECKPOINT}; best at step" in capsys.readouterr().err
     assert bytes_of(tmp_path / "whole" / BEST) == bytes_of(out / BEST)
     assert same_weights(tmp_path / "whole", out)
 

@@ -27,7 +27,7 @@ from runs import (
 from git_model.data.loader import StepLoader
 from git_model.training.initialization import initial_model
 from git_model.training.state import last_step
-from git_model.utils.distributed import ProcessGroup, init, stop_on_sigterm
+from git_model.utils.distributed import ProcessGroup, init, stop_on_signals
 
 SINGLE = ProcessGroup(torch.device("cpu"))
 ROUNDING = {"rel": 1e-5}  # float32 sums in another order
@@ -62,13 +62,30 @@ def test_a_single_process_needs_no_exchange():
         assert group == SINGLE
 
 
-def test_sigterm_is_recorded_and_the_handler_restored():
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_on_sigterm() as stop:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_recorded_and_the_handler_restored(number, capfd):
+    before = signal.getsignal(number)
+    with stop_on_signals() as stop:
         assert not stop.received
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         assert stop.received
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert stop.interrupted is (number == signal.SIGINT)
+    assert ("Ctrl-C again" in capfd.readouterr().err) is stop.interrupted
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_stops_at_once_and_an_ignored_one_stays_ignored():
+    with stop_on_signals():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert not stop.received
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_processes_of_these_tests_have_different_numbers_of_batches(start, table):
