@@ -38,7 +38,7 @@ class Engine(ABC):
 
     def __init__(self, folder: Path, info: ExportInfo, config: GITConfig, device: str) -> None:
         self.device = device
-        self._opened = folder, info, config, device
+        self._opened = folder.absolute(), info, config, device
         self._threads = torch.get_num_threads()
         self._lock = Lock()  # OpenVINO runs one request of a graph at a time
         shapes = shapes_of(config)
