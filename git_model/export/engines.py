@@ -4,10 +4,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -89,10 +88,12 @@ class Engine(ABC):
 class OnnxRuntime(Engine):
     """ONNX Runtime. Its devices are its execution providers: cpu, cuda, cuda:1, tensorrt, …"""
 
+    _process: ClassVar[int | None] = None  # that has opened a graph with several threads
+
     def _load(self, path: Path) -> Any:
         import onnxruntime
 
-        _refuse_fork()
+        self._refuse_fork()
         _refuse_outer_weights(path.with_name(WEIGHTS))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -107,7 +108,18 @@ class OnnxRuntime(Engine):
                 f"device {self.device!r} cannot be used here: ONNX Runtime could not start its "
                 f"{provider}, expected a machine with its libraries, or cpu"
             )
+        if self._threads > 1:
+            OnnxRuntime._process = os.getpid()
         return session
+
+    def _refuse_fork(self) -> None:
+        """Refuse to open a graph in a fork of a process that has its threads: it would hang."""
+        if self._process not in (None, os.getpid()):
+            raise GITError(
+                "ONNX Runtime cannot open a model in a process that was forked from one that had "
+                "opened one already: start processes with multiprocessing's method spawn, open "
+                "models in them only, or use one thread"
+            )
 
     def _run(self, graph: Any, inputs: dict[str, np.ndarray]) -> Arrays:
         return graph.run(None, inputs)
@@ -179,22 +191,6 @@ def _provider(device: str, available: Sequence[str]) -> tuple[str, dict[str, Any
             "expected one of these, or auto"
         )
     return short[name], {"device_id": index} if index else {}
-
-
-@cache
-def _first_process() -> int:
-    """The process that opened the first graph in ONNX Runtime."""
-    return os.getpid()
-
-
-def _refuse_fork() -> None:
-    """Refuse to open a graph in a fork of a process that has opened one: it could hang."""
-    if _first_process() != os.getpid():
-        raise GITError(
-            "ONNX Runtime cannot open a model in a process that was forked from one that had "
-            "opened one already: start processes with multiprocessing's method spawn, or open "
-            "models in them only"
-        )
 
 
 def _refuse_outer_weights(weights: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_captioner_is_pickled_by_its_folder(exports: Path, photo: Path) -> Non
 def test_a_fork_of_a_process_that_runs_onnx_is_told_not_to_hang(
     exports: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "_first_process", lambda: os.getpid() + 1)
+    monkeypatch.setattr(engines.OnnxRuntime, "_process", os.getpid() + 1)
     with pytest.raises(GITError, match="method spawn"):
         Captioner.from_pretrained(exports / "onnx-float32")
 
