@@ -1,8 +1,9 @@
 """Caption an image with an exported model, without torch and without this project.
 
-    git-model export MODEL exported && python examples/onnx_caption.py exported photo.jpg
+    git-model export MODEL exported && python examples/onnx_caption.py exported photo.jpg [QUESTION]
 
-Needs onnxruntime, pillow, tokenizers, numpy. Greedy search; docs/deploy.md has the graphs' inputs.
+Needs onnxruntime, pillow, tokenizers, numpy. Greedy search without other options of config.json;
+of a GIF the first frame. docs/deploy.md has the graphs' inputs.
 """
 
 import json
@@ -14,13 +15,22 @@ from onnxruntime import InferenceSession
 from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 
+USUAL = {"long_side_max": None, "transparency": "white", "crop_offset": "floor", "upright": True}
+
 
 def pixels_of(path: str, settings: dict) -> np.ndarray:
-    """(1, 3, height, width): resized by the short side, cropped in the centre, normalised."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    short, (height, width) = settings["short_side"], settings["crop"]
-    scale = [max(short, int(short * side / min(image.size))) for side in image.size]
-    image = image.resize(scale, Image.Resampling[settings["resample"].upper()])
+    """(1, 3, height, width): resized, cropped in the centre, normalised."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    exact, short, crop = (settings[name] for name in ("exact", "short_side", "crop"))
+    is_usual = settings.items() >= USUAL.items() and (exact or (short and crop))
+    if not is_usual or image.mode[0] in "IF":
+        sys.exit(f"Error: this example has no code for {image.mode} images or for {settings}")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    size = exact[::-1] if exact else [int(short * side / min(image.size)) for side in image.size]
+    image = image.convert("RGB").resize(size, Image.Resampling[settings["resample"].upper()])
+    height, width = crop or exact
     left, top = (image.width - width) // 2, (image.height - height) // 2
     image = image.crop((left, top, left + width, top + height))
     values = np.asarray(image, np.float32) * settings["rescale"]
@@ -28,17 +38,20 @@ def pixels_of(path: str, settings: dict) -> np.ndarray:
     return np.float32(values.transpose(2, 0, 1))[None]
 
 
-folder, image_file = Path(sys.argv[1]), sys.argv[2]
+folder, image_file, *question = Path(sys.argv[1]), *sys.argv[2:]
 config = json.loads((folder / "config.json").read_text())
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 see, step = (InferenceSession(folder / f"{name}.onnx") for name in ("see", "step"))
 [image] = see.run(None, {"pixels": pixels_of(image_file, config["preprocess"])})
-layers, two, images, heads, _, width = image.shape
-past = np.zeros((layers, two, images, 1, heads, 0, width), np.float32)
-token, tokens = config["bos_id"], []
-while token not in config["eos_ids"] and len(tokens) < config["decoding"]["max_new_tokens"]:
-    mask = np.ones((images, 1, len(tokens) + 1), bool)
-    inputs = {"tokens": np.array([[[token]]]), "token_mask": mask, "image": image, "past": past}
+layers, two, _, heads, _, width = image.shape
+past = np.zeros((layers, two, 1, 1, heads, 0, width), np.float32)
+words = tokenizer.encode(" ".join(question), add_special_tokens=False).ids
+new, tokens, ends = [config["bos_id"], *words], [], config["eos_ids"]
+limit = min(config["decoding"]["max_new_tokens"], config["decoder"]["positions"] - len(new))
+while len(tokens) < limit and not (tokens and tokens[-1] in ends):
+    mask = np.ones((1, 1, past.shape[5] + len(new)), bool)
+    inputs = {"tokens": np.array([[new]]), "token_mask": mask, "image": image, "past": past}
     logits, past = step.run(None, inputs)
-    token = int(logits[0, 0].argmax())
-    tokens.append(token)
-print(Tokenizer.from_file(str(folder / "tokenizer.json")).decode(tokens))
+    new = [int(logits[0, 0].argmax())]
+    tokens += new
+print(tokenizer.decode(tokens))

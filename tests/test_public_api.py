@@ -284,6 +284,7 @@ def test_options_of_a_checkpoint_are_changed_and_not_replaced(captioner: Caption
         ("generate", "num_beams", r": decoding options are one object, options=DecodingOptions\("),
         ("from_pretrained", "torch_dtype", ", did you mean dtype"),
         ("from_pretrained", "device_map", ", did you mean device"),
+        ("from_pretrained", "quantize", "`git-model export MODEL FOLDER --dtype int8` quantizes"),
         ("load", "frames", "expected image, sampling"),
     ],
 )

@@ -106,7 +106,9 @@ def exact_revision(name: str, revision: str | None, adapter: str | None = None) 
         # The hub's library names snapshot folders by their commit.
         return str(converters().find_folder(str(name), revision).name)
     digest = sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in WEIGHT_FILES):
+    # not in any folder below: a model may have been exported to one
+    paths = [*folder.iterdir(), *(folder / "snapshot").glob("*")]
+    for path in sorted(path for path in paths if path.suffix in WEIGHT_FILES):
         digest.update(bytes.fromhex(sha256_of(path)))
     return f"sha256:{digest.hexdigest()[:12]}"
 

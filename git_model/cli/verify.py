@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from git_model.cli.options import GroupedCommand, option
+from git_model.utils.errors import GITError
 
 
 @click.command(cls=GroupedCommand)
@@ -89,9 +90,12 @@ def _compare_with_source(folder: Path, source: str | None, revision: str | None)
     from git_model.export.verification import verify as compare
 
     exported = open_exported(folder, integrity=True)
-    network, _ = open_model(
-        source or exported.info.source, revision=revision, style=exported.config.style
-    )
+    name = source or exported.info.source
+    try:
+        network, _ = open_model(name, revision=revision, style=exported.config.style)
+    except GITError as error:
+        hint = f"; {folder} was exported from {name}: if that was moved, name it with --source"
+        raise GITError(f"{error}{'' if source else hint}") from None
     n_failed = 0
     for comparison in compare(exported, network):
         click.echo(str(comparison))

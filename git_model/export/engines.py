@@ -1,18 +1,20 @@
 """The engines that run exported graphs: ONNX Runtime and OpenVINO. Tensors in, tensors out."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from git_model.export.folder import SUFFIX, ExportInfo
-from git_model.export.graphs import INPUTS, SEE, SEE_CLIP, STEP
+from git_model.config import GITConfig
+from git_model.export.folder import SUFFIX, WEIGHTS, ExportInfo
+from git_model.export.graphs import INPUTS, SEE, SEE_CLIP, STEP, Shape, shapes_of
 from git_model.export.packages import openvino_core, require_packages
 from git_model.utils.errors import CheckpointError, GITError
 
@@ -22,22 +24,32 @@ Arrays = Sequence[np.ndarray]
 class Engine(ABC):
     """The graphs of one folder, on one device, with as many CPU threads as torch has.
 
-    calls: how many times each graph ran.
+    calls: how many times each graph ran. A pickle of an engine holds the folder's path, and opens
+    the folder again.
 
     Args:
         device: the engine's name for it, such as "cpu"; "auto" lets the engine choose.
 
     Raises:
-        GITError: the engine is not installed, has no such device, or cannot load a graph.
+        GITError: the engine is not installed, has no such device, or cannot load a graph; or the
+            graphs are not those of this configuration.
     """
 
-    def __init__(self, folder: Path, info: ExportInfo, graphs: Sequence[str], device: str) -> None:
+    def __init__(self, folder: Path, info: ExportInfo, config: GITConfig, device: str) -> None:
         self.device = device
-        self.calls = dict.fromkeys(graphs, 0)
+        self._opened = folder.absolute(), info, config, device
         self._threads = torch.get_num_threads()
         self._lock = Lock()  # OpenVINO runs one request of a graph at a time
-        paths = {graph: folder / f"{graph}{SUFFIX[info.engine]}" for graph in graphs}
-        self._graphs = {graph: self._load(path) for graph, path in paths.items()}
+        shapes = shapes_of(config)
+        self.calls = dict.fromkeys(shapes, 0)
+        self._paths = {graph: folder / f"{graph}{SUFFIX[info.engine]}" for graph in shapes}
+        self._graphs: dict[str, Any] = {}
+        for name, path in self._paths.items():
+            self._graphs[name] = self._load(path)
+            _require_shapes(path, self._shapes(self._graphs[name]), shapes[name])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._opened
 
     @abstractmethod
     def _load(self, path: Path) -> Any:
@@ -46,6 +58,10 @@ class Engine(ABC):
     @abstractmethod
     def _run(self, graph: Any, inputs: dict[str, np.ndarray]) -> Arrays:
         """The outputs of a graph."""
+
+    @abstractmethod
+    def _shapes(self, graph: Any) -> dict[str, Shape]:
+        """The shape of each input and output of a graph, by name; a size that is free is None."""
 
     def see(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), or of clips (B, F, 3, H, W) -> image (L, 2, B, H, I, d)."""
@@ -64,19 +80,24 @@ class Engine(ABC):
         named = dict(zip(INPUTS[name], arrays, strict=True))
         with self._lock:
             self.calls[name] += 1
-            outputs = self._run(self._graphs[name], named)
+            with _running(self._paths[name]):
+                outputs = self._run(self._graphs[name], named)
         return [torch.from_numpy(output) for output in outputs]
 
 
 class OnnxRuntime(Engine):
     """ONNX Runtime. Its devices are its execution providers: cpu, cuda, cuda:1, tensorrt, …"""
 
+    _process: ClassVar[int | None] = None  # that has opened a graph with several threads
+
     def _load(self, path: Path) -> Any:
         import onnxruntime
 
+        self._refuse_fork()
+        _refuse_outer_weights(path.with_name(WEIGHTS))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are exceptions, too
         provider, settings = _provider(self.device, onnxruntime.get_available_providers())
         cpu = "CPUExecutionProvider"
         providers = [(provider, settings), *([] if provider == cpu else [cpu])]
@@ -87,10 +108,28 @@ class OnnxRuntime(Engine):
                 f"device {self.device!r} cannot be used here: ONNX Runtime could not start its "
                 f"{provider}, expected a machine with its libraries, or cpu"
             )
+        if self._threads > 1:
+            OnnxRuntime._process = os.getpid()
         return session
+
+    def _refuse_fork(self) -> None:
+        """Refuse to open a graph in a fork of a process that has its threads: it would hang."""
+        if self._process not in (None, os.getpid()):
+            raise GITError(
+                "ONNX Runtime cannot open a model in a process that was forked from one that had "
+                "opened one already: start processes with multiprocessing's method spawn, open "
+                "models in them only, or use one thread"
+            )
 
     def _run(self, graph: Any, inputs: dict[str, np.ndarray]) -> Arrays:
         return graph.run(None, inputs)
+
+    def _shapes(self, graph: Any) -> dict[str, Shape]:
+        values = [*graph.get_inputs(), *graph.get_outputs()]
+        return {
+            value.name: [size if isinstance(size, int) else None for size in value.shape]
+            for value in values
+        }
 
 
 class OpenVINO(Engine):
@@ -109,14 +148,21 @@ class OpenVINO(Engine):
         if device == "CPU":
             settings |= {"INFERENCE_NUM_THREADS": self._threads, "INFERENCE_PRECISION_HINT": "f32"}
         with _loading(path):
-            model = core.read_model(path, path.with_name("weights.bin"))
+            model = core.read_model(path, path.with_name(WEIGHTS))
             return core.compile_model(model, device, settings)
 
     def _run(self, graph: Any, inputs: dict[str, np.ndarray]) -> Arrays:
         return list(graph(inputs).values())
 
+    def _shapes(self, graph: Any) -> dict[str, Shape]:
+        return {
+            name: [size.get_length() if size.is_static else None for size in value.partial_shape]
+            for value in (*graph.inputs, *graph.outputs)
+            for name in value.names
+        }
 
-def open_engine(folder: Path, info: ExportInfo, graphs: Sequence[str], device: str) -> Engine:
+
+def open_engine(folder: Path, info: ExportInfo, config: GITConfig, device: str) -> Engine:
     """The engine that a folder was exported for.
 
     Raises:
@@ -130,7 +176,7 @@ def open_engine(folder: Path, info: ExportInfo, graphs: Sequence[str], device: s
         )
     require_packages(info.engine, ["onnxruntime" if info.engine == "onnx" else "openvino"])
     kind = OnnxRuntime if info.engine == "onnx" else OpenVINO
-    return kind(folder, info, graphs, device)
+    return kind(folder, info, config, device)
 
 
 def _provider(device: str, available: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -147,14 +193,60 @@ def _provider(device: str, available: Sequence[str]) -> tuple[str, dict[str, Any
     return short[name], {"device_id": index} if index else {}
 
 
+def _refuse_outer_weights(weights: Path) -> None:
+    """Refuse a link that leads out of the model's folder, which ONNX Runtime does not follow."""
+    if weights.resolve().parent != weights.parent.resolve():
+        raise CheckpointError(
+            f"{weights}: a link that leads out of the folder, which ONNX Runtime does not follow: "
+            "copy the file that it leads to into the folder"
+        )
+
+
+def _require_shapes(
+    path: Path, shapes: Mapping[str, Shape], expected_shapes: Mapping[str, Shape]
+) -> None:
+    """Refuse a graph that has other inputs and outputs than the configuration says."""
+    for name, expected in expected_shapes.items():
+        shape = shapes.get(name)
+        fits = shape is not None and len(shape) == len(expected)
+        pairs = zip(shape or (), expected, strict=False)
+        if not fits or any(a != b for a, b in pairs if a is not None and b is not None):
+            sizes = "is missing" if shape is None else f"has shape {_as_text(shape)}"
+            raise CheckpointError(
+                f"{path}: its {name} {sizes}, expected {_as_text(expected)} by config.json: these "
+                "files are of different models, or were changed: export the source again"
+            )
+
+
+def _as_text(shape: Shape) -> str:
+    """A shape such as "? x 3 x 224 x 224"."""
+    return " x ".join("?" if size is None else str(size) for size in shape)
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Turn an engine's exceptions into a GITError."""
+    try:
+        yield
+    except Exception as error:
+        raise GITError(f"{path}: the engine cannot run it: {_reason(error)}") from None
+
+
 @contextmanager
 def _loading(path: Path) -> Iterator[None]:
     """Turn an engine's own exceptions, which have no common base, into a CheckpointError."""
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise CheckpointError(
-            f"{path}: the engine cannot load it: {reason}; the file is damaged, or made for a "
-            "newer engine: export the source again"
+            f"{path}: the engine cannot load it: {_reason(error)}; the file is damaged, or made "
+            "for a newer engine: export the source again"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """An engine's message in one line, without the places in its source code."""
+    lines = str(error).strip().splitlines()
+    places = ("Exception from ", "Check '")  # OpenVINO's
+    words = " ".join(line.strip() for line in lines if not line.startswith(places))
+    return words or type(error).__name__

@@ -20,7 +20,7 @@ from git_model.checkpoints.native import (
     require_digests,
 )
 from git_model.config import GITConfig
-from git_model.export.graphs import SEE, SEE_CLIP, STEP
+from git_model.export.graphs import SEE, SEE_CLIP, STEP, shapes_of
 from git_model.preprocessing import tokenizer_files
 from git_model.utils.errors import CheckpointError, ConfigError
 from git_model.utils.serialize import from_dict, is_file, read_mapping, to_dict
@@ -53,8 +53,7 @@ class ExportInfo:
 
     def files(self, config: GITConfig) -> list[str]:
         """The names of the files that the engine reads."""
-        graphs = (SEE, STEP, *((SEE_CLIP,) if config.frames else ()))
-        names = [f"{graph}{SUFFIX[self.engine]}" for graph in graphs]
+        names = [f"{graph}{SUFFIX[self.engine]}" for graph in shapes_of(config)]
         return [*names, TORCH_WEIGHTS if self.engine == "torch" else WEIGHTS]
 
 

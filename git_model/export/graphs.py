@@ -9,7 +9,7 @@ L layers, H heads, d = width / H, V vocabulary.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,6 +21,8 @@ from git_model.config import MAX_SIZE, EncoderConfig, GITConfig
 from git_model.generation.padded_session import pure_step, stacked
 from git_model.model.encoder import MAX_PATCHES
 from git_model.model.git import GIT
+
+Shape = Sequence[int | None]  # None: a size that is free
 
 SEE, SEE_CLIP, STEP = "see", "see_clip", "step"
 INPUTS = {
@@ -96,6 +98,29 @@ def image_size(config: GITConfig) -> tuple[int, int] | None:
     """(height, width) of the pixels, or None where the checkpoint's preprocessing keeps each
     image's aspect ratio, so that sizes differ."""
     return config.preprocess.crop or config.preprocess.exact
+
+
+def shapes_of(config: GITConfig) -> dict[str, dict[str, Shape]]:
+    """The shape of each input and output of each graph of a model, by name."""
+    decoder = config.decoder
+    head = decoder.width // decoder.heads
+    size = image_size(config) or (None, None)
+    image = (decoder.layers, 2, None, decoder.heads, None, head)
+    text = (decoder.layers, 2, None, None, decoder.heads, None, head)
+    graphs: dict[str, dict[str, Shape]] = {
+        SEE: {"pixels": (None, 3, *size), "image": image},
+        STEP: {
+            "tokens": (None, None, None),
+            "token_mask": (None, None, None),
+            "image": image,
+            "past": text,
+            "logits": (None, None, decoder.vocab_size),
+            "present": text,
+        },
+    }
+    if config.frames:
+        graphs[SEE_CLIP] = {"pixels": (None, None, 3, *size), "image": image}
+    return graphs
 
 
 def programs(

@@ -9,9 +9,9 @@ from torch import Tensor
 from git_model.config import GITConfig, Style
 from git_model.export.engines import Engine, open_engine
 from git_model.export.folder import ExportInfo, read_info
-from git_model.export.graphs import SEE, SEE_CLIP, STEP, image_size
+from git_model.export.graphs import image_size
 from git_model.generation.padded_session import PaddedSession, stacked, unstacked
-from git_model.model.git import GIT, Scene
+from git_model.model.git import GIT, META_KINDS, Scene
 from git_model.utils.errors import GITError
 
 
@@ -23,8 +23,10 @@ class ExportedGIT(GIT):
     """
 
     def __init__(self, config: GITConfig, info: ExportInfo, engine: Engine) -> None:
-        with torch.device("meta"):
+        # A user's own code that builds an encoder may need values: it gets them, and they go.
+        with torch.device("meta" if config.encoder.kind in META_KINDS else "cpu"):
             super().__init__(config)
+        super()._apply(lambda tensor: tensor.to("meta"))
         self.info = info
         self.engine = engine
         self.requires_grad_(requires_grad=False).eval()
@@ -61,8 +63,13 @@ class ExportedGIT(GIT):
         """Refuse: the weights are in the engine's files."""
         raise self._refusal("give its weights to be converted or trained")
 
-    def to(self, *_: object, **__: object) -> Never:
-        """Refuse: the engine keeps its device and its number format."""
+    def load_state_dict(self, *_: object, **__: object) -> Never:
+        """Refuse: the weights are in the engine's files."""
+        raise self._refusal("take other weights")
+
+    def _apply(self, *_: object, **__: object) -> Never:
+        """Refuse what `to`, `half`, `cuda` and their like do: the engine keeps its device and its
+        number format."""
         raise self._refusal("move or change its number format")
 
     def _refusal(self, task: str) -> GITError:
@@ -70,6 +77,11 @@ class ExportedGIT(GIT):
 
     def _require_shape(self, pixels: Tensor) -> None:
         frames, size = self.config.frames, image_size(self.config)
+        if pixels.ndim not in (4, 5) or pixels.shape[-3] != 3:
+            raise GITError(
+                f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
+                "images or (B, frames, 3, height, width) for clips"
+            )
         if pixels.ndim == 5 and not 1 <= pixels.shape[1] <= frames:
             raise GITError(
                 f"a clip of {pixels.shape[1]} frames, but this model has {frames} temporal "
@@ -101,5 +113,4 @@ def open_exported(
         raise GITError(
             f"{folder}: exported in style {config.style}: export the source with --style {style}"
         )
-    graphs = (SEE, STEP, *((SEE_CLIP,) if config.frames else ()))
-    return ExportedGIT(config, info, open_engine(folder, info, graphs, device))
+    return ExportedGIT(config, info, open_engine(folder, info, config, device))

@@ -34,7 +34,7 @@ FOR_FLOAT16 = torch.finfo(torch.float16).max
 
 
 def export(
-    name: str,
+    name: str | Path,
     folder: Path,
     *,
     engine: Engine = "onnx",
@@ -60,11 +60,11 @@ def export(
         raise GITError("torch programs have no int8: export with --format onnx or openvino")
     require_packages(engine, NEEDS[engine])
     model, tokenizer = open_model(name, style=style, revision=revision)
-    _require_weights(model, name, dtype)
+    _require_weights(model, str(name), dtype)
     info = ExportInfo(
         engine=engine,
         dtype=dtype,
-        source=name,
+        source=str(name),
         source_digest=weights_digest(model.tensors()),
         version=__version__,
     )

@@ -19,6 +19,7 @@ OTHER_NAMES = {
     "image": "scene", "images": "scene", "torch_dtype": "dtype", "device_map": "device",
     "use_auth_token": "token", "generation_config": "options",
 }  # fmt: skip
+QUANTIZED = ("quantize", "quantization_config", "load_in_8bit", "load_in_4bit")  # a command here
 PLAIN = {str: (str,), bool: (bool,), int: (int,), NoneType: (NoneType,), Path: (os.PathLike,)}
 
 
@@ -67,6 +68,8 @@ def _plain_types(hint: Any) -> tuple[type, ...] | None:
 
 def _advice(name: str, arguments: list[str]) -> str:
     """What to write instead of an unknown argument."""
+    if name in QUANTIZED and "dtype" in arguments:
+        return ": `git-model export MODEL FOLDER --dtype int8` quantizes, then open FOLDER"
     other = OTHER_NAMES.get(name)
     close = [other] if other in arguments else get_close_matches(name, arguments, 1, 0.8)
     if close:

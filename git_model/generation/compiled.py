@@ -4,8 +4,6 @@ A compiled step has a text cache of fixed length, whose unused end is masked, so
 compiled code serves every step; on a GPU it is recorded as a CUDA graph.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +12,7 @@ from git_model.generation.padded_session import PaddedSession, pure_step, stacke
 from git_model.generation.session import Session, TextSession
 from git_model.model.decoder import TextDecoder
 from git_model.model.git import GIT, Scene
-from git_model.utils.compiling import Fallback, compile_in_place
+from git_model.utils.compiling import compile_in_place
 
 CAPACITY = 64  # tokens of the text cache at first; it doubles when it is full
 
@@ -48,13 +46,10 @@ class StaticSteps:
 
     def __init__(self, decoder: TextDecoder) -> None:
         self.module = StaticStep(decoder).eval()
-        self._run_compiled: Callable[..., tuple[Tensor, Tensor]] = self.module
 
     def compile(self) -> None:
         """Let `module` run compiled from its first call on."""
-        name = "the decoder's step"
-        compile_in_place(self.module, name, cuda_graphs=True)
-        self._run_compiled = Fallback(self.module, name)
+        compile_in_place(self.module, "the decoder's step", cuda_graphs=True)
 
     @torch.inference_mode()
     def __call__(
@@ -71,7 +66,7 @@ class StaticSteps:
         mask = torch.cat([F.pad(token_mask[..., :n_past], unused), token_mask[..., n_past:]], -1)
         if past.is_cuda:
             torch.compiler.cudagraph_mark_step_begin()  # the outputs of the last step were copied
-        run = self._run_compiled if n_new == 1 else self.module.forward
+        run = self.module if n_new == 1 else self.module.forward
         logits, new = run(tokens, mask, image, past)
         past[..., n_past : n_past + n_new, :] = new
         return logits, past

@@ -66,6 +66,10 @@ class Scene:
         return self.layers
 
 
+# Encoders that can be built on the meta device, where tensors have shapes but no values.
+META_KINDS = ("clip", "siglip", "timm")
+
+
 class Projector(nn.Module):
     """From the encoder's width to the decoder's: linear, then norm (paper, section 3.1)."""
 
@@ -262,7 +266,7 @@ class GIT(nn.Module):
     def _without_values(cls, config: GITConfig) -> Self:
         """A model to assign tensors to: on the meta device, or on the CPU if a user's own code
         builds the encoder, or if the encoder has buffers that no checkpoint holds."""
-        if config.encoder.kind in ("clip", "siglip", "timm"):
+        if config.encoder.kind in META_KINDS:
             with torch.device("meta"):
                 model = cls(config)
             if dict(model.named_buffers()).keys() <= model.state_dict().keys():

@@ -134,14 +134,7 @@ def train(
             if group.is_first:
                 remove_leftovers(out)
                 _name_untaken(source, trainer.validation)
-            last = run.load() if resume else 0
-            with Report(out, recipe, last) if group.is_first else nullcontext() as report:
-                if resume and report is not None:
-                    report.resume()
-                last = run.steps(last, report)
-            is_complete = last == recipe.steps or run.selection.is_over
-            if is_complete:
-                trainer.require_checkpoint(out)
+            is_complete = run.finish(resume=resume)
     if stop.interrupted and not is_complete:
         raise KeyboardInterrupt
 
@@ -198,6 +191,19 @@ class _Run:
             if isinstance(source, Stream):
                 raise ConfigError("cache_features needs examples by index: a stream has none")
             self.trainer.features = FeatureCache(self.out / FEATURES)
+
+    def finish(self, *, resume: bool) -> bool:
+        """Run the steps that are left. False if a stop request came before the last one."""
+        last = self.load() if resume else 0
+        is_first = self.group.is_first
+        with Report(self.out, self.recipe, last) if is_first else nullcontext() as report:
+            if resume and report is not None:
+                report.resume()
+            last = self.steps(last, report)
+        if last < self.recipe.steps and not self.selection.is_over:
+            return False
+        self.trainer.require_checkpoint(self.out)
+        return True
 
     def load(self) -> int:
         """Load the last state, and return the step after which it was saved, or 0."""

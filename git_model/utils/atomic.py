@@ -105,6 +105,7 @@ def new_folder(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
             path.chmod(0o755 if path.is_dir() else 0o644)
             _sync(path)
         _sync(temporary)
+        _require_free(folder, replaces)  # again: what was put there meanwhile is not deleted
         _swap(temporary, folder)
     except OSError as error:
         raise GITError(f"{folder}: cannot be written: {error}") from None

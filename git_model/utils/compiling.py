@@ -50,29 +50,32 @@ class Compiler:
 
 
 class Fallback:
-    """Runs a module that `compile_in_place` has prepared. If the compiled code fails, a line says
+    """Runs a module's compiled code. If that fails where the module itself does not, a line says
     so, and the module runs as it is from then on."""
 
-    def __init__(self, module: nn.Module, name: str) -> None:
-        self._module = module
+    def __init__(self, compiled: Graph, plain: Graph, name: str) -> None:
+        self._compiled = compiled
+        self._plain = plain
         self._name = name
         self._failed = False
 
     def __call__(self, *inputs: Tensor) -> Any:
         """The module's outputs."""
-        if not self._failed:
-            try:
-                return self._module(*inputs)
-            except Exception as error:  # whatever torch's compiler or a CUDA graph raises
-                self._failed = True
-                _warn(self._name, error)
-        return self._module.forward(*inputs)
+        if self._failed:
+            return self._plain(*inputs)
+        try:
+            return self._compiled(*inputs)
+        except Exception as error:  # whatever torch's compiler or a CUDA graph raises
+            outputs = self._plain(*inputs)  # wrong inputs fail here, too, and are no fault of it
+            self._failed = True
+            _warn(self._name, error)
+            return outputs
 
 
 def compile_in_place(module: nn.Module, name: str, *, cuda_graphs: bool = False) -> None:
-    """Let a module run compiled from its first call on, for inputs of any size. What is compiled is
-    kept in the user's cache folder for later processes, unless TORCHINDUCTOR_CACHE_DIR names
-    another.
+    """Let a module run compiled from its first call on, for inputs of any size, as long as that
+    works. What is compiled is kept in the user's cache folder for later processes, unless
+    TORCHINDUCTOR_CACHE_DIR names another.
 
     Args:
         cuda_graphs: as in `Compiler`.
@@ -84,6 +87,10 @@ def compile_in_place(module: nn.Module, name: str, *, cuda_graphs: bool = False)
         module.compile(backend=Compiler(name, cuda_graphs=cuda_graphs))
     except RuntimeError as error:  # a version of Python that torch.compile does not know
         _print(f"Warning: {name} runs uncompiled: {str(error).strip().splitlines()[0]}")
+        return
+    # what `module(...)` calls, compiled and not; torch has no public names for these
+    if (compiled := module._compiled_call_impl) is not None:
+        module._compiled_call_impl = Fallback(compiled, module._call_impl, name)
 
 
 def _keep_between_processes() -> None:

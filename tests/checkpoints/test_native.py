@@ -246,3 +246,10 @@ def test_the_revision_of_a_folder_is_a_digest_of_its_weights(folder: Path) -> No
     assert exact_revision(str(folder), None) == before
     damage(folder / "model.safetensors")
     assert exact_revision(str(folder), None) != before
+
+
+def test_an_export_into_a_checkpoints_folder_leaves_its_revision(folder: Path) -> None:
+    before = exact_revision(str(folder), None)
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "weights.bin").write_bytes(b"other")
+    assert exact_revision(str(folder), None) == before

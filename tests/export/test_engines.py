@@ -274,8 +274,9 @@ def test_verify_compares_an_exported_model_with_its_source(exports: Path) -> Non
 
 def test_the_example_without_torch_gives_the_same_caption(exports: Path, photo: Path) -> None:
     script = ROOT / "examples" / "onnx_caption.py"
-    assert len(script.read_text().splitlines()) <= 50
-    assert "torch" not in script.read_text().split('"""')[2]
+    code = script.read_text().split('"""', 2)[2]  # below the docstring
+    assert len(list(filter(None, code.splitlines()))) <= 45
+    assert "torch" not in code
     process = subprocess.run(
         [sys.executable, script, exports / "onnx-float32", photo],
         capture_output=True, text=True, check=True,

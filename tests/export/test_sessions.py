@@ -9,13 +9,16 @@ import torch
 from eager_engine import as_exported
 from parity_models import make_pair
 from tiny import tiny_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from git_model import GIT, DecodingOptions, generate
+from git_model.config import TowerConfig
 from git_model.export.graphs import SEE, SEE_CLIP, STEP
 from git_model.generation.generate import score_texts
+from git_model.generation.padded_session import stacked
 from git_model.generation.session import open_session
 from git_model.generation.trie import TokenTrie
+from git_model.model.towers import TOWERS
 from git_model.utils.errors import GITError
 
 SEEDS = range(8)  # of random configurations: video, tied, patches of 4, 7 and 8, all activations
@@ -128,12 +131,37 @@ def test_a_mask_after_the_first_step_is_refused() -> None:
     [
         (lambda model: model(None, torch.ones(1, 1).long()), "logits of whole texts"),
         (lambda model: model.tensors(), "give its weights"),
+        (lambda model: model.load_state_dict({}), "take other weights"),
         (lambda model: model.to("cpu"), "move or change"),
+        (lambda model: model.half(), "move or change"),
         (lambda model: generate(model, None, [[1]]), "no text without an image"),
         (lambda model: model.see(torch.zeros(1, 3, 8, 16)), "exported for 16 x 16"),
+        (lambda model: model.see(torch.zeros(3, 16, 16)), r"shape \(3, 16, 16\), expected"),
+        (lambda model: model.see(torch.zeros(1, 1, 16, 16)), r"shape \(1, 1, 16, 16\), expected"),
         (lambda model: model.see(torch.zeros(1, 4, 3, 16, 16)), "a clip of 4 frames"),
     ],
 )
 def test_an_exported_model_refuses_what_it_cannot_do(action, line: str) -> None:
     with pytest.raises(GITError, match=line):
         action(as_exported(tiny_model().float()))
+
+
+def test_an_exported_model_may_have_an_encoder_that_a_users_code_builds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Means(nn.Module):
+        def __init__(self, config: TowerConfig) -> None:
+            super().__init__()
+            [scale] = torch.full((1,), 0.5).tolist()  # needs a value, which meta tensors lack
+            self.linear, self.scale = nn.Linear(3, config.width), scale
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            return self.linear(pixels.flatten(2).mT * self.scale)
+
+    monkeypatch.setattr(TowerConfig, "KINDS", {*TowerConfig.KINDS, "means"})
+    monkeypatch.setitem(TOWERS, "means", Means)
+    model = tiny_model(encoder=TowerConfig(kind="means", image_size=16, width=6)).float()
+    exported = as_exported(model)
+    assert all(parameter.is_meta for parameter in exported.parameters())
+    pixels = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(stacked(exported.see(pixels)), stacked(model.see(pixels)))

@@ -17,7 +17,6 @@ from git_model.generation.padded_session import PaddedSession, stacked
 from git_model.generation.session import open_session
 from git_model.generation.trie import TokenTrie
 from git_model.utils import compiling
-from git_model.utils.compiling import Fallback
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 PROMPTS = [[1, 7, 9], [1], [1, 5], [1, 3, 11, 4]]  # of different lengths, two for each image
@@ -131,24 +130,6 @@ def test_a_text_without_an_image_takes_the_usual_steps() -> None:
     static, model, _ = pair_of(0)
     ours, theirs = (generate(network, None, [[1, 5]]) for network in (static, model))
     assert ours[0][0].tokens == theirs[0][0].tokens
-
-
-def test_compiled_code_that_fails_is_one_line_and_the_module_runs_as_it_is(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    module, calls = torch.nn.Identity(), []
-
-    def broken(*_: object) -> None:
-        calls.append(1)
-        raise RuntimeError("CUDA error: out of graphs\nmore about it")
-
-    module._compiled_call_impl = broken
-    run = Fallback(module, "the decoder's step")
-    assert [run(3), run(4)] == [3, 4]
-    assert calls == [1]
-    assert capsys.readouterr().err == (
-        "Warning: the decoder's step runs uncompiled: RuntimeError: CUDA error: out of graphs\n"
-    )
 
 
 def run_searches(model: GIT, pixels: Tensor) -> list[list[int]]:

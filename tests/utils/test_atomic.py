@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_model.utils.atomic import DiskFullError, new_file
+from git_model.utils.atomic import DiskFullError, new_file, new_folder
 from git_model.utils.errors import GITError
 
 
@@ -80,3 +80,18 @@ def test_a_pipe_is_not_replaced_because_its_reader_would_wait_for_ever(tmp_path:
         path.write_text("text")
     assert (tmp_path / "pipe").is_fifo()
     assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+
+
+def test_a_file_that_came_while_a_folder_was_filled_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+
+    def fill() -> None:
+        with new_folder(folder) as temporary:
+            (temporary / "whole").touch()
+            folder.mkdir()
+            (folder / "mine").write_text("mine")
+
+    with pytest.raises(GITError, match="already exists"):
+        fill()
+    assert (folder / "mine").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

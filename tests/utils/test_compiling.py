@@ -70,6 +70,32 @@ def test_a_python_that_torch_cannot_compile_for_is_one_line(
     )
 
 
+def test_compiled_code_that_fails_is_one_line_and_the_module_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, calls = torch.nn.Linear(2, 2), []
+
+    def broken(*_: object) -> None:
+        calls.append(1)
+        raise RuntimeError("CUDA error: out of graphs\nmore about it")
+
+    def compile_to_broken_code(backend: object) -> None:
+        module._compiled_call_impl = broken
+
+    monkeypatch.setattr(module, "compile", compile_to_broken_code, raising=False)
+    monkeypatch.setattr(compiling, "_keep_between_processes", lambda: None)
+    compile_in_place(module, "the encoder")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        module(torch.zeros(1, 3))  # its own error
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        assert torch.equal(module(torch.ones(1, 2)), module.forward(torch.ones(1, 2)))
+    assert len(calls) == 2
+    assert capsys.readouterr().err == (
+        "Warning: the encoder runs uncompiled: RuntimeError: CUDA error: out of graphs\n"
+    )
+
+
 @pytest.mark.parametrize("given", [None, "/mine"])
 def test_the_cache_is_the_users_unless_the_environment_names_another(
     given: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
