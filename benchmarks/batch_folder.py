@@ -142,7 +142,7 @@ def main(images: int, rounds: int, workers: int, root: Path | None) -> None:
             continue
         ratio = statistics.median(seconds[TRANSFORMERS] / seconds[name] for seconds, _ in results)
         share = statistics.median(busy[name] for _, busy in results)
-        table.add(f"`git-model batch`, {name}", f"{rate:.2f}", f"{ratio:.1f} x", f"{share:.0%}")
+        table.add(f"`git-model batch`, {name}", f"{rate:.2f}", f"{ratio:.1f} x", f"{100 * share:.0f} %")
     table.save()
 
 

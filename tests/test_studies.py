@@ -96,11 +96,11 @@ def test_the_table_has_paired_intervals_and_the_plot_is_drawn(tmp_path, fake_run
     study_module, study = module("study"), with_three_rates(small("fusion"))
     runs = study_module.run_study(study, tmp_path / "f.jsonl", n_seeds=3, report=lambda _: None)
     rows = study_module.table(study, runs).splitlines()
-    assert rows[2].startswith("| prefix | 0.001 | 10 | 0.010 |  | 50.0 |  |")
+    assert rows[2].startswith("| prefix | 0.001 | 10 | 0.0100 |  | 50.0 |  |")
     # losses 0, 0.01, 0.02 and 0, 0.02, 0.04: differences 0, 0.01, 0.02; t(2) = 4.303
     half = 4.303 * 0.01 / math.sqrt(3)
-    expected = f"+0.010 [{0.01 - half:+.3f}, {0.01 + half:+.3f}]"
-    assert rows[3].startswith(f"| cross-attention | 0.002 | 10 | 0.020 | {expected} | 51.0 |")
+    expected = f"+0.0100 [{0.01 - half:+.4f}, {0.01 + half:+.4f}]"
+    assert rows[3].startswith(f"| cross-attention | 0.002 | 10 | 0.0200 | {expected} | 51.0 |")
     pytest.importorskip("matplotlib")
     study_module.plot(study, runs, tmp_path / "f.png")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ const TERMS = {
  "residual connection": "The addition of a part's input to its output.",
  "MLP": "Two linear layers with an activation between them, applied to each token alone.",
  "self-attention": "A layer in which every token gathers information from tokens of the same sequence.",
- "head": "Parts of an attention layer that compute their own attention, each with its share of the numbers of query, key and value.",
+ "head": "The parts of an attention layer. Each computes its own attention, from its share of the numbers of query, key and value.",
  "query": "A token's vector that is compared with the keys of all tokens.",
  "key": "A token's vector that queries are compared with.",
  "prefix": "A language model in which the first tokens, the prefix, attend to each other freely, and each later token to the prefix and to its past.",

@@ -28,7 +28,7 @@ PICTURES, WORDS = (MEASURED["occlusion_agreement"][key] for key in ("pictures", 
 RIGHT, LOGPROB = BEAMS["right"], BEAMS["mean_logprob"]
 SENTENCES = [
     ("13-map", f"for {ALL[0]} of the colour words and {ALL[1]} of the shape words"),
-    ("13-map", f"Chance would be {CHANCE}."),
+    ("13-map", f"Random patches would agree for {CHANCE}."),
     ("13-map", f"agrees for {LAST[0]} of the colour words, and for {LAST[1]} of the shape words"),
     ("13-map", f"for {percent(EMPTY)} of the shape words its highest patch is empty"),
     ("13-map", f"for {PICTURES} of {WORDS['shape']}, {percent(PICTURES / WORDS['shape'])}."),
