@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Compiled files are kept for the next process, whatever the shell says: the tests start many.
 unexport PYTHONDONTWRITEBYTECODE
 
-LONG := $(patsubst %,tests/docs/test_%.py,snippet_types site docs figures explorer_page)
+LONG := $(patsubst %,tests/docs/test_%.py,snippet_types site docs figures explorer_page) \
+	tests/page/test_browser.py
 
 .PHONY: demo test lint constraints release-check clean
 
@@ -16,7 +17,7 @@ demo: .venv/plain ## all that the built-in model can do, on example pictures and
 test: .venv/test ## every test but the slow ones
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-lint: .venv/test ## style and types; and of the documentation its types, its site, and what runs long
+lint: .venv/test ## style and types; the types and the site of the documentation; what runs long in a browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

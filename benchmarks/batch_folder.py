@@ -141,8 +141,8 @@ def main(images: int, rounds: int, workers: int, root: Path | None) -> None:
             table.add(name, f"{rate:.2f}", "", "")
             continue
         ratio = statistics.median(seconds[TRANSFORMERS] / seconds[name] for seconds, _ in results)
-        share = statistics.median(busy[name] for _, busy in results)
-        table.add(f"`git-model batch`, {name}", f"{rate:.2f}", f"{ratio:.1f} x", f"{100 * share:.0f} %")
+        busy_share = f"{100 * statistics.median(busy[name] for _, busy in results):.0f} %"
+        table.add(f"`git-model batch`, {name}", f"{rate:.2f}", f"{ratio:.1f} x", busy_share)
     table.save()
 
 

@@ -1,4 +1,4 @@
-"""The page in a real browser, as a visitor uses it."""
+"""The page in a real browser, as a visitor uses it; `make lint` runs most of it."""
 
 import sys
 import threading
@@ -117,6 +117,7 @@ def is_visible_in_window(tab: Any, selector: str) -> bool:
     return bool(tab.eval_on_selector(selector, code))
 
 
+@pytest.mark.slow
 def test_on_a_phone_the_image_and_errors_scroll_into_the_window(tab: Any) -> None:
     tab.click("#random")
     tab.wait_for_selector("#caption button")
@@ -134,6 +135,7 @@ def test_on_a_phone_the_image_and_errors_scroll_into_the_window(tab: Any) -> Non
     assert is_visible_in_window(tab, "#image img")
 
 
+@pytest.mark.slow
 def test_the_selected_word_stays_selected_after_another_answer(tab: Any) -> None:
     tab.set_input_files(DROP, IMAGES / "five_shapes.png")
     tab.wait_for_selector("#caption button")
@@ -150,6 +152,7 @@ def test_the_selected_word_stays_selected_after_another_answer(tab: Any) -> None
     assert tab.locator("button[aria-pressed=true]").count() == 0
 
 
+@pytest.mark.slow
 def test_a_question_that_fails_comes_back_and_an_answered_one_is_gone(tab: Any) -> None:
     box = "#question :is(input, textarea)"
     ask(tab, "what is it?")
@@ -162,6 +165,7 @@ def test_a_question_that_fails_comes_back_and_an_answered_one_is_gone(tab: Any) 
     tab.wait_for_selector(".notice:visible", state="hidden")
 
 
+@pytest.mark.slow
 def test_an_error_stands_beside_its_cause_until_the_next_good_action(
     tab: Any, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +218,8 @@ def places(tab: Any) -> dict[str, list[float]]:
     return dict(tab.evaluate(code, PARTS))
 
 
-@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_moves_when_a_picture_arrives_and_its_caption_is_in_sight(
     tab: Any, tmp_path: Path, width: int
 ) -> None:
@@ -243,6 +248,7 @@ def test_nothing_moves_when_a_picture_arrives_and_its_caption_is_in_sight(
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_the_examples_their_questions_and_classes_can_be_used_with_the_keyboard(tab: Any) -> None:
     tab.wait_for_selector("#samples button")
     tab.focus(DROP)
@@ -266,6 +272,7 @@ def test_the_examples_their_questions_and_classes_can_be_used_with_the_keyboard(
     tab.wait_for_selector("#bars .verdict:has-text('None of these')")
 
 
+@pytest.mark.slow
 def test_text_has_enough_contrast_in_light_and_dark(tab: Any) -> None:
     """At least 4.5 to 1, as WCAG 2.2 (1.4.3) asks, for every text but placeholders."""
     code = """() => {
@@ -313,7 +320,8 @@ def test_text_has_enough_contrast_in_light_and_dark(tab: Any) -> None:
         assert (scheme, tab.evaluate(code)) == (scheme, [])
 
 
-@pytest.mark.parametrize("way", ["drop", pytest.param("paste", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["drop", "paste"])
 def test_an_image_can_be_dropped_and_pasted(tab: Any, way: str) -> None:
     data = list((IMAGES / "five_shapes.png").read_bytes())
     code = """([way, data]) => {
@@ -330,6 +338,7 @@ def test_an_image_can_be_dropped_and_pasted(tab: Any, way: str) -> None:
     assert tab.inner_text("#caption .words") == "two green stars and three purple triangles"
 
 
+@pytest.mark.slow
 def test_a_tab_does_not_see_the_image_of_another(tab: Any, address: str) -> None:
     tab.click("#samples button >> nth=5")
     tab.wait_for_selector("#caption button")
@@ -341,6 +350,7 @@ def test_a_tab_does_not_see_the_image_of_another(tab: Any, address: str) -> None
     other.close()
 
 
+@pytest.mark.slow
 def test_the_session_of_a_closed_page_is_dropped(tab: Any, page: Any) -> None:
     before = len(page.sessions)
     other = tab.context.new_page()
