@@ -90,6 +90,16 @@ def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "_all_figures", drawn)
 
 
+@pytest.fixture
+def forget_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders that a test registers are unknown to the next one."""
+    from git_model.config import TowerConfig
+    from git_model.model import towers
+
+    monkeypatch.setattr(TowerConfig, "KINDS", set(TowerConfig.KINDS))
+    monkeypatch.setattr(towers, "TOWERS", dict(towers.TOWERS))
+
+
 @pytest.fixture(autouse=True)
 def same_random_state() -> None:
     """Every test starts from the same random state."""

@@ -13,7 +13,6 @@ from scripts import load_script
 
 from git_model.captioner import Captioner
 from git_model.config import TowerConfig
-from git_model.model import towers
 from git_model.training.recipe import Recipe, difference, read_recipe
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import from_dict
@@ -139,11 +138,9 @@ def test_any_module_from_pixels_to_tokens_is_an_encoder():
 
 
 @pytest.fixture
-def example(monkeypatch):
-    """examples/your_own_encoder.py; the encoder that it registers is forgotten afterwards."""
+def example(forget_encoders):
+    """examples/your_own_encoder.py, which registers an encoder."""
     pytest.importorskip("open_clip")
-    monkeypatch.setattr(TowerConfig, "KINDS", set(TowerConfig.KINDS))
-    monkeypatch.setattr(towers, "TOWERS", dict(towers.TOWERS))
     return load_script("examples/your_own_encoder.py")
 
 

@@ -28,6 +28,7 @@ from git_model.training.recipe import Recipe, read_recipe
 FOLDER = Path(__file__).parent
 FROZEN_RATES = (2e-3, 4e-3)  # only the projector and a small decoder learn
 COMPOSITION_STEPS = 500  # images of one thing are learned sooner than those of two
+MASK_QUESTION = "Which image tokens must an image token of the decoder attend to?"
 EXACT = {"loss": 3, "exact": 1}
 
 
@@ -48,7 +49,7 @@ def studies(steps: int | None = None) -> dict[str, Study]:
     masks = [
         Study(
             f"mask_{n_tokens}",
-            f"Which image tokens must an image token of the decoder attend to? ({n_tokens} tokens)",
+            f"{MASK_QUESTION} ({n_tokens} tokens)",
             captions,
             tuple(Arm(kind, masked_model(kind, patch_size)) for kind in MASKS),
             scores_under_masks,
@@ -62,7 +63,7 @@ def studies(steps: int | None = None) -> dict[str, Study]:
             *masks,
             Study(
                 "mask_pretrained",
-                "The same after a pretrained encoder, whose tokens have seen each other",
+                f"{MASK_QUESTION} (pretrained encoder)",
                 frozen,
                 tuple(Arm(kind, with_pretrained_encoder(masked_model(kind, 21))) for kind in MASKS),
                 scores_under_masks,

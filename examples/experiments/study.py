@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -84,7 +84,11 @@ class SampleCache:
         self._samples: dict[tuple[Source, PreprocessConfig, int], Sample] = {}
         self._bytes = 0
         self._tokens: dict[tuple[Source, str | None], FeatureCache] = {}
-        self._folder = TemporaryDirectory()
+
+    @cached_property
+    def _folder(self) -> "TemporaryDirectory[str]":
+        """Where the tokens are, until the process ends."""
+        return TemporaryDirectory()
 
     def tokens(self, source: Source, recipe: Recipe) -> FeatureCache | None:
         """The tokens of the recipe's encoder, if it says that they are cached."""

@@ -1,8 +1,6 @@
 """The command `batch`: captions, or answers, for a whole data set."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -173,11 +171,11 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
     """A run of this process, or of those that torchrun started."""
     from git_model.batch.run import caption_dataset
     from git_model.batch.sinks import make_sink_folder
-    from git_model.cli.batch_signals import stop_signals
+    from git_model.cli.signals import line_on_interrupt, stop_signals
     from git_model.utils.distributed import init
 
     with (
-        _line_on_interrupt(),
+        line_on_interrupt("stopped by Ctrl-C; the same command continues the run"),
         stop_signals() as stop,
         init(plan.torch_device, GROUP_TIMEOUT) as group,
     ):
@@ -203,15 +201,6 @@ def _run_here(plan: _Plan, sink: "Sink") -> "OutputRecord":
         _report_untaken(inputs)
         _warn(summary, captioner.purpose)
     return summary
-
-
-@contextmanager
-def _line_on_interrupt() -> Iterator[None]:
-    """End with one line on Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise GITError("stopped by Ctrl-C; the same command continues the run") from None
 
 
 def _preview(plan: _Plan, path: Path, count: int) -> "OutputRecord":

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from git_model.cli.options import GroupedCommand, option
-from git_model.utils.errors import GITError
 
 
 @click.command(cls=GroupedCommand)
@@ -34,12 +33,9 @@ def train(recipe: Path, out: Path, resume: bool, settings: tuple[str, ...]) -> N
     Under torchrun every process computes a part of every step. Ctrl-C and SIGTERM save the state
     and end the run, SIGTERM with exit code 0.
     """
+    from git_model.cli.signals import line_on_interrupt
     from git_model.training.loop import train as run_recipe
     from git_model.training.recipe import read_recipe
 
-    try:
+    with line_on_interrupt(f"{out}: stopped by Ctrl-C; --resume continues from its last state"):
         run_recipe(read_recipe(recipe, settings), out, resume=resume)
-    except KeyboardInterrupt:
-        raise GITError(
-            f"{out}: stopped by Ctrl-C; --resume continues from its last state"
-        ) from None

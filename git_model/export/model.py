@@ -11,7 +11,7 @@ from git_model.export.engines import Engine, open_engine
 from git_model.export.folder import ExportInfo, read_info
 from git_model.export.graphs import image_size
 from git_model.generation.padded_session import PaddedSession, stacked, unstacked
-from git_model.model.git import GIT, META_KINDS, Scene
+from git_model.model.git import GIT, META_KINDS, Scene, wrong_pixels
 from git_model.utils.errors import GITError
 
 
@@ -78,10 +78,7 @@ class ExportedGIT(GIT):
     def _require_shape(self, pixels: Tensor) -> None:
         frames, size = self.config.frames, image_size(self.config)
         if pixels.ndim not in (4, 5) or pixels.shape[-3] != 3:
-            raise GITError(
-                f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
-                "images or (B, frames, 3, height, width) for clips"
-            )
+            raise wrong_pixels(pixels)
         if pixels.ndim == 5 and not 1 <= pixels.shape[1] <= frames:
             raise GITError(
                 f"a clip of {pixels.shape[1]} frames, but this model has {frames} temporal "

@@ -152,10 +152,7 @@ class GIT(nn.Module):
         if pixels.ndim == 4:
             return self._still(self._image_tokens(pixels))
         if pixels.ndim != 5:
-            raise GITError(
-                f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for "
-                "images or (B, frames, 3, height, width) for clips"
-            )
+            raise wrong_pixels(pixels)
         frames = pixels.shape[1]  # not `len`, which would fix the number in an exported graph
         temporal = self._temporal(frames)  # (F, D)
         tokens = self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, frames))
@@ -308,6 +305,14 @@ class GIT(nn.Module):
         expected = GIT._without_values(self.config).tensors()
         _require_fit(expected, tensors, "this model is not what its configuration says")
         write_checkpoint(Path(folder), self.config, tensors, files, overwrite=overwrite)
+
+
+def wrong_pixels(pixels: Tensor) -> GITError:
+    """The error of pixels that have neither the shape of images nor that of clips."""
+    return GITError(
+        f"pixels have shape {tuple(pixels.shape)}, expected (B, 3, height, width) for images or "
+        "(B, frames, 3, height, width) for clips"
+    )
 
 
 def _require_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:

@@ -250,7 +250,7 @@ class _Run:
             if stopped or ended:
                 break
         if last == recipe.steps and report is not None:
-            report.complete(last, self.selection.best)
+            report.complete(last)
         if trainer.features is not None:
             group.barrier()
             trainer.features.close(remove=group.is_first and last == recipe.steps)

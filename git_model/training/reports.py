@@ -49,6 +49,7 @@ class Report:
         self._out = out
         self._stats: list[StepStats] = []
         self._summary: dict[str, float] = {}
+        self._best = ""
         self._n_images = 0
         self._start = 0.0
 
@@ -97,7 +98,8 @@ class Report:
         self._start = time.perf_counter()  # images_per_s counts training only
 
     def best(self, step: int, metric: str, value: float) -> None:
-        """Record the best check so far, for the trackers' summaries."""
+        """Record the best check so far, for the trackers' summaries and the last line."""
+        self._best = f"best at step {step} ({metric} {value:.3f}): {self._out / BEST}"
         self._summary |= {f"best/{metric}": value, "best/step": float(step)}
 
     def end(self, step: int, reason: str) -> None:
@@ -114,18 +116,10 @@ class Report:
         """Say that a stop request ends the run after this step."""
         self._print(f"step {step}: stopped, and the state is saved: --resume continues the run")
 
-    def complete(self, step: int, best: tuple[float, int] | None) -> None:
-        """Say that the run made its last step, and where its models are.
-
-        Args:
-            best: the value of the recipe's metric and the step of the best check.
-        """
-        line = f"step {step}: complete: {self._out / CHECKPOINT}"
-        if best is not None:
-            value, best_step = best
-            metric = self._recipe.selection.metric
-            line += f"; best at step {best_step} ({metric} {value:.3f}): {self._out / BEST}"
-        self._print(line)
+    def complete(self, step: int) -> None:
+        """Say that the run made its last step, and where its models are."""
+        parts = [f"step {step}: complete: {self._out / CHECKPOINT}", self._best]
+        self._print("; ".join(filter(None, parts)))
 
     def _log(self, step: int, **values: Any) -> None:
         """Write a line to the log."""

@@ -6,11 +6,12 @@ files and prints.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -112,22 +113,29 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     Only for the main thread of a process.
     """
-    request = StopRequest()
+    request, at_second = StopRequest(), signal.getsignal(signal.SIGINT)
 
-    def record(number: int, _: object) -> None:
+    def record(number: int, _: FrameType | None) -> None:
         request.received = True
         if number == signal.SIGINT:
             request.interrupted = True
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            signal.signal(signal.SIGINT, at_second)
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
-    before = {
-        number: signal.signal(number, record)
-        for number in (signal.SIGTERM, signal.SIGINT)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
+    with handling(record, signal.SIGTERM, signal.SIGINT):
         yield request
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """Let `handler` handle these signals, and restore their handlers at the end. A signal that is
+    ignored, as under nohup, stays ignored."""
+    before: dict[int, Any] = {}
+    try:
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

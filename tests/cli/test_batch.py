@@ -294,7 +294,7 @@ def test_a_signal_ends_a_run_with_a_line_and_leaves_no_process(
 @pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_run_begins_is_a_line_too(number: signal.Signals) -> None:
-    from git_model.cli.batch_signals import StoppedError, stop_signals
+    from git_model.cli.signals import StoppedError, stop_signals
 
     before = signal.getsignal(number)
 

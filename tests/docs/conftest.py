@@ -9,19 +9,12 @@ from browser import chromium
 from explorer import DESKTOP, PATIENCE, PHONE, open_page, settle, start_anew
 
 from git_model.captioner import Captioner
-from git_model.config import TowerConfig
-from git_model.model.towers import TOWERS
 from git_model.shapes.world import World, make_world
 
 
 @pytest.fixture(autouse=True)
-def no_encoder_stays() -> Iterator[None]:
-    """A snippet may register an encoder; the next test does not know it."""
-    towers, kinds = dict(TOWERS), set(TowerConfig.KINDS)
-    yield
-    for name in TOWERS.keys() - towers.keys():
-        del TOWERS[name]
-    TowerConfig.KINDS.intersection_update(kinds)
+def forget_encoders_of_snippets(forget_encoders: None) -> None:
+    """A page's snippet may register an encoder."""
 
 
 @pytest.fixture(scope="module")

@@ -141,13 +141,19 @@ def test_a_fork_of_a_process_that_runs_onnx_is_told_not_to_hang(
         Captioner.from_pretrained(exports / "onnx-float32")
 
 
-def run_example(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> str:
+@pytest.fixture
+def example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What examples/onnx_caption.py prints for its arguments."""
     script = str(ROOT / "examples" / "onnx_caption.py")
-    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-    runpy.run_path(script)
-    return capsys.readouterr().out.strip()
+
+    def output(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        runpy.run_path(script)
+        return capsys.readouterr().out.strip()
+
+    return output
 
 
 @pytest.mark.parametrize("sizes", [{}, {"short_side": None, "crop": None, "exact": [16, 16]}])
@@ -156,12 +162,11 @@ def test_the_example_stretches_or_crops_takes_transparency_and_answers(
     tmp_path: Path,
     photo: Path,
     sizes: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    example: Callable[..., str],
 ) -> None:
     folder = copy_of(exports, tmp_path)
     edit(folder, "preprocess", **sizes)
-    answer = run_example(monkeypatch, capsys, folder, photo, "word3", "word4")
+    answer = example(folder, photo, "word3", "word4")
     assert answer == Captioner.from_pretrained(folder).ask(photo, "word3 word4").text != ""
 
 
@@ -171,13 +176,12 @@ def test_the_example_refuses_preprocessing_that_it_does_not_know(
     tmp_path: Path,
     photo: Path,
     changes: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    example: Callable[..., str],
 ) -> None:
     folder = copy_of(exports, tmp_path)
     edit(folder, "preprocess", **changes)
     with pytest.raises(SystemExit, match="Error: this example has no code for"):
-        run_example(monkeypatch, capsys, folder, photo)
+        example(folder, photo)
 
 
 def test_verify_says_how_to_name_a_source_that_was_moved(exports: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from git_model.checkpoints.native import TOKENIZER, write_checkpoint
 from git_model.cli.main import main
 from git_model.config import EncoderConfig, PreprocessConfig, TowerConfig
 from git_model.explain.explanation import explain
-from git_model.model.towers import TOWERS, TimmEncoder, register_encoder
+from git_model.model.towers import TimmEncoder, register_encoder
 from git_model.training.initialization import initialize_by_width, named_tokenizer, with_frames
 from git_model.training.loop import CHECKPOINT, train
 from git_model.utils.errors import ConfigError
@@ -193,7 +193,7 @@ def test_the_style_keeps_the_preprocessing_of_other_encoders() -> None:
 
 
 @pytest.fixture
-def registered() -> str:
+def registered(forget_encoders: None) -> str:
     """A kind of encoder: stripes of the image, as tokens with one more in front."""
 
     class Stripes(nn.Module):
@@ -208,9 +208,7 @@ def registered() -> str:
             return self.linear(torch.cat([means.mean(1, keepdim=True), means], dim=1))
 
     register_encoder("stripes")(Stripes)
-    yield "stripes"
-    del TOWERS["stripes"]
-    TowerConfig.KINDS.discard("stripes")
+    return "stripes"
 
 
 def test_a_registered_encoder_is_saved_and_opens_again(registered: str, tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def test_a_check_that_a_signal_left_out_is_made_up_for(tmp_path, start, curve, c
     assert last_step(out) == 5
     assert "resuming: after step 3" in capsys.readouterr().err
     train(recipe, out, resume=True)
-    assert f"complete: {out / CHECKPOINT}; best at step" in capsys.readouterr().err
+    best = f"best at step 3 (captions cider_d 114.000): {out / BEST}"
+    assert f"complete: {out / CHECKPOINT}; {best}" in capsys.readouterr().err
     assert bytes_of(tmp_path / "whole" / BEST) == bytes_of(out / BEST)
     assert same_weights(tmp_path / "whole", out)
 

@@ -1,4 +1,4 @@
-"""Signals of `batch`: it ends with one line, whatever it does when a signal comes."""
+"""Signals of `batch` and `train`: they end with one line, whatever they do when a signal comes."""
 
 import signal
 import threading
@@ -6,8 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from git_model.utils.distributed import StopRequest
+from git_model.utils.distributed import StopRequest, handling
 from git_model.utils.errors import GITError
+
+
+@contextmanager
+def line_on_interrupt(line: str) -> Iterator[None]:
+    """End with this line on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise GITError(line) from None
 
 
 class StoppedError(GITError):
@@ -25,16 +34,9 @@ def stop_signals() -> Iterator["RunStop"]:
         StoppedError: a signal came before the run had begun.
     """
     request = RunStop()
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, request.on_signal)
-    try:
+    is_main = threading.current_thread() is threading.main_thread()
+    with handling(request.on_signal, *((signal.SIGTERM, signal.SIGHUP) if is_main else ())):
         yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class RunStop(StopRequest):
