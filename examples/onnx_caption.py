@@ -42,15 +42,16 @@ folder, image_file, *question = Path(sys.argv[1]), *sys.argv[2:]
 config = json.loads((folder / "config.json").read_text())
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 see, step = (InferenceSession(folder / f"{name}.onnx") for name in ("see", "step"))
-[image] = see.run(None, {"pixels": pixels_of(image_file, config["preprocess"])})
-layers, two, _, heads, _, width = image.shape
-past = np.zeros((layers, two, 1, 1, heads, 0, width), np.float32)
+prefix = see.run(None, {"pixels": pixels_of(image_file, config["preprocess"])})
+image = dict(zip((output.name for output in see.get_outputs()), prefix, strict=True))
+_, heads, _, width = prefix[0].shape
+past = np.zeros((len(prefix) // 2, 2, 1, 1, heads, 0, width), np.float32)
 words = tokenizer.encode(" ".join(question), add_special_tokens=False).ids
 new, tokens, ends = [config["bos_id"], *words], [], config["eos_ids"]
 limit = min(config["decoding"]["max_new_tokens"], config["decoder"]["positions"] - len(new))
 while len(tokens) < limit and not (tokens and tokens[-1] in ends):
     mask = np.ones((1, 1, past.shape[5] + len(new)), bool)
-    inputs = {"tokens": np.array([[new]]), "token_mask": mask, "image": image, "past": past}
+    inputs = {"tokens": np.array([[new]]), "token_mask": mask, "past": past, **image}
     logits, past = step.run(None, inputs)
     new = [int(logits[0, 0].argmax())]
     tokens += new

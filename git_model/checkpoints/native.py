@@ -34,7 +34,7 @@ from git_model.utils.serialize import (
 
 FORMAT = "git_model 2"
 OLD_FORMAT = "git_model 1"  # of versions before 0.2
-EXPORT_FORMAT = "git_model export 1"  # of another engine: see git_model/export
+EXPORT_FORMAT = "git_model export 2"  # of another engine: see git_model/export
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", tokenizer_files.JSON
 DIGESTS = "SHA256SUMS"
 FILES = (CONFIG, WEIGHTS, *tokenizer_files.FILES)  # that are read where they exist

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from git_model.config import GITConfig
 from git_model.export.folder import SUFFIX, WEIGHTS, ExportInfo
-from git_model.export.graphs import INPUTS, SEE, SEE_CLIP, STEP, Shape, shapes_of
+from git_model.export.graphs import SEE, SEE_CLIP, STEP, Shape, Signature, signatures
 from git_model.export.packages import openvino_core, require_packages
+from git_model.generation.padded_session import flat, layers_of
+from git_model.model.attention import KeyValue
 from git_model.utils.errors import CheckpointError, GITError
 
 Arrays = Sequence[np.ndarray]
+FREE = "?"  # a size that is free
 
 
 class Engine(ABC):
@@ -40,13 +43,15 @@ class Engine(ABC):
         self._opened = folder.absolute(), info, config, device
         self._threads = torch.get_num_threads()
         self._lock = Lock()  # OpenVINO runs one request of a graph at a time
-        shapes = shapes_of(config)
-        self.calls = dict.fromkeys(shapes, 0)
-        self._paths = {graph: folder / f"{graph}{SUFFIX[info.engine]}" for graph in shapes}
+        self._signatures = signatures(config)
+        self.calls = dict.fromkeys(self._signatures, 0)
+        self._paths = {
+            graph: folder / f"{graph}{SUFFIX[info.engine]}" for graph in self._signatures
+        }
         self._graphs: dict[str, Any] = {}
         for name, path in self._paths.items():
             self._graphs[name] = self._load(path)
-            _require_shapes(path, self._shapes(self._graphs[name]), shapes[name])
+            _require_shapes(path, self._shapes(self._graphs[name]), self._signatures[name])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._opened
@@ -61,23 +66,22 @@ class Engine(ABC):
 
     @abstractmethod
     def _shapes(self, graph: Any) -> dict[str, Shape]:
-        """The shape of each input and output of a graph, by name; a size that is free is None."""
+        """The shape of each input and output of a graph, by name; a size that is free is a str."""
 
-    def see(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W), or of clips (B, F, 3, H, W) -> image (L, 2, B, H, I, d)."""
-        [image] = self._outputs(SEE if pixels.ndim == 4 else SEE_CLIP, pixels)
-        return image
+    def see(self, pixels: Tensor) -> tuple[KeyValue, ...]:
+        """Pixels (B, 3, H, W), or of clips (B, F, 3, H, W) -> the image prefix of each layer."""
+        return layers_of(self._outputs(SEE if pixels.ndim == 4 else SEE_CLIP, pixels))
 
     def step(
-        self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+        self, tokens: Tensor, token_mask: Tensor, image: Sequence[KeyValue], past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The logits of the next tokens and the text cache; shapes as in `graphs.StepGraph`."""
-        logits, present = self._outputs(STEP, tokens, token_mask, image, past)
+        logits, present = self._outputs(STEP, tokens, token_mask, *flat(image), past)
         return logits, present
 
     def _outputs(self, name: str, *inputs: Tensor) -> list[Tensor]:
         arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in inputs]
-        named = dict(zip(INPUTS[name], arrays, strict=True))
+        named = dict(zip(self._signatures[name].inputs, arrays, strict=True))
         with self._lock:
             self.calls[name] += 1
             with _running(self._paths[name]):
@@ -126,10 +130,7 @@ class OnnxRuntime(Engine):
 
     def _shapes(self, graph: Any) -> dict[str, Shape]:
         values = [*graph.get_inputs(), *graph.get_outputs()]
-        return {
-            value.name: [size if isinstance(size, int) else None for size in value.shape]
-            for value in values
-        }
+        return {value.name: [size or FREE for size in value.shape] for value in values}
 
 
 class OpenVINO(Engine):
@@ -156,7 +157,7 @@ class OpenVINO(Engine):
 
     def _shapes(self, graph: Any) -> dict[str, Shape]:
         return {
-            name: [size.get_length() if size.is_static else None for size in value.partial_shape]
+            name: [size.get_length() if size.is_static else FREE for size in value.partial_shape]
             for value in (*graph.inputs, *graph.outputs)
             for name in value.names
         }
@@ -202,25 +203,31 @@ def _refuse_outer_weights(weights: Path) -> None:
         )
 
 
-def _require_shapes(
-    path: Path, shapes: Mapping[str, Shape], expected_shapes: Mapping[str, Shape]
-) -> None:
+def _require_shapes(path: Path, shapes: Mapping[str, Shape], signature: Signature) -> None:
     """Refuse a graph that has other inputs and outputs than the configuration says."""
+    expected_shapes = {**signature.inputs, **signature.outputs}
+    for name in sorted(shapes.keys() - expected_shapes.keys()):
+        raise _other_model(path, f"has {name}, which config.json does not")
     for name, expected in expected_shapes.items():
         shape = shapes.get(name)
         fits = shape is not None and len(shape) == len(expected)
         pairs = zip(shape or (), expected, strict=False)
-        if not fits or any(a != b for a, b in pairs if a is not None and b is not None):
+        if not fits or any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int)):
             sizes = "is missing" if shape is None else f"has shape {_as_text(shape)}"
-            raise CheckpointError(
-                f"{path}: its {name} {sizes}, expected {_as_text(expected)} by config.json: these "
-                "files are of different models, or were changed: export the source again"
-            )
+            expectation = f"expected {_as_text(expected)} by config.json"
+            raise _other_model(path, f"its {name} {sizes}, {expectation}")
+
+
+def _other_model(path: Path, difference: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {difference}: these files are of different models, or were changed: export the "
+        "source again"
+    )
 
 
 def _as_text(shape: Shape) -> str:
     """A shape such as "? x 3 x 224 x 224"."""
-    return " x ".join("?" if size is None else str(size) for size in shape)
+    return " x ".join(str(size) if isinstance(size, int) else FREE for size in shape)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from git_model.checkpoints.native import (
     require_digests,
 )
 from git_model.config import GITConfig
-from git_model.export.graphs import SEE, SEE_CLIP, STEP, shapes_of
+from git_model.export.graphs import SEE, SEE_CLIP, STEP, signatures
 from git_model.preprocessing import tokenizer_files
 from git_model.utils.errors import CheckpointError, ConfigError
 from git_model.utils.serialize import from_dict, is_file, read_mapping, to_dict
@@ -35,6 +35,8 @@ FILES = (
     *(f"{graph}{suffix}" for graph in (SEE, SEE_CLIP, STEP) for suffix in SUFFIX.values()),
 )  # fmt: skip
 
+GRAPH_SETTINGS = ("encoder", "decoder", "frames", "style")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
@@ -42,6 +44,7 @@ class ExportInfo:
 
     source: the name by which the source was opened.
     source_digest: the digest of the source's weights, see `weights_digest`.
+    settings_digest: the digest of the settings that the graphs were made by, see `settings_digest`.
     version: the version of git-model.
     """
 
@@ -49,11 +52,12 @@ class ExportInfo:
     dtype: ExportDtype
     source: str
     source_digest: str
+    settings_digest: str
     version: str
 
     def files(self, config: GITConfig) -> list[str]:
         """The names of the files that the engine reads."""
-        names = [f"{graph}{SUFFIX[self.engine]}" for graph in shapes_of(config)]
+        names = [f"{graph}{SUFFIX[self.engine]}" for graph in signatures(config)]
         return [*names, TORCH_WEIGHTS if self.engine == "torch" else WEIGHTS]
 
 
@@ -72,8 +76,8 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
         integrity: compare every file with its digest first.
 
     Raises:
-        CheckpointError: the folder has another version, or a file is missing or damaged; the
-            message names it.
+        CheckpointError: the folder has another version, a file is missing or damaged, or the
+            settings are not those of the graphs; the message names the file.
     """
     where = str(folder / CONFIG)
     try:
@@ -90,6 +94,11 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
         config = from_dict(GITConfig, settings, where)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
+    if info.settings_digest != settings_digest(config):
+        raise CheckpointError(
+            f"{where}: its {', '.join(GRAPH_SETTINGS)} are not those of the export, so the graphs "
+            "do not follow them: restore the file, or export the source again"
+        )
     for name in info.files(config):
         if not is_file(folder / name):
             raise CheckpointError(
@@ -97,6 +106,12 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
                 "whole folder, or export its source again"
             )
     return info, config
+
+
+def settings_digest(config: GITConfig) -> str:
+    """The sha256 of the settings that graphs are made by. The others are read at run time."""
+    settings = {name: to_dict(config)[name] for name in GRAPH_SETTINGS}
+    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

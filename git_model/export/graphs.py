@@ -11,6 +11,8 @@ L layers, H heads, d = width / H, V vocabulary.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,52 +20,47 @@ from torch.export import Dim, ExportedProgram
 from torch.func import functional_call
 
 from git_model.config import MAX_SIZE, EncoderConfig, GITConfig
-from git_model.generation.padded_session import pure_step, stacked
+from git_model.generation.padded_session import flat, layers_of, pure_step
 from git_model.model.encoder import MAX_PATCHES
 from git_model.model.git import GIT
 
-Shape = Sequence[int | None]  # None: a size that is free
+Shape = Sequence[int | str]  # str: the name of a size that is free
 
 SEE, SEE_CLIP, STEP = "see", "see_clip", "step"
-INPUTS = {
-    SEE: ("pixels",),
-    SEE_CLIP: ("pixels",),
-    STEP: ("tokens", "token_mask", "image", "past"),
-}
-OUTPUTS = {SEE: ("image",), SEE_CLIP: ("image",), STEP: ("logits", "present")}
-# The names of the sizes that a caller may choose, by input and dimension.
-DIMENSIONS: dict[str, dict[str, dict[int, str]]] = {
-    SEE: {"pixels": {0: "images", 2: "height", 3: "width"}},
-    SEE_CLIP: {"pixels": {0: "images", 1: "frames", 3: "height", 4: "width"}},
-    STEP: {
-        "tokens": {0: "images", 1: "texts", 2: "tokens"},
-        "token_mask": {0: "images", 1: "texts", 2: "past + tokens"},
-        "image": {2: "images", 4: "image_tokens"},
-        "past": {2: "images", 3: "texts", 5: "past"},
-    },
-}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a graph, in order: the shape of each by its name."""
+
+    inputs: Mapping[str, Shape]
+    outputs: Mapping[str, Shape]
 
 
 class SeeGraph(nn.Module):
     """Encoder, projector and prefill: pixels (B, 3, height, width), or (B, F, 3, height, width) for
-    clips -> image prefix (L, 2, B, H, I, d), keys before values."""
+    clips -> the image prefix, see `flat`."""
 
     def __init__(self, model: GIT) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> list[Tensor]:
         """The image prefix of these pixels, which are float32."""
-        return stacked(self.model.see(pixels.to(self.model.dtype))).float()
+        scene = self.model.see(pixels.to(self.model.dtype))
+        return [tensor.float() for tensor in flat(scene.layers)]
 
 
 class StepGraph(nn.Module):
     """One step of N texts of each of B images, which share the image prefix.
 
     tokens (B, N, T) int64; token_mask (B, N, S + T) bool, False for padding, in the past and in
-    `tokens`; image (L, 2, B, H, I, d), from `see`; past (L, 2, B, N, H, S, d), the texts' keys and
-    values so far, S = 0 at first -> logits (B, N, V) of the token after the last, and present
+    `tokens`; image, from `see`; past (L, 2, B, N, H, S, d), the texts' keys and values so far, keys
+    first, S = 0 at first -> logits (B, N, V) of the token after the last, and present
     (L, 2, B, N, H, S + T, d), the past of the next step.
+
+    The image prefix is one tensor for each layer's keys and one for its values, because an engine
+    copies what it splits, and the prefix is the same at every step.
     """
 
     def __init__(self, model: GIT) -> None:
@@ -71,11 +68,12 @@ class StepGraph(nn.Module):
         self.model = model
 
     def forward(
-        self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+        self, tokens: Tensor, token_mask: Tensor, image: Sequence[Tensor], past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The logits of the next token, and the text cache."""
         decoder, dtype = self.model.decoder, self.model.dtype
-        logits, present = pure_step(decoder, tokens, token_mask, image.to(dtype), past.to(dtype))
+        layers = layers_of([tensor.to(dtype) for tensor in image])
+        logits, present = pure_step(decoder, tokens, token_mask, layers, past.to(dtype))
         return logits.float(), present.float()
 
 
@@ -87,11 +85,10 @@ class StatelessGraph(nn.Module):
         super().__init__()
         self._graph = (graph,)  # in a tuple, or its parameters would be this module's
 
-    def forward(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+    def forward(self, weights: Mapping[str, Tensor], *inputs: Any) -> Any:
         """The outputs of the graph."""
         named = {f"model.{name}": tensor for name, tensor in weights.items()}
-        outputs: Tensor = functional_call(self._graph[0], named, inputs)
-        return outputs
+        return functional_call(self._graph[0], named, inputs)
 
 
 def image_size(config: GITConfig) -> tuple[int, int] | None:
@@ -100,26 +97,30 @@ def image_size(config: GITConfig) -> tuple[int, int] | None:
     return config.preprocess.crop or config.preprocess.exact
 
 
-def shapes_of(config: GITConfig) -> dict[str, dict[str, Shape]]:
-    """The shape of each input and output of each graph of a model, by name."""
+def signatures(config: GITConfig) -> dict[str, Signature]:
+    """The signature of each graph of a model, by name."""
     decoder = config.decoder
     head = decoder.width // decoder.heads
-    size = image_size(config) or (None, None)
-    image = (decoder.layers, 2, None, decoder.heads, None, head)
-    text = (decoder.layers, 2, None, None, decoder.heads, None, head)
-    graphs: dict[str, dict[str, Shape]] = {
-        SEE: {"pixels": (None, 3, *size), "image": image},
-        STEP: {
-            "tokens": (None, None, None),
-            "token_mask": (None, None, None),
-            "image": image,
-            "past": text,
-            "logits": (None, None, decoder.vocab_size),
-            "present": text,
-        },
+    size = image_size(config) or ("height", "width")
+    image: dict[str, Shape] = {
+        f"image.{layer}.{part}": ("images", decoder.heads, "image_tokens", head)
+        for layer in range(decoder.layers)
+        for part in ("key", "value")
+    }
+    text = (decoder.layers, 2, "images", "texts", decoder.heads)
+    step: dict[str, Shape] = {
+        "tokens": ("images", "texts", "tokens"),
+        "token_mask": ("images", "texts", "past + tokens"),
+        **image,
+        "past": (*text, "past", head),
+    }
+    logits = ("images", "texts", decoder.vocab_size)
+    graphs = {
+        SEE: Signature({"pixels": ("images", 3, *size)}, image),
+        STEP: Signature(step, {"logits": logits, "present": (*text, "past + tokens", head)}),
     }
     if config.frames:
-        graphs[SEE_CLIP] = {"pixels": (None, None, 3, *size), "image": image}
+        graphs[SEE_CLIP] = Signature({"pixels": ("images", "frames", 3, *size)}, image)
     return graphs
 
 
@@ -138,17 +139,13 @@ def programs(
     if model.config.frames:
         graphs[SEE_CLIP] = SeeGraph(model)
     for name, graph in graphs.items():
-        module, inputs, free = graph.eval(), _examples(name, model), _dynamic(name, model.config)
+        module: nn.Module = graph.eval()
+        inputs, free = _examples(name, model.config), _dynamic(name, model.config)
+        if weights is not None:
+            module = StatelessGraph(module)
+            inputs, free = (dict(weights), *inputs), (dict.fromkeys(weights), free)
         with _quiet():
-            if weights is None:
-                yield name, torch.export.export(module, inputs, dynamic_shapes=free, strict=False)
-            else:
-                shapes = (dict.fromkeys(weights), tuple(free))
-                stateless, named = StatelessGraph(module), (dict(weights), *inputs)
-                yield (
-                    name,
-                    torch.export.export(stateless, named, dynamic_shapes=shapes, strict=False),
-                )
+            yield name, torch.export.export(module, inputs, dynamic_shapes=free, strict=False)
 
 
 @contextmanager
@@ -172,23 +169,33 @@ def free_size(config: GITConfig, more_rows: int, more_columns: int) -> tuple[int
     return rows * encoder.patch_size, columns * encoder.patch_size
 
 
-def _examples(name: str, model: GIT) -> tuple[Tensor, ...]:
-    """Inputs of a graph whose free sizes are all different, and none of them 0 or 1."""
-    config, decoder = model.config, model.config.decoder
-    height, width = image_size(config) or free_size(config, 1, 2)
+def _arguments(name: str, entries: Sequence[Any]) -> tuple[Any, ...]:
+    """What belongs to each input of a graph, as the arguments of its module."""
     if name != STEP:
-        frames = config.frames - 1 if config.frames > 2 else config.frames
-        clip = (frames,) if name == SEE_CLIP else ()
-        return (torch.zeros(2, *clip, 3, height, width),)
-    head = decoder.width // decoder.heads
-    image = torch.zeros(decoder.layers, 2, 2, decoder.heads, 7, head)
-    past = torch.zeros(decoder.layers, 2, 2, 3, decoder.heads, 4, head)
-    tokens = torch.zeros(2, 3, 2, dtype=torch.long)
-    return tokens, torch.ones(2, 3, 6, dtype=torch.bool), image, past
+        return tuple(entries)
+    tokens, token_mask, *image, past = entries
+    return tokens, token_mask, image, past
 
 
-def _dynamic(name: str, config: GITConfig) -> list[dict[int, object]]:
-    """For each input the dimensions that are free, as torch.export wants it."""
+def _examples(name: str, config: GITConfig) -> tuple[Any, ...]:
+    """Arguments of a graph whose free sizes are all different, and none of them 0 or 1."""
+    height, width = free_size(config, 1, 2)
+    frames = config.frames - 1 if config.frames > 2 else config.frames
+    sizes = {"images": 2, "texts": 3, "tokens": 2, "past": 4, "past + tokens": 6, "image_tokens": 7}
+    sizes |= {"frames": frames, "height": height, "width": width}
+    shapes = signatures(config)[name].inputs
+    types = {"tokens": torch.long, "token_mask": torch.bool}
+    tensors = [
+        torch.ones([sizes[size] if isinstance(size, str) else size for size in shape]).to(
+            types.get(entry, torch.float32)
+        )
+        for entry, shape in shapes.items()
+    ]
+    return _arguments(name, tensors)
+
+
+def _dynamic(name: str, config: GITConfig) -> tuple[Any, ...]:
+    """For each argument the dimensions that are free, as torch.export wants it."""
     positions = config.decoder.positions
     limits = {
         "images": (1, MAX_SIZE),
@@ -199,12 +206,9 @@ def _dynamic(name: str, config: GITConfig) -> list[dict[int, object]]:
         "frames": (1, config.frames),
     }
     sizes = {key: Dim(key, min=low, max=high) for key, (low, high) in limits.items() if high > low}
-    free = {"past + tokens"} | (set() if image_size(config) else {"height", "width"})
-    return [
-        {
-            dim: sizes.get(key, Dim.AUTO)
-            for dim, key in DIMENSIONS[name][entry].items()
-            if key in sizes or key in free
-        }
-        for entry in INPUTS[name]
-    ]
+    sizes |= dict.fromkeys(("past + tokens", "height", "width"), Dim.AUTO)
+    shapes = signatures(config)[name].inputs.values()
+    return _arguments(
+        name,
+        [{dim: sizes[size] for dim, size in enumerate(shape) if size in sizes} for shape in shapes],
+    )

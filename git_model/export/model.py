@@ -10,7 +10,7 @@ from git_model.config import GITConfig, Style
 from git_model.export.engines import Engine, open_engine
 from git_model.export.folder import ExportInfo, read_info
 from git_model.export.graphs import image_size
-from git_model.generation.padded_session import PaddedSession, stacked, unstacked
+from git_model.generation.padded_session import PaddedSession
 from git_model.model.git import GIT, META_KINDS, Scene, wrong_pixels
 from git_model.utils.errors import GITError
 
@@ -47,13 +47,13 @@ class ExportedGIT(GIT):
     def see(self, pixels: Tensor) -> Scene:
         """As `GIT.see`; images of another size than the graph's are refused."""
         self._require_shape(pixels)
-        return unstacked(self.engine.see(pixels))
+        return Scene(self.engine.see(pixels))
 
     def session(self, scene: Scene | None) -> PaddedSession:
         """Texts in progress about the images of a scene."""
         if scene is None:
             raise GITError("an exported model takes no text without an image: use its source")
-        return PaddedSession(self.engine.step, stacked(scene), self.decoder.check_length)
+        return PaddedSession(self.engine.step, scene, self.decoder.check_length)
 
     def forward(self, *_: object, **__: object) -> Never:
         """Refuse: an exported model has no logits of whole texts."""

@@ -19,7 +19,7 @@ import numpy as np
 from torch.export import ExportedProgram
 
 from git_model.export.folder import WEIGHTS, ExportDtype
-from git_model.export.graphs import DIMENSIONS, INPUTS, OUTPUTS
+from git_model.export.graphs import Signature
 from git_model.export.shared_weights import SharedWeights
 
 MIN_SHARED = 1024  # bytes: smaller tensors stay inside the graph's own file
@@ -27,13 +27,21 @@ MIN_HALVED = 512  # values: biases and norms stay as they are
 MIN_OPSET = 20  # the first with GELU as one operator
 
 
-def write_onnx(programs: Iterable[tuple[str, ExportedProgram]], folder: Path) -> None:
-    """Write each program as NAME.onnx in float32; their weights lie in one file."""
+def write_onnx(
+    programs: Iterable[tuple[str, ExportedProgram]],
+    signatures: Mapping[str, Signature],
+    folder: Path,
+) -> None:
+    """Write each program as NAME.onnx in float32; their weights lie in one file.
+
+    Args:
+        signatures: of each program, by its name.
+    """
     import onnx_ir as ir
 
     with SharedWeights(folder / WEIGHTS) as weights:
         for name, program in programs:
-            model = _as_onnx(name, program)
+            model = _as_onnx(program, signatures[name])
             _share(model, weights)
             ir.save(model, folder / f"{name}.onnx")
 
@@ -54,8 +62,8 @@ def reduce_onnx(source: Path, folder: Path, dtype: ExportDtype) -> None:
             ir.save(model, folder / path.name)
 
 
-def _as_onnx(name: str, program: ExportedProgram) -> Any:
-    """A program as a model of `onnx_ir`, its free sizes under the names of `DIMENSIONS`."""
+def _as_onnx(program: ExportedProgram, signature: Signature) -> Any:
+    """A program as a model of `onnx_ir`, its free sizes under the names of the signature."""
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -65,26 +73,25 @@ def _as_onnx(name: str, program: ExportedProgram) -> Any:
             program,
             dynamo=True,
             opset_version=MIN_OPSET,
-            input_names=INPUTS[name],
-            output_names=OUTPUTS[name],
+            input_names=list(signature.inputs),
+            output_names=list(signature.outputs),
             verbose=False,
         )
     model = converted.model  # type: ignore[union-attr]
-    _rename_sizes(model, DIMENSIONS[name])
+    _rename_sizes(model, signature)
     ClearMetadataAndDocStringPass()(model)  # they hold the paths of this machine's source files
     return model
 
 
-def _rename_sizes(model: Any, dimensions: Mapping[str, Mapping[int, str]]) -> None:
-    """Give the free sizes the names of `dimensions`, in place of torch's s27."""
+def _rename_sizes(model: Any, signature: Signature) -> None:
+    """Give the free sizes the names of the signature, in place of torch's s27."""
     import onnx_ir as ir
 
     names: dict[str, str] = {}
     for value in model.graph.inputs:
-        for dim, name in dimensions[value.name].items():
-            symbol = value.shape[dim]
-            if isinstance(symbol, ir.SymbolicDim) and re.fullmatch(r"\w+", str(symbol.value)):
-                names[str(symbol.value)] = name
+        for name, size in zip(signature.inputs[value.name], value.shape, strict=True):
+            if isinstance(size, ir.SymbolicDim) and re.fullmatch(r"\w+", str(size.value)):
+                names[str(size.value)] = str(name)
     nodes = (value for node in model.graph for value in node.outputs)
     for value in {*model.graph.inputs, *model.graph.outputs, *nodes}:
         if value.shape is not None:

@@ -16,10 +16,11 @@ from git_model.export.folder import (
     Engine,
     ExportDtype,
     ExportInfo,
+    settings_digest,
     weights_digest,
     write_info,
 )
-from git_model.export.graphs import programs
+from git_model.export.graphs import programs, signatures
 from git_model.export.packages import require_packages
 from git_model.model.git import GIT
 from git_model.utils.atomic import new_folder
@@ -66,6 +67,7 @@ def export(
         dtype=dtype,
         source=str(name),
         source_digest=weights_digest(model.tensors()),
+        settings_digest=settings_digest(model.config),
         version=__version__,
     )
     with new_folder(folder, replaces=FILES if overwrite else ()) as temporary:
@@ -82,10 +84,10 @@ def _write_graphs(model: GIT, folder: Path, engine: Engine, dtype: ExportDtype) 
     from git_model.export.onnx_files import write_onnx
 
     if engine == "onnx" and dtype == "float32":
-        write_onnx(programs(model), folder)
+        write_onnx(programs(model), signatures(model.config), folder)
         return
     with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as source:
-        write_onnx(programs(model), Path(source))
+        write_onnx(programs(model), signatures(model.config), Path(source))
         rewrite(Path(source), folder, engine, dtype)
 
 

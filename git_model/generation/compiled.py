@@ -4,12 +4,15 @@ A compiled step has a text cache of fixed length, whose unused end is masked, so
 compiled code serves every step; on a GPU it is recorded as a CUDA graph.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from git_model.generation.padded_session import PaddedSession, pure_step, stacked
+from git_model.generation.padded_session import PaddedSession, pure_step
 from git_model.generation.session import Session, TextSession
+from git_model.model.attention import KeyValue
 from git_model.model.decoder import TextDecoder
 from git_model.model.git import GIT, Scene
 from git_model.utils.compiling import compile_in_place
@@ -33,8 +36,8 @@ class CompiledGIT(GIT):
         """Texts in progress about the images of a scene."""
         if scene is None or self.steps is None:
             return Session(self, scene)
-        image, check = stacked(scene), self.decoder.check_length
-        return PaddedSession(self.steps, image, check, keeps_shape=image.is_cuda)
+        on_gpu = scene.layers[0].key.is_cuda
+        return PaddedSession(self.steps, scene, self.decoder.check_length, keeps_shape=on_gpu)
 
 
 class StaticSteps:
@@ -53,7 +56,7 @@ class StaticSteps:
 
     @torch.inference_mode()
     def __call__(
-        self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+        self, tokens: Tensor, token_mask: Tensor, image: Sequence[KeyValue], past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `StepFunction`."""
         n_new, n_past = tokens.shape[-1], token_mask.shape[-1] - tokens.shape[-1]
@@ -81,8 +84,8 @@ class StaticStep(nn.Module):
     """A step of N texts of each of B images, whose inputs keep their shapes from step to step.
 
     tokens (B, N, T), T = 1 when compiled; token_mask (B, N, C + T), False where the cache holds no
-    token yet; image (L, 2, B, H, I, d); past (L, 2, B, N, H, C, d) -> logits (B, N, V) of the token
-    after the last, and the keys and values of `tokens`, (L, 2, B, N, H, T, d).
+    token yet; image, the layers of a scene; past (L, 2, B, N, H, C, d) -> logits (B, N, V) of the
+    token after the last, and the keys and values of `tokens`, (L, 2, B, N, H, T, d).
     """
 
     def __init__(self, decoder: TextDecoder) -> None:
@@ -90,7 +93,7 @@ class StaticStep(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+        self, tokens: Tensor, token_mask: Tensor, image: Sequence[KeyValue], past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The logits of the next token, and the keys and values of these."""
         logits, present = pure_step(self.decoder, tokens, token_mask, image, past)

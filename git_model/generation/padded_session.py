@@ -22,12 +22,12 @@ class StepFunction(Protocol):
     """Appends tokens to N texts of each of B images."""
 
     def __call__(
-        self, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+        self, tokens: Tensor, token_mask: Tensor, image: Sequence[KeyValue], past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """tokens (B, N, T) int64; token_mask (B, N, S + T) bool, False for padding, in the past and
-        in `tokens`; image (L, 2, B, H, I, d), see `stacked`; past, the texts' keys and values so
-        far, (L, 2, B, N, H, 0, d) at first and then what the last call returned -> logits (B, N, V)
-        of the token after the last, and the past of the next call."""
+        in `tokens`; image, the layers of a scene; past, the texts' keys and values so far, (L, 2,
+        B, N, H, 0, d) at first and then what the last call returned -> logits (B, N, V) of the
+        token after the last, and the past of the next call."""
 
 
 class PaddedSession:
@@ -35,7 +35,7 @@ class PaddedSession:
     texts, whose results are left out.
 
     Args:
-        image: the image prefix, see `stacked`.
+        scene: the images.
         check_length: refuses a number of tokens that is more than the model's positions.
         keeps_shape: keep idle texts and images until half of them are idle. Then a step has few
             different shapes, and texts that end cost no copy.
@@ -44,16 +44,17 @@ class PaddedSession:
     def __init__(
         self,
         step: StepFunction,
-        image: Tensor,
+        scene: Scene,
         check_length: Callable[[int], None],
         *,
         keeps_shape: bool = False,
     ) -> None:
         self._step = step
-        self._image = image  # (L, 2, B, H, I, d)
+        self._scene = scene
         self._check_length = check_length
         self._keeps_shape = keeps_shape
-        self._past = image[:, :, :, None, :, :0]  # (L, 2, B, N, H, S, d)
+        key = scene.layers[0].key[:, None, :, :0]  # (B, 1, H, 0, d)
+        self._past = key.expand(len(scene.layers), 2, *key.shape)  # (L, 2, B, N, H, S, d)
         self._mask = torch.zeros(0, 0, dtype=torch.bool)  # (B N, S)
         self._slots: list[int] = []  # of each row, among the B N texts of the step
         self._lengths: list[int] = []  # of each row's text, without padding
@@ -80,7 +81,7 @@ class PaddedSession:
         logits, self._past = self._step(
             self._filled(tokens).unflatten(0, shape),
             self._mask.unflatten(0, shape),
-            self._image,
+            self._scene.layers,
             self._past,
         )
         return logits.flatten(0, 1)[self._slots]
@@ -107,17 +108,13 @@ class PaddedSession:
             return
         self._mask = self._mask[source]
         self._past = self._past.flatten(2, 3)[:, :, source].unflatten(2, (len(images), width))
-        if len(images) < n_images:
-            self._image = self._image[:, :, images]
+        self._scene = self._scene.select(images)
 
     def _start(self, n_rows: int) -> None:
-        n_images = self._image.shape[2]
-        if n_rows % n_images:
-            raise GITError(
-                f"{n_rows} texts for {n_images} images: expected equally many texts for each image"
-            )
-        self._past = self._past.expand(-1, -1, -1, n_rows // n_images, -1, -1, -1)
-        self._mask = torch.zeros(n_rows, 0, dtype=torch.bool, device=self._image.device)
+        self._scene.layers_for(n_rows)  # an error if an image had more texts than another
+        n_texts = n_rows // len(self._scene)
+        self._past = self._past.expand(-1, -1, -1, n_texts, -1, -1, -1)
+        self._mask = torch.zeros(n_rows, 0, dtype=torch.bool, device=self._past.device)
         self._slots, self._lengths = list(range(n_rows)), [0] * n_rows
 
     def _filled(self, rows: Tensor) -> Tensor:
@@ -130,32 +127,31 @@ class PaddedSession:
 
 
 def pure_step(
-    decoder: TextDecoder, tokens: Tensor, token_mask: Tensor, image: Tensor, past: Tensor
+    decoder: TextDecoder,
+    tokens: Tensor,
+    token_mask: Tensor,
+    image: Sequence[KeyValue],
+    past: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """A `StepFunction` on a decoder: the logits (B, N, V) of the next token, and the past with the
     keys and values of `tokens`, (L, 2, B, N, H, S + T, d). No tensor is written to."""
     n_images, n_texts, _ = tokens.shape
-    layers = [PureLayerCache(layer) for layer in layers_of(past.flatten(2, 3))]
+    pairs = past.flatten(2, 3).unbind(0)
+    layers = [PureLayerCache(KeyValue(pair[0], pair[1])) for pair in pairs]
     cache = KVCache(0)
     cache.layers = [*layers]
-    prefix = [layer._replace(rows_per_image=n_texts) for layer in layers_of(image)]
+    prefix = [layer._replace(rows_per_image=n_texts) for layer in image]
     hidden = decoder(tokens.flatten(0, 1), prefix, cache, token_mask.flatten(0, 1))
     logits = decoder.lm_head(hidden[:, -1])
     present = torch.stack([torch.stack(layer.text[:2]) for layer in layers])
     return logits.unflatten(0, (n_images, n_texts)), present.unflatten(2, (n_images, n_texts))
 
 
-def stacked(scene: Scene) -> Tensor:
-    """An image prefix as one tensor (L, 2, B, H, I, d), keys before values."""
-    return torch.stack([torch.stack([layer.key, layer.value]) for layer in scene.layers])
+def flat(layers: Sequence[KeyValue]) -> list[Tensor]:
+    """The keys and the values (B, H, I, d) of each layer, one after the other."""
+    return [tensor for layer in layers for tensor in layer[:2]]
 
 
-def unstacked(image: Tensor) -> Scene:
-    """The scene of `stacked`, without a copy."""
-    return Scene(tuple(layers_of(image)))
-
-
-def layers_of(stack: Tensor) -> list[KeyValue]:
-    """The keys and values of each layer of a tensor (L, 2, …)."""
-    pairs = (layer.unbind(0) for layer in stack.unbind(0))
-    return [KeyValue(key, value) for key, value in pairs]
+def layers_of(tensors: Sequence[Tensor]) -> tuple[KeyValue, ...]:
+    """The layers of `flat`."""
+    return tuple(map(KeyValue, tensors[::2], tensors[1::2]))

@@ -26,11 +26,11 @@ from torch import Tensor
 from git_model import Captioner, DecodingOptions, Frames
 from git_model.checkpoints.native import EXPORT_FORMAT, write_checkpoint
 from git_model.export import engines, folder, write
-from git_model.export.graphs import SEE, STEP, programs
+from git_model.export.graphs import SEE, STEP, programs, signatures
 from git_model.export.model import ExportedGIT, open_exported
 from git_model.export.onnx_files import write_onnx
 from git_model.export.verification import verify
-from git_model.generation.padded_session import stacked
+from git_model.generation.padded_session import flat
 from git_model.model.git import GIT
 from git_model.page import actions
 from git_model.preprocessing.tokenizer import Tokenizer
@@ -143,7 +143,8 @@ def test_the_inputs_and_outputs_are_those_of_the_documentation(exports: Path) ->
     for name in ("see", "see_clip", "step"):
         graph = onnx.load(exports / "onnx-float32" / f"{name}.onnx", load_external_data=False).graph
         for value in (*graph.input, *graph.output):
-            assert f"`{value.name}`" in page
+            if not value.name.startswith("image.1."):  # where the page has dots
+                assert f"`{value.name}`" in page
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
@@ -151,7 +152,11 @@ def test_the_inputs_and_outputs_are_those_of_the_documentation(exports: Path) ->
     assert shapes == {
         "tokens": ["images", "texts", "tokens"],
         "token_mask": ["images", "texts", "past + tokens"],
-        "image": [2, 2, "images", 3, "image_tokens", 8],
+        **{
+            f"image.{layer}.{part}": ["images", 3, "image_tokens", 8]
+            for layer in range(2)
+            for part in ("key", "value")
+        },
         "past": [2, 2, "images", "texts", 3, "past", 8],
         "logits": ["images", "texts", 40],
         "present": [2, 2, "images", "texts", 3, "past + tokens", 8],
@@ -422,7 +427,7 @@ def test_a_torch_program_takes_its_weights_as_an_input(
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < size_limit(model)
     see = torch.export.load(tmp_path / "see.pt2").module(check_guards=False)
     pixels = torch.randn(3, 3, 16, 16)
-    image, expected = see(torch_weights(tmp_path), pixels), stacked(model.see(pixels))
+    image, expected = see(torch_weights(tmp_path), pixels), flat(model.see(pixels).layers)
     torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="input tree"):
         see(dict(list(torch_weights(tmp_path).items())[1:]), pixels)
@@ -467,7 +472,7 @@ def test_aotinductor_compiles_a_torch_program_as_the_page_says(
         program, package_path=str(tmp_path / "compiled.pt2")
     )
     see = torch._inductor.aoti_load_package(package)
-    image, expected = see(weights, pixels), stacked(model.see(pixels))
+    image, expected = see(weights, pixels), flat(model.see(pixels).layers)
     torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -503,16 +508,16 @@ def test_a_model_that_keeps_the_aspect_ratio_takes_images_of_any_size(
     see = program.module(check_guards=False)  # torch also guards the example's sizes
     sizes = [(1, 16, 16), (2, 24, 16), (1, 17, 40)]
     if engine == "onnx":
-        write_onnx([(name, program)], tmp_path)
+        write_onnx([(name, program)], signatures(config), tmp_path)
         session = onnxruntime.InferenceSession(tmp_path / "see.onnx")
 
-        def see(pixels: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
+        def see(pixels: torch.Tensor) -> list[torch.Tensor]:
+            return [torch.from_numpy(out) for out in session.run(None, {"pixels": pixels.numpy()})]
 
         sizes.append((3, 8, 8))  # one patch, for which a torch program has no code
     for n_images, height, width in sizes:
         pixels = torch.randn(n_images, 3, height, width)
-        expected = stacked(model.see(pixels))
+        expected = flat(model.see(pixels).layers)
         torch.testing.assert_close(see(pixels), expected, rtol=1e-4, atol=1e-4)
 
 

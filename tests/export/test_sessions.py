@@ -15,7 +15,7 @@ from git_model import GIT, DecodingOptions, generate
 from git_model.config import TowerConfig
 from git_model.export.graphs import SEE, SEE_CLIP, STEP
 from git_model.generation.generate import score_texts
-from git_model.generation.padded_session import stacked
+from git_model.generation.padded_session import flat
 from git_model.generation.session import open_session
 from git_model.generation.trie import TokenTrie
 from git_model.model.towers import TOWERS
@@ -164,4 +164,4 @@ def test_an_exported_model_may_have_an_encoder_that_a_users_code_builds(
     exported = as_exported(model)
     assert all(parameter.is_meta for parameter in exported.parameters())
     pixels = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(stacked(exported.see(pixels)), stacked(model.see(pixels)))
+    torch.testing.assert_close(flat(exported.see(pixels).layers), flat(model.see(pixels).layers))

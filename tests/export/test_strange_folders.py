@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -19,9 +20,12 @@ from PIL import Image
 from tiny import tiny_model
 
 from git_model import Captioner
+from git_model.config import DecodingOptions, GITConfig
 from git_model.export import engines, verification
-from git_model.export.folder import read_info, write_info
+from git_model.export.folder import read_info, settings_digest, write_info
+from git_model.model.attention import KeyValue
 from git_model.utils.errors import GITError
+from git_model.utils.serialize import from_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,20 +50,59 @@ def edit(folder: Path, table: str, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(settings))
 
 
-OTHER_LAYERS = "its image has shape 2 x 2 x ? x 3 x 5 x 8, expected 1 x 2 x ? x 3 x ? x 8"
+def forge(folder: Path, **changes: object) -> None:
+    """Change the decoder's settings and their digest, as if the graphs were of another model."""
+    edit(folder, "decoder", **changes)
+    config = from_dict(GITConfig, settings_of(folder))
+    edit(folder, "export", settings_digest=settings_digest(config))
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    settings = json.loads((folder / "config.json").read_text())
+    return {name: value for name, value in settings.items() if name not in ("format", "export")}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layers": 1}, {"positions": 99}, {"vocab_size": 41}, {"norm_eps": 1e-3}]
+)
+def test_settings_that_are_not_those_of_the_export_are_refused(
+    exports: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    for engine in ("onnx", "openvino"):
+        folder = shutil.copytree(exports / f"{engine}-float32", tmp_path / engine)
+        edit(folder, "decoder", **changes)
+        with pytest.raises(GITError, match=r"config\.json: its encoder, decoder, .* not those of"):
+            Captioner.from_pretrained(folder)
+
+
+def test_other_settings_may_be_changed_after_the_export(
+    exports: Path, tmp_path: Path, photo: Path
+) -> None:
+    folder = copy_of(exports, tmp_path)
+    edit(folder, "decoding", num_beams=2, max_new_tokens=3)
+    options = DecodingOptions(num_beams=2, max_new_tokens=3)
+    source = Captioner.from_pretrained(exports / "source")
+    caption = Captioner.from_pretrained(folder).caption(photo)
+    assert caption.text == source.caption(photo, options=options).text
+
+
+OTHER_LAYERS = "has image.1.key, which config.json does not"
+OTHER_HEADS = "its image.0.key has shape ? x 3 x 5 x 8, expected ? x 6 x ? x 4 by"
 
 
 @pytest.mark.parametrize(
     ("engine", "damage", "line"),
     [
-        ("onnx", lambda folder: edit(folder, "decoder", layers=1), OTHER_LAYERS),
-        ("openvino", lambda folder: edit(folder, "decoder", layers=1), OTHER_LAYERS),
-        ("onnx", lambda folder: edit(folder, "decoder", vocab_size=41), "expected ? x ? x 41 by"),
+        ("onnx", lambda folder: forge(folder, layers=1), OTHER_LAYERS),
+        ("openvino", lambda folder: forge(folder, layers=1), OTHER_LAYERS),
+        ("onnx", lambda folder: forge(folder, layers=3), "its image.2.key is missing"),
+        ("onnx", lambda folder: forge(folder, heads=6), OTHER_HEADS),
+        ("onnx", lambda folder: forge(folder, vocab_size=41), "expected ? x ? x 41 by"),
         ("onnx", lambda folder: edit(folder, "preprocess", crop=[24, 16]), "its pixels has shape"),
         (
             "onnx",
             lambda folder: shutil.copy(folder / "see.onnx", folder / "step.onnx"),
-            "its tokens is missing",
+            "has pixels, which config.json does not",
         ),
     ],
 )
@@ -71,14 +114,14 @@ def test_graphs_that_are_not_the_configurations_are_refused(
     with pytest.raises(GITError) as caught:
         Captioner.from_pretrained(folder)
     assert line in str(caught.value)
-    assert "by config.json: these files are of different models" in str(caught.value)
+    assert ": these files are of different models" in str(caught.value)
 
 
 def test_an_engine_that_fails_while_it_runs_is_one_line(
     exports: Path, tmp_path: Path, photo: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = copy_of(exports, tmp_path)
-    edit(folder, "decoder", positions=99)
+    forge(folder, positions=99)
     arguments = ["--min-new-tokens", "60", "--max-new-tokens", "70"]
     line = refusal("caption", photo, "--model", folder, *arguments)
     assert "step.onnx: the engine cannot run it: " in line
@@ -200,5 +243,8 @@ def test_an_int8_export_without_a_result_fails_the_comparison() -> None:
     exported.info = replace(exported.info, dtype="int8")
     assert not next(verification.verify(exported, model)).failed
     see = exported.engine.see
-    exported.engine.see = lambda pixels: torch.zeros_like(see(pixels))
+    exported.engine.see = lambda pixels: [
+        KeyValue(torch.zeros_like(layer.key), torch.zeros_like(layer.value))
+        for layer in see(pixels)
+    ]
     assert next(verification.verify(exported, model)).failed

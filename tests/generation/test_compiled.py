@@ -13,7 +13,7 @@ from git_model import GIT, DecodingOptions, generate
 from git_model.generation import compiled
 from git_model.generation.compiled import CompiledGIT, StaticSteps
 from git_model.generation.generate import score_texts
-from git_model.generation.padded_session import PaddedSession, stacked
+from git_model.generation.padded_session import PaddedSession
 from git_model.generation.session import open_session
 from git_model.generation.trie import TokenTrie
 from git_model.utils import compiling
@@ -117,8 +117,8 @@ def test_texts_that_end_leave_a_kept_shape_until_half_are_idle() -> None:
         assert static.steps is not None
         return static.steps(tokens, *rest)
 
-    image = stacked(static.see(pixels)).repeat(1, 1, 4, 1, 1, 1)  # 8 images
-    session = PaddedSession(step, image, static.decoder.check_length, keeps_shape=True)
+    scene = static.see(pixels.repeat(4, 1, 1, 1))  # 8 images
+    session = PaddedSession(step, scene, static.decoder.check_length, keeps_shape=True)
     session.step(torch.ones(8, 1, dtype=torch.long))
     for n_rows in (7, 5, 4, 3, 2, 1):
         session.select(range(n_rows))
