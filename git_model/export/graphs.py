@@ -144,8 +144,9 @@ def programs(
         if weights is not None:
             module = StatelessGraph(module)
             inputs, free = (dict(weights), *inputs), (dict.fromkeys(weights), free)
-        with _quiet():
-            yield name, torch.export.export(module, inputs, dynamic_shapes=free, strict=False)
+        with _quiet(), _no_size_is_special():
+            program = torch.export.export(module, inputs, dynamic_shapes=free, strict=False)
+        yield name, program
 
 
 @contextmanager
@@ -158,6 +159,16 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _no_size_is_special() -> Iterator[None]:
+    """torch.export without the question about every free size whether it is 1, as torch's own
+    export to ONNX does it: a step is traced in a third of the time."""
+    from torch.fx.experimental import _config
+
+    with _config.patch(backed_size_oblivious=True):
+        yield
 
 
 def free_size(config: GITConfig, more_rows: int, more_columns: int) -> tuple[int, int]:
@@ -200,13 +211,12 @@ def _dynamic(name: str, config: GITConfig) -> tuple[Any, ...]:
     limits = {
         "images": (1, MAX_SIZE),
         "texts": (1, MAX_SIZE),
-        "tokens": (1, positions),
         "past": (0, positions),
         "image_tokens": (0, (MAX_PATCHES + 1) * max(config.frames, 1)),
         "frames": (1, config.frames),
     }
     sizes = {key: Dim(key, min=low, max=high) for key, (low, high) in limits.items() if high > low}
-    sizes |= dict.fromkeys(("past + tokens", "height", "width"), Dim.AUTO)
+    sizes |= dict.fromkeys(("tokens", "past + tokens", "height", "width"), Dim.AUTO)
     shapes = signatures(config)[name].inputs.values()
     return _arguments(
         name,
