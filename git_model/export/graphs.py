@@ -167,7 +167,7 @@ def _no_size_is_special() -> Iterator[None]:
     export to ONNX does it: a step is traced in a third of the time."""
     from torch.fx.experimental import _config
 
-    with _config.patch(backed_size_oblivious=True):
+    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         yield
 
 
