@@ -25,7 +25,6 @@ FOLDER = ROOT / "benchmarks" / "results"
 QUOTED = re.compile(r"<!-- results: (\w+) -->\n\n((?:\|.*\n)*)")
 
 
-
 def read(name: str) -> dict[str, Any]:
     """What a benchmark saved."""
     return json.loads((FOLDER / f"{name}.json").read_text())

@@ -7,8 +7,8 @@ The step of this project encodes an image once: its samples and the rows of the 
 the scene. The usual step repeats the pixels for every sample, encodes all of them to sample,
 without gradient, and again for the gradient. Both take the same model with random weights, the
 same loss and the same AdamW; a sample ends after --tokens, since random weights hardly ever end a
-text. Steps run in turn, so that other load on the machine slows down both. The table has medians and
-their ratio.
+text. Steps run in turn, so that other load on the machine slows down both. The table has medians
+and their ratio.
 """
 
 import dataclasses

@@ -29,6 +29,7 @@ from git_model.utils.errors import GITError
 
 MANY_KILLS = 60  # which the README quotes
 
+
 @pytest.fixture
 def captioner() -> Captioner:
     return tiny_captioner()
