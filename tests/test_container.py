@@ -41,7 +41,7 @@ def engine() -> str:
 
 
 def fill_cache(cache: Path) -> str:
-    """The built-in model in Hugging Face's format, as the hub's library stores a download; its id."""
+    """The built-in model in Hugging Face's format, as in the hub's cache; its id."""
     repository, commit = cache / "hub" / "models--shapes--demo", "0" * 40
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
