@@ -27,7 +27,7 @@ constraints: .venv/test ## write the versions that the tests passed with
 	$(BIN)/python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
 
 release-check: .venv/test ## build wheel and sdist, and use each in an environment of its own
-	$(PIP) "twine>=6.1"
+	$(PIP) twine==7.0.0
 	$(BIN)/python .ci/release_check.py
 
 clean: ## forget the environment and what was built

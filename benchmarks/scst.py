@@ -7,8 +7,8 @@ The step of this project encodes an image once: its samples and the rows of the 
 the scene. The usual step repeats the pixels for every sample, encodes all of them to sample,
 without gradient, and again for the gradient. Both take the same model with random weights, the
 same loss and the same AdamW; a sample ends after --tokens, since random weights hardly ever end a
-text. Steps run in turn, so that other load on the machine slows down both. Prints medians and their
-ratio.
+text. Steps run in turn, so that other load on the machine slows down both. The table has medians
+and their ratio.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import click
 import torch
+from results import Table
 from training import seconds
 
 from git_model.config import DecodingOptions, GITConfig, named_config
@@ -100,7 +101,7 @@ def step_of(loss: Scst, model: GIT, batch: Batch) -> Callable[[], float]:
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--cpu-time", is_flag=True, help="Measure processor time, on a busy machine.")
 def main(images: int, samples: int, tokens: int, runs: int, threads: int, cpu_time: bool) -> None:
-    """Print both times and their ratio."""
+    """Measure, print and save the table."""
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     model = GIT(base_config())
@@ -113,9 +114,11 @@ def main(images: int, samples: int, tokens: int, runs: int, threads: int, cpu_ti
     steps = [step_of(loss, model, batch) for loss in losses]
     times = [[seconds(step, clock) for step in steps] for _ in range(runs + 1)][1:]
     shared, repeated = (statistics.median(column) for column in zip(*times, strict=True))
-    kind = "processor time" if cpu_time else f"{threads} threads"
-    print(f"{images} images x {samples} samples of {tokens} tokens, {kind}")
-    print(f"one scene {shared:.2f} s, images repeated {repeated:.2f} s: {repeated / shared:.1f} x")
+    table = Table("scst", ("step", "one scene", "image repeated", "ratio"))
+    kind = ", processor time" if cpu_time else ""
+    row = f"{images} x {samples} samples of {tokens} tokens{kind}"
+    table.add(row, f"{shared:.1f} s", f"{repeated:.1f} s", f"{repeated / shared:.1f} x")
+    table.save()
 
 
 if __name__ == "__main__":

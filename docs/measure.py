@@ -1,14 +1,16 @@
 """Measure the built-in model for the chapters' figures in prose, and write docs/measurements.json.
 
-    python docs/measure.py        # several minutes on one core
+    python docs/measure.py [SECTION …]       # several minutes on one core, or some sections alone
 
 The chapters read the file, and tests compare their sentences with it.
 """
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -20,6 +22,9 @@ from torch.nn import functional as F
 
 from git_model import Captioner, DecodingOptions
 from git_model.data.example import Example
+from git_model.evaluation.predictions import Prediction
+from git_model.evaluation.run import predict, text_predictor
+from git_model.evaluation.scores import PYTHON, score
 from git_model.explain.explanation import Explanation, explain
 from git_model.model.attention import prefix_mask
 from git_model.model.layers import MLP, quick_gelu
@@ -27,7 +32,8 @@ from git_model.shapes.source import ShapesData
 from git_model.shapes.texts import describe
 from git_model.shapes.world import COLOURS, OUTLINES, SIZES, make_world
 
-PATH = Path(__file__).parent / "measurements.json"
+ROOT = Path(__file__).parent.parent
+PATH = ROOT / "docs" / "measurements.json"
 N_PICTURES, N_SCENES = 80, 300
 TRAINING = ShapesData(size=358_400)  # of configs/train/demo.toml
 SHAPE_WORDS = {f"{shape}{ending}" for shape in OUTLINES for ending in ("", "s", "es")}
@@ -223,16 +229,40 @@ def beams(captioner: Captioner) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure everything, and write the file."""
-    captioner = Captioner.from_pretrained("demo")
-    measured = {
-        function.__name__: function(captioner)
-        for function in (occlusion_agreement, memory, masks, gelu, beams)
+def metrics(captioner: Captioner) -> dict[str, Any]:
+    """What `git-model evaluate configs/evaluate/shapes.toml` prints, and the same metrics of the
+    right captions themselves."""
+    data = ShapesData(split="held_out", size=500)  # as that file says
+    predictions = predict(captioner, data.open(), text_predictor(captioner))
+    captions = [item for item in predictions if item.task == "captions"]
+    right = [replace(item, text=item.answers[0]) for item in captions]
+    lengths = [len(item.text.split()) for item in right]
+    return {
+        "captions": len(captions),
+        "model": _text_scores(captions),
+        "right captions": _text_scores(right),
+        "of three words": lengths.count(3),
     }
+
+
+def _text_scores(captions: Sequence[Prediction]) -> dict[str, float]:
+    [scores] = score(captions, ["exact", "bleu", "cider_d"], PYTHON).values()
+    return {name: round(scores[name], 2) for name in ("exact", "bleu_4", "cider_d")}
+
+
+SECTIONS = (occlusion_agreement, memory, masks, gelu, beams, metrics)
+
+
+def main(names: Sequence[str]) -> None:
+    """Measure everything, or the sections of these names, and write the file."""
+    captioner = Captioner.from_pretrained("demo")
+    measured = json.loads(PATH.read_text()) if names else {}
+    for function in SECTIONS:
+        if function.__name__ in names or not names:
+            measured[function.__name__] = function(captioner)
     PATH.write_text(json.dumps(measured, indent=1) + "\n")
     print(PATH.read_text())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -2,7 +2,7 @@
 
     from git_model import Captioner
     captioner = Captioner.from_pretrained("demo")
-    print(captioner.caption("photo.jpg").text)
+    print(captioner.caption("examples/images/two_shapes.png").text)
 
 A name is imported when it is first used, so that `import git_model` is fast.
 """

@@ -1,7 +1,9 @@
 """Runs of `batch` with a tiny model, for tests."""
 
+import errno
 import json
 import multiprocessing
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,29 @@ def print_run(images: str, out: str, *broken: str) -> None:
     except (GITError, RuntimeError) as error:
         print(type(error).__name__, error)
     print(len(multiprocessing.active_children()), "processes")
+
+
+def print_run_with_short_files(images: str, out: str, size: str) -> None:
+    """A run in a child whose files cannot grow beyond a size in bytes, as on a disk that fills."""
+    import resource  # Windows has none
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
+    print_run(images, out)
+
+
+def print_run_with_few_files(images: str, out: str, n_syncs: str) -> None:
+    """A run in a child in which no file reaches the disk any more after some did."""
+    sync, n_left = os.fsync, int(n_syncs)
+
+    def sync_or_refuse(descriptor: int) -> None:
+        nonlocal n_left
+        n_left -= 1
+        if n_left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    os.fsync = sync_or_refuse
+    print_run(images, out)
 
 
 def table(path: Path) -> Sink:

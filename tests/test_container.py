@@ -1,6 +1,7 @@
 """The container: built, and run offline by its user without rights. Needs docker or podman.
 
-CONTAINER_BUILD_FLAGS are added to the build, such as "--build-arg TORCH_INDEX=…".
+CONTAINER_BUILD_FLAGS are added to the build, such as "--build-arg TORCH_INDEX=" where only PyPI can
+be reached.
 """
 
 import os
@@ -10,6 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from git_model.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 IMAGE = "git-model-test"
@@ -36,16 +40,30 @@ def engine() -> str:
     pytest.skip("neither docker nor podman works here")
 
 
+def fill_cache(cache: Path) -> str:
+    """The built-in model in Hugging Face's format, as in the hub's cache; its id."""
+    repository, commit = cache / "hub" / "models--shapes--demo", "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots").mkdir()
+    folder = repository / "snapshots" / commit
+    result = CliRunner().invoke(main, ["convert", "demo", str(folder), "--to", "hf"])
+    assert result.exit_code == 0, result.output
+    for path in (cache, *cache.rglob("*/")):
+        path.chmod(0o777)
+    return "shapes/demo"
+
+
 @pytest.mark.slow
 def test_the_container_captions_offline_as_a_user_without_rights(
     engine: str, tmp_path: Path
 ) -> None:
     cache, work = tmp_path / "cache", ROOT / "examples" / "images"
-    cache.mkdir()
-    cache.chmod(0o777)
+    name = fill_cache(cache)
     mounts = [f"--volume={cache}:/cache", f"--volume={work}:/work:ro"]
     run = [engine, "run", "--rm", "--network=none", *mounts]
-    line = output(*run, IMAGE, "caption", "five_shapes.png", "--model", "demo")
-    assert "two green stars and three purple triangles" in line
+    for model in ("demo", name):
+        line = output(*run, IMAGE, "caption", "five_shapes.png", "--model", model)
+        assert "two green stars and three purple triangles" in line
     assert output(*run, "--entrypoint=id", IMAGE, "-u").strip() == "1000"
     assert output(*run, IMAGE, "--version").startswith("git-model")

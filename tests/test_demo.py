@@ -68,7 +68,13 @@ def test_the_demonstration_prints_right_answers(
 ) -> None:
     load_script("examples/five_tasks.py").main()
     truth = json.loads((ROOT / "examples/images/truth.json").read_text())
-    *_, last_line = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out
+    *_, last_line = output.splitlines()
     n_right, _, n_total, *_ = last_line.split()
     assert int(n_total) == len(truth)
     assert int(n_right) >= 0.9 * len(truth)
+    readme = (ROOT / "README.md").read_text()
+    assert f"It ends with `{last_line}`" in readme
+    quoted_lines = readme.partition("about the first file:\n\n```\n")[2].partition("```")[0]
+    assert quoted_lines
+    assert quoted_lines in output

@@ -3,11 +3,13 @@
 This module does not import torch, so that `--help` shows the table at once.
 """
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 DEMO = "demo"  # the model inside this package
 DEMO_PURPOSE = "images and clips of drawn shapes, at most 64 x 64 pixels"
-MODEL_HELP = f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE} (model card: git_model/demo/README.md)."
+MODEL_CARD = Path(__file__).parents[1] / DEMO / "README.md"
+MODEL_HELP = f"Hub id, folder, or {DEMO}: {DEMO_PURPOSE} (MIT licence; its model card: below)."
 
 Task = Literal["caption", "ask", "classify", "score"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import click
 
-from git_model.checkpoints.defaults import Task, default_model
+from git_model.checkpoints.defaults import DEMO, MODEL_CARD, Task, default_model
 from git_model.config import (
     MAX_SIZE,
     MAX_SIZE_OF,
@@ -138,7 +138,10 @@ def model_options(
         for add_option in _how_options:
             command = add_option(command)
         names = ("--model", "-m")
-        return option("Model", *names, default=default, metavar="MODEL", help=model_help)(command)
+        # click leaves lines after \b as they are
+        card = f"\b\nModel card of {DEMO}:\n{MODEL_CARD}"
+        text = f"{model_help}\n\n{card}"
+        return option("Model", *names, default=default, metavar="MODEL", help=text)(command)
 
     return decorate
 

@@ -1,12 +1,12 @@
-"""Runs on a real file system that is full: one line, no process left, nothing lost."""
+"""Runs whose disk is full: one line, no process left, nothing lost."""
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from batch_runs import print_run
+from batch_runs import print_run, print_run_with_few_files, print_run_with_short_files
 from forked import START_METHOD, Forked
 from photos import photo
 
@@ -30,9 +30,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def start(*arguments: object, **environment: str) -> list[str]:
+def start(
+    *arguments: object, target: Callable[..., None] = print_run, **environment: str
+) -> list[str]:
     """The lines that a run in a process of its own prints; it must end by itself."""
-    process = Forked(print_run, *arguments, **environment)
+    process = Forked(target, *arguments, **environment)
     lines, errors = process.communicate()
     assert process.returncode == 0, errors
     return lines.splitlines()
@@ -44,14 +46,40 @@ def images_in(folder: Path, n: int = N_IMAGES) -> Path:
     return folder
 
 
+def require_all_texts(out: Path) -> None:
+    """No text was lost, and none is there twice."""
+    counts = json.loads(next(out.parent.rglob("*batch.json")).read_text())
+    assert counts["written"] + counts["done_before"] == N_IMAGES
+    if out.name == "texts":
+        assert len(list(out.glob("*.txt"))) == N_IMAGES
+        assert all(path.read_text().strip() for path in out.glob("*.txt"))
+    if out.name == "out.jsonl":
+        names = [json.loads(line)["file_name"] for line in out.read_text().splitlines()]
+        assert names == [f"{number:03}.png" for number in range(N_IMAGES)]
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("name", "target", "limit", "error"),
     [
-        "out.jsonl",
-        pytest.param("texts", marks=pytest.mark.slow),
-        pytest.param("out-{0000..9999}.tar", marks=pytest.mark.slow),
+        ("out.jsonl", print_run_with_short_files, 24 << 10, "JournalError"),
+        ("texts", print_run_with_few_files, 20, "DiskFullError"),
     ],
 )
+def test_a_write_that_fails_ends_a_run_and_its_workers(
+    tmp_path: Path, name: str, target: Callable[..., None], limit: int, error: str
+) -> None:
+    images, out = images_in(tmp_path / "images"), tmp_path / "out" / name
+    line, processes = start(images, out, limit, target=target)
+    assert line.split()[0] == error
+    assert processes == "0 processes"
+    line, processes = start(images, out)
+    assert 0 < int(line) < N_IMAGES  # it continued
+    assert processes == "0 processes"
+    require_all_texts(out)
+
+
+@pytest.mark.slow  # needs the right to mount; the test above does without
+@pytest.mark.parametrize("name", ["out.jsonl", "texts", "out-{0000..9999}.tar"])
 def test_a_full_disk_ends_a_run_and_its_workers(
     tmp_path: Path, small_disk: Path, name: str
 ) -> None:
@@ -67,14 +95,7 @@ def test_a_full_disk_ends_a_run_and_its_workers(
     line, processes = start(images, out)
     assert int(line) > 0
     assert processes == "0 processes"
-    counts = json.loads(next(small_disk.rglob("*batch.json")).read_text())
-    assert counts["written"] + counts["done_before"] == N_IMAGES
-    if name == "texts":
-        assert len(list(out.glob("*.txt"))) == N_IMAGES
-        assert all(path.read_text().strip() for path in out.glob("*.txt"))
-    if name == "out.jsonl":
-        names = [json.loads(line)["file_name"] for line in out.read_text().splitlines()]
-        assert names == [f"{number:03}.png" for number in range(N_IMAGES)]
+    require_all_texts(out)
 
 
 @pytest.mark.parametrize("name", ["texts", "out.jsonl", "out.tar"])

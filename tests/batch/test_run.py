@@ -27,6 +27,8 @@ from git_model.utils.atomic import DiskFullError
 from git_model.utils.distributed import ProcessGroup, StopRequest
 from git_model.utils.errors import GITError
 
+MANY_KILLS = 60  # which the README quotes
+
 
 @pytest.fixture
 def captioner() -> Captioner:
@@ -423,7 +425,7 @@ def journaled(folder: Path) -> int:
         return sum(1 for _ in journal)
 
 
-@pytest.mark.parametrize("n_kills", [8, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [8, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", ["table", "beside"])
 def test_a_run_may_be_killed_at_any_moment(
     captioner: Captioner, tmp_path: Path, form: str, n_kills: int

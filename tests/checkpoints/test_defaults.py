@@ -10,9 +10,11 @@ import pytest
 from commands import refusal, run
 from PIL import Image
 
+import weights_convert
 from git_model import Captioner
 from git_model.checkpoints import defaults
 from git_model.checkpoints.defaults import DEFAULT_MODELS, DEMO_PURPOSE, PURPOSES
+from git_model.checkpoints.native import folder_of
 from git_model.config import ConfigError, GITConfig
 from weights_convert.hub import find_folder
 
@@ -27,7 +29,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_the_released_models_with_a_purpose_are_those_with_published_logits() -> None:
-    released = json.loads((ROOT / "weights_convert" / "released.json").read_text())
+    released = json.loads(Path(weights_convert.__file__).with_name("released.json").read_text())
     assert {f"microsoft/{name}" for name in released} == PURPOSES.keys()
     assert {model for pair in DEFAULT_MODELS.values() for model in pair} <= PURPOSES.keys()
 
@@ -141,10 +143,15 @@ def test_the_help_names_the_defaults_and_their_purposes() -> None:
 def test_the_help_of_the_model_says_what_the_built_in_one_is_for_and_names_its_card(
     command: str,
 ) -> None:
-    purpose = json.loads((ROOT / "git_model" / "demo" / "config.json").read_text())["purpose"]
-    text = " ".join(run(command, "--help").stdout.split())
-    assert f"demo: {purpose} (model card: git_model/demo/README.md)" in text
-    assert "## Limits" in (ROOT / "git_model" / "demo" / "README.md").read_text()
+    purpose = json.loads((folder_of("demo") / "config.json").read_text())["purpose"]
+    help_text = run(command, "--help").stdout
+    text = " ".join(help_text.split())
+    assert f"demo: {purpose} (MIT licence; its model card: below)" in text
+    lines = [line.strip() for line in help_text.splitlines()]
+    card = Path(lines[lines.index("Model card of demo:") + 1])
+    assert card.parent == folder_of("demo")
+    assert "| licence | MIT" in card.read_text()
+    assert "## Limits" in card.read_text()
 
 
 def test_the_demo_says_once_that_it_was_not_made_for_photos(photo: Path) -> None:

@@ -26,6 +26,10 @@ CHANCE = percent(1 / MEASURED["occlusion_agreement"]["patches"])
 EMPTY = MEASURED["occlusion_agreement"]["empty"]["shape"]["layer 3"]
 PICTURES, WORDS = (MEASURED["occlusion_agreement"][key] for key in ("pictures", "words"))
 RIGHT, LOGPROB = BEAMS["right"], BEAMS["mean_logprob"]
+METRICS = MEASURED["metrics"]
+SCORES, CIDER_OF_RIGHT = METRICS["model"], METRICS["right captions"]["cider_d"]
+LOG = map(json.loads, (DOCS / "drawing" / "quick_log.jsonl").read_text().splitlines())
+EXACT = {line["step"]: f"{line['captions exact']:.1f} %" for line in LOG if len(line) == 2}
 SENTENCES = [
     ("13-map", f"for {ALL[0]} of the colour words and {ALL[1]} of the shape words"),
     ("13-map", f"Random patches would agree for {CHANCE}."),
@@ -41,6 +45,13 @@ SENTENCES = [
     ("11-training", f"{percent(MEMORY['seen'] / MEMORY['captions'])} were seen"),
     ("11-training", UNSEEN),
     ("11-training", f"the {MEMORY['training_captions']:,} captions of images"),
+    ("11-training", f"{EXACT[1000]} were exactly right after 1,000 steps"),
+    ("11-training", f"{EXACT[2000]} after 2,000 and {EXACT[3000]} at the end"),
+    ("12-evaluation", f"On {METRICS['captions']} held-out captions"),
+    ("12-evaluation", f"{SCORES['exact']:.1f} % exact matches, BLEU-4 {SCORES['bleu_4']:.2f}"),
+    ("12-evaluation", f"and CIDEr-D {SCORES['cider_d']:.1f}."),
+    ("12-evaluation", f"would get {CIDER_OF_RIGHT:.1f}, not 1,000: {METRICS['of three words']} of"),
+    ("12-evaluation", f"about one caption of {100 / (100 - SCORES['exact']):.0f} is false"),
 ]
 
 

@@ -41,6 +41,20 @@ def test_a_figure_in_a_sentence_is_the_one_that_was_measured(
     assert figure == results.figure(source), "run: python benchmarks/results.py"
 
 
+def test_every_measured_figure_of_the_readme_has_its_file() -> None:
+    text = (ROOT / "README.md").read_text()
+    tables = [match.span() for match in results.QUOTED.finditer(text)]
+    sourced = {
+        match.span(2)
+        for page, sentence, _ in results.SENTENCES
+        if page == "README.md"
+        for match in results.sentence_pattern(sentence).finditer(text)
+    }
+    for match in re.finditer(r"\b\d+(\.\d+)?(e-\d+|(?=\s+(%|(times|x|M|GB|MB|s)\b)))", text):
+        is_quoted = any(start <= match.start() < end for start, end in tables)
+        assert is_quoted or match.span() in sourced, match[0]
+
+
 def test_a_figure_in_a_sentence_follows_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
