@@ -38,6 +38,8 @@ def pixels_of(path: str, settings: dict) -> np.ndarray:
     return np.float32(values.transpose(2, 0, 1))[None]
 
 
+if len(sys.argv) < 3 or not all(Path(name).exists() for name in sys.argv[1:3]):
+    sys.exit(f"Error: expected an exported folder and an image\n{__doc__}")
 folder, image_file, *question = Path(sys.argv[1]), *sys.argv[2:]
 config = json.loads((folder / "config.json").read_text())
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -46,9 +48,11 @@ prefix = see.run(None, {"pixels": pixels_of(image_file, config["preprocess"])})
 image = dict(zip((output.name for output in see.get_outputs()), prefix, strict=True))
 _, heads, _, width = prefix[0].shape
 past = np.zeros((len(prefix) // 2, 2, 1, 1, heads, 0, width), np.float32)
-words = tokenizer.encode(" ".join(question), add_special_tokens=False).ids
-new, tokens, ends = [config["bos_id"], *words], [], config["eos_ids"]
+new = [config["bos_id"], *tokenizer.encode(" ".join(question), add_special_tokens=False).ids]
 limit = min(config["decoding"]["max_new_tokens"], config["decoder"]["positions"] - len(new))
+if limit < 1:
+    sys.exit(f"Error: the question has {len(new) - 1} tokens: no room for an answer")
+tokens, ends = [], config["eos_ids"]
 while len(tokens) < limit and not (tokens and tokens[-1] in ends):
     mask = np.ones((1, 1, past.shape[5] + len(new)), bool)
     inputs = {"tokens": np.array([[new]]), "token_mask": mask, "past": past, **image}

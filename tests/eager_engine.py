@@ -10,6 +10,7 @@ from git_model.export.graphs import SEE, SEE_CLIP, STEP, SeeGraph, StepGraph
 from git_model.export.model import ExportedGIT
 from git_model.generation.padded_session import flat, layers_of
 from git_model.model.attention import KeyValue
+from git_model.utils.serialize import to_dict
 
 
 class EagerEngine:
@@ -39,7 +40,7 @@ def as_exported(model: GIT) -> ExportedGIT:
         dtype="float32",
         source="the pair",
         source_digest=weights_digest(model.tensors()),
-        settings_digest=settings_digest(model.config),
+        settings_digest=settings_digest(to_dict(model.config)),
         version="0",
     )
     return ExportedGIT(model.config, info, EagerEngine(model))  # type: ignore[arg-type]

@@ -147,9 +147,11 @@ def require_vocabulary(name: str | Path) -> None:
     _refuse_adapter(folder)
     has_model = any((folder / file).is_file() for file in (CONFIG, "model.pt", "snapshot/model.pt"))
     if has_model and not has_vocabulary(folder):
+        remedy = f"add {VOCAB} to this folder (for released models that of bert-base-uncased)"
+        if is_exported(folder):
+            remedy = "copy the whole folder, or export a checkpoint that has one"
         raise CheckpointError(
-            f"{folder}: the model has no vocabulary, so it cannot read or write text: add "
-            f"{VOCAB} to this folder (for released models that of bert-base-uncased)"
+            f"{folder}: the model has no vocabulary, so it cannot read or write text: {remedy}"
         )
 
 

@@ -221,11 +221,14 @@ def read_digests(folder: Path) -> dict[str, str]:
     return digests
 
 
-def require_digests(folder: Path, files: Collection[str] = FILES) -> None:
+def require_digests(
+    folder: Path, files: Collection[str] = FILES, remedy: str = "convert the checkpoint"
+) -> None:
     """Refuse a folder in which a file differs from the one that this project wrote.
 
     Args:
         files: names of the files that are read where they exist.
+        remedy: what makes the folder anew.
 
     Raises:
         CheckpointError: a file that is read differs from its digest or has none, or a file with a
@@ -233,8 +236,8 @@ def require_digests(folder: Path, files: Collection[str] = FILES) -> None:
     """
     if not is_file(folder / DIGESTS):
         raise CheckpointError(
-            f"{folder}: no {DIGESTS}, so its files cannot be checked: convert the checkpoint "
-            "again, or open it without --integrity"
+            f"{folder}: no {DIGESTS}, so its files cannot be checked: {remedy} again, or open it "
+            "without --integrity"
         )
     stored, actual = read_digests(folder), digests_of(folder)
     for name in sorted({*stored, *(actual.keys() & set(files))}):

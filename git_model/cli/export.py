@@ -47,6 +47,8 @@ def export(model: str, folder: Path, **options: Any) -> None:
 
     Needs the extra of the engine: pip install 'git-model[onnx]' or 'git-model[openvino]'.
     """
+    if (options["engine"], options["dtype"]) == ("torch", "int8"):
+        raise click.UsageError("torch programs have no int8: choose --format onnx or openvino")
     from git_model.export.write import export as write
 
     write(model, folder, **options)

@@ -23,6 +23,7 @@ from git_model.cli.score import score
 from git_model.cli.train import train
 from git_model.cli.verify import verify
 from git_model.utils.errors import GITError, one_line
+from git_model.utils.signals import cleanup_on_signals
 
 
 class Commands(click.Group):
@@ -35,7 +36,7 @@ class Commands(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with warnings.catch_warnings():
+            with cleanup_on_signals(), warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 return super().invoke(ctx)
         except GITError as error:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from git_model.utils.distributed import StopRequest, handling
+from git_model.utils.distributed import StopRequest
 from git_model.utils.errors import GITError
+from git_model.utils.signals import handling
 
 
 @contextmanager

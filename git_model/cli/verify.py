@@ -15,9 +15,7 @@ from git_model.utils.errors import GITError
     "Model",
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
-    help="Number format of the comparison.",
+    help="Number format of the comparison.  [default: float32]",
 )
 @option(
     "Published logits",
@@ -43,7 +41,7 @@ def verify(
     image: Path | None,
     released: str | None,
     revision: str | None,
-    dtype: str,
+    dtype: str | None,
     source: str | None,
 ) -> None:
     """Check MODEL, a folder or a hub id, and compare it with its references, stage by stage.
@@ -68,12 +66,14 @@ def verify(
     from git_model.checkpoints.native import is_exported
 
     if is_exported(Path(model)):
-        if image is not None or released is not None:
-            raise click.UsageError("--image and --released are for checkpoints, this is exported")
+        if image is not None or released is not None or dtype is not None:
+            raise click.UsageError(
+                "--image, --released and --dtype are for checkpoints, this is exported"
+            )
         sys.exit(_compare_with_source(Path(model), source, revision))
     if source is not None:
         raise click.UsageError("--source is for exported models, this is a checkpoint")
-    network, tokenizer = open_model(model, revision=revision, dtype=dtype)
+    network, tokenizer = open_model(model, revision=revision, dtype=dtype or "float32")
     n_failed = 0
     for check in converters().verify(
         network, model, tokenizer=tokenizer, revision=revision, released=released, image=image
@@ -86,11 +86,13 @@ def verify(
 def _compare_with_source(folder: Path, source: str | None, revision: str | None) -> int:
     """Print the comparison of an exported model with its source; the exit code."""
     from git_model.checkpoints.loading import open_model
+    from git_model.checkpoints.native import folder_of, refuse_exported
     from git_model.export.model import open_exported
     from git_model.export.verification import verify as compare
 
     exported = open_exported(folder, integrity=True)
     name = source or exported.info.source
+    refuse_exported(folder_of(name), "a source")
     try:
         network, _ = open_model(name, revision=revision, style=exported.config.style)
     except GITError as error:

@@ -183,10 +183,11 @@ def open_engine(folder: Path, info: ExportInfo, config: GITConfig, device: str) 
 def _provider(device: str, available: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The execution provider of a device's name, and its settings."""
     short = {name.removesuffix("ExecutionProvider").lower(): name for name in available}
-    name, _, index = device.lower().partition(":")
-    if name == "auto":
+    short.pop("azure", None)  # calls a service, and runs no graph
+    name, colon, index = device.lower().partition(":")
+    if device.lower() == "auto":
         name = "cuda" if "cuda" in short else "cpu"
-    if name not in short or (index and not index.isdecimal()):
+    if name not in short or (colon and (name == "cpu" or not index.isdecimal())):
         raise GITError(
             f"device {device!r} cannot be used here: this ONNX Runtime has {', '.join(short)}, "
             "expected one of these, or auto"
@@ -207,7 +208,7 @@ def _require_shapes(path: Path, shapes: Mapping[str, Shape], signature: Signatur
     """Refuse a graph that has other inputs and outputs than the configuration says."""
     expected_shapes = {**signature.inputs, **signature.outputs}
     for name in sorted(shapes.keys() - expected_shapes.keys()):
-        raise _other_model(path, f"has {name}, which config.json does not")
+        raise _other_model(path, f"it has {name}, and config.json says nothing of it")
     for name, expected in expected_shapes.items():
         shape = shapes.get(name)
         fits = shape is not None and len(shape) == len(expected)

@@ -5,10 +5,10 @@ config.json holds the model's whole configuration, and under `export` how the gr
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -36,6 +36,8 @@ FILES = (
 )  # fmt: skip
 
 GRAPH_SETTINGS = ("encoder", "decoder", "frames", "style")
+ONLY_TRAINING = ("dropout", "attention_dropout")
+N_BLOCKS, BLOCK = 256, 4096  # of a sampled digest; bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class ExportInfo:
     source: the name by which the source was opened.
     source_digest: the digest of the source's weights, see `weights_digest`.
     settings_digest: the digest of the settings that the graphs were made by, see `settings_digest`.
+    samples: the `sampled_digest` of each file, but for config.json.
     version: the version of git-model.
     """
 
@@ -54,6 +57,7 @@ class ExportInfo:
     source_digest: str
     settings_digest: str
     version: str
+    samples: dict[str, str] = field(default_factory=dict)
 
     def files(self, config: GITConfig) -> list[str]:
         """The names of the files that the engine reads."""
@@ -63,6 +67,8 @@ class ExportInfo:
 
 def write_info(folder: Path, info: ExportInfo, config: GITConfig) -> None:
     """Write config.json, and SHA256SUMS of everything in the folder."""
+    others = sorted({path.name for path in folder.iterdir()} - {CONFIG, DIGESTS})
+    info = replace(info, samples={name: sampled_digest(folder / name) for name in others})
     settings = {"format": EXPORT_FORMAT, "export": to_dict(info), **to_dict(config)}
     (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     lines = [f"{digest}  {name}\n" for name, digest in digests_of(folder).items()]
@@ -76,8 +82,8 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
         integrity: compare every file with its digest first.
 
     Raises:
-        CheckpointError: the folder has another version, a file is missing or damaged, or the
-            settings are not those of the graphs; the message names the file.
+        CheckpointError: the folder has another version, a file is missing, damaged or of another
+            export, or the settings are not those of the graphs; the message names the file.
     """
     where = str(folder / CONFIG)
     try:
@@ -89,29 +95,64 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
                 "export its source again with `git-model export`"
             )
         if integrity:
-            require_digests(folder, FILES)
+            require_digests(folder, FILES, "export its source")
         info = from_dict(ExportInfo, settings.pop("export", {}), f"{where}: export")
         config = from_dict(GITConfig, settings, where)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    if info.settings_digest != settings_digest(config):
+    if info.settings_digest != settings_digest(settings):
         raise CheckpointError(
             f"{where}: its {', '.join(GRAPH_SETTINGS)} are not those of the export, so the graphs "
             "do not follow them: restore the file, or export the source again"
         )
-    for name in info.files(config):
-        if not is_file(folder / name):
-            raise CheckpointError(
-                f"{folder / name}: no such file, so the exported model is not complete: copy the "
-                "whole folder, or export its source again"
-            )
+    for name in {*info.files(config), *info.samples}:
+        _require_sample(folder / name, info.samples.get(name))
     return info, config
 
 
-def settings_digest(config: GITConfig) -> str:
-    """The sha256 of the settings that graphs are made by. The others are read at run time."""
-    settings = {name: to_dict(config)[name] for name in GRAPH_SETTINGS}
-    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+def _require_sample(path: Path, sample: str | None) -> None:
+    """Refuse a file that is missing, or not the one that was exported."""
+    advice = "copy the whole folder, or export its source again"
+    if not is_file(path):
+        raise CheckpointError(
+            f"{path}: no such file, so the exported model is not complete: {advice}"
+        )
+    if sampled_digest(path) != sample:
+        raise CheckpointError(
+            f"{path}: not the file that was exported with config.json: it is of another export, or "
+            f"was changed or damaged: {advice}"
+        )
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """The sha256 of the settings that graphs are made by, as config.json has them. The others are
+    read at run time, or are for training."""
+    tables = {name: settings[name] for name in GRAPH_SETTINGS if name in settings}
+    decoder = tables.get("decoder", {})
+    tables["decoder"] = {name: decoder[name] for name in decoder if name not in ONLY_TRAINING}
+    return sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
+
+
+def sampled_digest(path: Path) -> str:
+    """The sha256 of a file's size and of 256 blocks of it, or of all of a small file: it tells the
+    files of two models apart in milliseconds. `digests_of` reads everything.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        digest = sha256(str(size).encode())
+        with path.open("rb") as file:
+            if size <= N_BLOCKS * BLOCK:
+                digest.update(file.read())
+                return digest.hexdigest()
+            for number in range(N_BLOCKS):
+                file.seek(number * (size - BLOCK) // (N_BLOCKS - 1))
+                digest.update(file.read(BLOCK))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from None
+    return digest.hexdigest()
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from git_model import __version__
 from git_model.checkpoints.loading import open_model
-from git_model.checkpoints.native import TOKENIZER
+from git_model.checkpoints.native import TOKENIZER, folder_of, refuse_exported
 from git_model.config import Style
 from git_model.export.folder import (
     FILES,
@@ -25,6 +25,7 @@ from git_model.export.packages import require_packages
 from git_model.model.git import GIT
 from git_model.utils.atomic import new_folder
 from git_model.utils.errors import GITError
+from git_model.utils.serialize import to_dict
 
 NEEDS: dict[Engine, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -59,6 +60,7 @@ def export(
     """
     if engine == "torch" and dtype == "int8":
         raise GITError("torch programs have no int8: export with --format onnx or openvino")
+    refuse_exported(folder_of(name), "exported again")
     require_packages(engine, NEEDS[engine])
     model, tokenizer = open_model(name, style=style, revision=revision)
     _require_weights(model, str(name), dtype)
@@ -67,7 +69,7 @@ def export(
         dtype=dtype,
         source=str(name),
         source_digest=weights_digest(model.tensors()),
-        settings_digest=settings_digest(model.config),
+        settings_digest=settings_digest(to_dict(model.config)),
         version=__version__,
     )
     with new_folder(folder, replaces=FILES if overwrite else ()) as temporary:

@@ -6,12 +6,12 @@ files and prints.
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from git_model.utils.devices import usable_device
 from git_model.utils.errors import GITError
+from git_model.utils.signals import handling
 
 TIMEOUT = timedelta(hours=2)  # other ranks wait while rank 0 captions the validation data
 # Texts of torch's errors when the process at the other end of a connection has ended.
@@ -124,18 +125,3 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     with handling(record, signal.SIGTERM, signal.SIGINT):
         yield request
-
-
-@contextmanager
-def handling(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
-    """Let `handler` handle these signals, and restore their handlers at the end. A signal that is
-    ignored, as under nohup, stays ignored."""
-    before: dict[int, Any] = {}
-    try:
-        for number in numbers:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handler)
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -280,7 +280,7 @@ def test_verify_compares_an_exported_model_with_its_source(exports: Path) -> Non
 def test_the_example_without_torch_gives_the_same_caption(exports: Path, photo: Path) -> None:
     script = ROOT / "examples" / "onnx_caption.py"
     code = script.read_text().split('"""', 2)[2]  # below the docstring
-    assert len(list(filter(None, code.splitlines()))) <= 45
+    assert len(list(filter(None, code.splitlines()))) <= 48
     assert "torch" not in code
     process = subprocess.run(
         [sys.executable, script, exports / "onnx-float32", photo],
@@ -295,7 +295,15 @@ def test_the_example_without_torch_gives_the_same_caption(exports: Path, photo: 
     [
         (("explain", "PHOTO", "--out", "TMP/why"), "explain records what happens inside"),
         (("convert", "MODEL", "TMP/out"), "cannot be converted"),
-        (("export", "MODEL", "TMP/out"), "cannot"),
+        (("export", "MODEL", "TMP/out"), "an exported model cannot be exported again"),
+        (("verify", "MODEL", "--source", "MODEL"), "an exported model cannot be a source"),
+        (
+            ("verify", "MODEL", "--dtype", "float64"),
+            "checkpoints, this is exported",
+        ),
+        (("caption", "PHOTO", "--device", "cpu:1"), "this ONNX Runtime has cpu, expected"),
+        (("caption", "PHOTO", "--device", "auto:0"), "this ONNX Runtime has cpu, expected"),
+        (("caption", "PHOTO", "--device", "azure"), "this ONNX Runtime has cpu, expected"),
         (("caption", "PHOTO", "--dtype", "bfloat16"), "its own number format"),
         (("caption", "PHOTO", "--compile"), "takes no compile"),
         (("caption", "PHOTO", "--style", "microsoft"), "export the source with --style microsoft"),
@@ -310,7 +318,8 @@ def test_what_an_exported_model_cannot_do_is_one_line(
     names = {"PHOTO": str(photo), "MODEL": str(model)}
     words = [names.get(word, word.replace("TMP", str(tmp_path))) for word in arguments]
     options = ["--model", str(model)] if words[0] in ("caption", "explain") else []
-    assert line in refusal(*words, *options)
+    code = 2 if "this is exported" in line else 1  # wrong usage, or a task that it cannot do
+    assert line in refusal(*words, *options, code=code)
     assert not (tmp_path / "out").exists()
 
 
@@ -328,7 +337,8 @@ def test_training_from_an_exported_model_is_refused(exports: Path, tmp_path: Pat
     [
         (lambda path: (path / "weights.bin").unlink(), "weights.bin: no such file"),
         (lambda path: (path / "step.onnx").unlink(), "step.onnx: no such file"),
-        (lambda path: (path / "step.onnx").write_bytes(b"x"), "the engine cannot load it"),
+        (lambda path: (path / "step.onnx").write_bytes(b"x"), "step.onnx: not the file that was"),
+        (lambda path: (path / "tokenizer.json").unlink(), "write text: copy the whole folder"),
         (
             lambda path: edit(path, lambda table: table.update(format="git_model export 9")),
             f"'git_model export 9', expected {EXPORT_FORMAT!r}",
@@ -350,12 +360,14 @@ def edit(path: Path, change) -> None:
 
 
 def test_a_wrong_digest_is_noticed_with_integrity(copy: Path, photo: Path) -> None:
-    data = bytearray((copy / "weights.bin").read_bytes())
-    data[-1] ^= 1
-    (copy / "weights.bin").write_bytes(data)
+    with (copy / "config.json").open("a") as file:  # without a change of its meaning
+        file.write(" ")
     assert run("caption", photo, "--model", copy).exit_code == 0
     line = refusal("caption", photo, "--model", copy, "--integrity")
-    assert "weights.bin: its sha256 is" in line
+    assert "config.json: its sha256 is" in line
+    (copy / "SHA256SUMS").unlink()
+    line = refusal("caption", photo, "--model", copy, "--integrity")
+    assert "cannot be checked: export its source again" in line
 
 
 def test_a_missing_engine_is_one_line(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,6 +377,17 @@ def test_a_missing_engine_is_one_line(exports: Path, monkeypatch: pytest.MonkeyP
             open_exported(exports / f"{engine}-float32")
     with pytest.raises(GITError, match=r"onnx is not installed.*git-model\[onnx\]"):
         write.export("demo", Path("nowhere"))
+
+
+def test_an_engine_that_cannot_be_loaded_is_one_line(
+    exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_module(name: str) -> None:
+        raise OSError(f"lib{name}.so.12: cannot open shared object file\nand more")
+
+    monkeypatch.setattr("git_model.export.packages.import_module", import_module)
+    with pytest.raises(GITError, match=r"onnxruntime cannot be loaded \(libonnxruntime.*git-model"):
+        open_exported(exports / "onnx-float32")
 
 
 def test_a_device_that_openvino_does_not_have_is_one_line(exports: Path) -> None:
@@ -477,8 +500,10 @@ def test_aotinductor_compiles_a_torch_program_as_the_page_says(
 
 
 def test_torch_programs_have_no_int8(tmp_path: Path) -> None:
-    line = refusal("export", "demo", tmp_path / "no", "--format", "torch", "--dtype", "int8")
-    assert "no int8" in line
+    options = ("--format", "torch", "--dtype", "int8")
+    assert "no int8" in refusal("export", "demo", tmp_path / "no", *options, code=2)
+    with pytest.raises(GITError, match="no int8"):
+        write.export("demo", tmp_path / "no", engine="torch", dtype="int8")
 
 
 def test_a_folder_that_exists_is_kept_unless_overwritten(exports: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -20,12 +19,11 @@ from PIL import Image
 from tiny import tiny_model
 
 from git_model import Captioner
-from git_model.config import DecodingOptions, GITConfig
+from git_model.config import DecodingOptions
 from git_model.export import engines, verification
-from git_model.export.folder import read_info, settings_digest, write_info
+from git_model.export.folder import read_info, sampled_digest, settings_digest, write_info
 from git_model.model.attention import KeyValue
 from git_model.utils.errors import GITError
-from git_model.utils.serialize import from_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,15 +49,16 @@ def edit(folder: Path, table: str, **changes: object) -> None:
 
 
 def forge(folder: Path, **changes: object) -> None:
-    """Change the decoder's settings and their digest, as if the graphs were of another model."""
+    """Change the decoder's settings and all digests, as if all of it were exported so."""
     edit(folder, "decoder", **changes)
-    config = from_dict(GITConfig, settings_of(folder))
-    edit(folder, "export", settings_digest=settings_digest(config))
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
     settings = json.loads((folder / "config.json").read_text())
-    return {name: value for name, value in settings.items() if name not in ("format", "export")}
+    names = settings["export"]["samples"]
+    edit(
+        folder,
+        "export",
+        settings_digest=settings_digest(settings),
+        samples={name: sampled_digest(folder / name) for name in names},
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,18 +74,40 @@ def test_settings_that_are_not_those_of_the_export_are_refused(
             Captioner.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("name", ["weights.bin", "tokenizer.json", "step.onnx"])
+def test_a_file_of_another_export_is_refused(exports: Path, tmp_path: Path, name: str) -> None:
+    folder = copy_of(exports, tmp_path)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(GITError, match=f"{name}: not the file that was exported with config"):
+        Captioner.from_pretrained(folder)
+
+
+def test_large_files_of_two_models_have_different_samples(tmp_path: Path) -> None:
+    torch.randn(2_000_000).numpy().tofile(tmp_path / "a")
+    torch.randn(2_000_000).numpy().tofile(tmp_path / "b")
+    shutil.copy(tmp_path / "a", tmp_path / "c")
+    with (tmp_path / "d").open("wb") as file:  # of another length
+        file.write((tmp_path / "a").read_bytes() + b"x")
+    samples = [sampled_digest(tmp_path / name) for name in "abcd"]
+    assert samples[0] == samples[2]
+    assert len(set(samples)) == 3
+
+
 def test_other_settings_may_be_changed_after_the_export(
     exports: Path, tmp_path: Path, photo: Path
 ) -> None:
     folder = copy_of(exports, tmp_path)
     edit(folder, "decoding", num_beams=2, max_new_tokens=3)
+    edit(folder, "decoder", dropout=0.5)
     options = DecodingOptions(num_beams=2, max_new_tokens=3)
     source = Captioner.from_pretrained(exports / "source")
     caption = Captioner.from_pretrained(folder).caption(photo)
     assert caption.text == source.caption(photo, options=options).text
 
 
-OTHER_LAYERS = "has image.1.key, which config.json does not"
+OTHER_LAYERS = "it has image.1.key, and config.json says nothing of it"
 OTHER_HEADS = "its image.0.key has shape ? x 3 x 5 x 8, expected ? x 6 x ? x 4 by"
 
 
@@ -101,8 +122,11 @@ OTHER_HEADS = "its image.0.key has shape ? x 3 x 5 x 8, expected ? x 6 x ? x 4 b
         ("onnx", lambda folder: edit(folder, "preprocess", crop=[24, 16]), "its pixels has shape"),
         (
             "onnx",
-            lambda folder: shutil.copy(folder / "see.onnx", folder / "step.onnx"),
-            "has pixels, which config.json does not",
+            lambda folder: (
+                shutil.copy(folder / "see.onnx", folder / "step.onnx"),
+                forge(folder),
+            ),
+            "it has pixels, and config.json says nothing of it",
         ),
     ],
 )
@@ -147,6 +171,7 @@ def test_a_graph_that_reads_weights_outside_its_folder_is_refused(
     shutil.copy(folder / "weights.bin", outside)
     (folder / "link.bin").symlink_to(outside)
     relocate(folder, str(outside) if location == "ABSOLUTE" else location)
+    forge(folder)
     with pytest.raises(GITError, match=r"see\.onnx: the engine cannot load it: "):
         Captioner.from_pretrained(folder)
 
@@ -225,6 +250,16 @@ def test_the_example_refuses_preprocessing_that_it_does_not_know(
     edit(folder, "preprocess", **changes)
     with pytest.raises(SystemExit, match="Error: this example has no code for"):
         example(folder, photo)
+
+
+def test_the_example_says_what_it_lacks(
+    exports: Path, tmp_path: Path, photo: Path, example: Callable[..., str]
+) -> None:
+    for arguments in ([], [exports / "onnx-float32"], [tmp_path / "no", photo]):
+        with pytest.raises(SystemExit, match="Error: expected an exported folder and an image"):
+            example(*arguments)
+    with pytest.raises(SystemExit, match="Error: the question has 30 tokens: no room"):
+        example(exports / "onnx-float32", photo, *["word3"] * 30)
 
 
 def test_verify_says_how_to_name_a_source_that_was_moved(exports: Path, tmp_path: Path) -> None:
