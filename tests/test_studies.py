@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from git_model.captioner import Captioner
 from git_model.model.git import GIT
 from git_model.shapes.world import COLOURS, OUTLINES
+from git_model.training.initialization import named_tokenizer
 from git_model.utils.errors import GITError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "examples" / "experiments" / "results"
 NAMES = [
-    "mask_10", "mask_50", "mask_pretrained", "fusion", "composition", "label_smoothing",
-    "temporal_embeddings", "self_critical",
+    "mask_10", "mask_pretrained", "fusion", "composition", "label_smoothing", "clips", "worlds",
+    "self_critical",
 ]  # fmt: skip
 
 
@@ -159,10 +161,25 @@ def test_an_interval_is_students():
     assert half == pytest.approx(3.1824 * statistics.stdev([2, 3, 4, 5]) / 2)
 
 
+def write_pictures(folder, splits):
+    """Two pictures for each split, and a vocabulary."""
+    for split in splits:
+        (folder / split).mkdir(parents=True)
+        for name in ("red", "blue"):
+            Image.new("RGB", (64, 64), name).save(folder / split / f"{name}.png")
+            (folder / split / f"{name}.txt").write_text(f"a {name} square")
+    (folder / "vocabulary").mkdir()
+    text = named_tokenizer("shapes").to_json()
+    (folder / "vocabulary" / "tokenizer.json").write_text(text)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_study_trains_and_measures_its_last_arm(monkeypatch, name):
+def test_every_study_trains_and_measures_its_last_arm(monkeypatch, tmp_path, name):
     study_module, study = module("study"), small(name, steps=2)
     monkeypatch.setattr(study_module, "N_CURVE", 2)
+    if name == "worlds":
+        monkeypatch.setattr(module("worlds"), "DATA", tmp_path)
+        write_pictures(tmp_path / "emoji", ("train", "other_vendor"))
     if name == "composition":  # whose data sets are larger than these
         monkeypatch.setattr(module("composition"), "N_TEST", 2)
         monkeypatch.setattr(module("composition"), "N_PROBE", 10)
@@ -176,7 +193,7 @@ def test_every_study_trains_and_measures_its_last_arm(monkeypatch, name):
 
 def test_a_mask_may_change_after_training_without_the_weights():
     masks = module("image_mask")
-    model, _ = masks.masked_model("bidirectional", 21)(small("mask_10").recipe)
+    model, _ = masks.with_mask("bidirectional")(small("mask_10").recipe)
     model.eval()
     visual = torch.randn(1, 5, model.config.decoder.width)
     changed = visual.clone()

@@ -7,7 +7,6 @@ one can be tested with another.
 from typing import Literal, get_args
 
 import torch
-from image_tokens import with_patches
 from lab import exact_texts, measure
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from git_model.data.example import Source
 from git_model.model.attention import KeyValue
 from git_model.model.decoder import TextDecoder
 from git_model.preprocessing.tokenizer import Tokenizer
+from git_model.training.initialization import initial_model
 from git_model.training.loop import Initializer
 from git_model.training.recipe import Recipe
 
@@ -48,18 +48,18 @@ class MaskedDecoder(TextDecoder):
         return tuple(layers)
 
 
-def masked_model(kind: ImageMask, patch_size: int) -> Initializer:
-    """Random weights for a model with this mask; the same weights for every mask."""
+def with_mask(kind: ImageMask, initializer: Initializer = initial_model) -> Initializer:
+    """An initializer's model with this mask; the same weights for every mask."""
 
-    def initializer(recipe: Recipe) -> tuple[GIT, Tokenizer]:
-        model, tokenizer = with_patches(patch_size)(recipe)
+    def initialize(recipe: Recipe) -> tuple[GIT, Tokenizer]:
+        model, tokenizer = initializer(recipe)
         decoder = MaskedDecoder(model.config.decoder)
         decoder.load_state_dict(model.decoder.state_dict())
         decoder.kind = kind
         model.decoder = decoder
         return model, tokenizer
 
-    return initializer
+    return initialize
 
 
 def scores_under_masks(captioner: Captioner, source: Source) -> dict[str, float]:

@@ -16,18 +16,19 @@ from composition import Composition
 from composition import scores as composition_scores
 from encoder_start import pretrained_encoder, with_pretrained_encoder
 from fusion import cross_attention, pooled_queries
-from image_mask import MASKS, masked_model, scores_under_masks
+from image_mask import MASKS, scores_under_masks, with_mask
 from lab import measure
 from self_critical import NO_LEARNING, SCST, caption_scores, half_trained
 from study import N_SEEDS, Arm, Study, plot, run_study, table
-from temporal_embeddings import zero_temporal
+from temporal_embeddings import RANDOM, temporal
+from worlds import HELD_OUT, real_pictures
 
 from git_model import GITError
 from git_model.training.recipe import Recipe, read_recipe
 
 FOLDER = Path(__file__).parent
 FROZEN_RATES = (2e-3, 4e-3)  # only the projector and a small decoder learn
-COMPOSITION_STEPS = 500  # images of one thing are learned sooner than those of two
+COMPOSITION_STEPS = 1000  # images of one thing: after 500 steps 70 % are right, after 1,000 95 %
 MASK_QUESTION = "Which image tokens must an image token of the decoder attend to?"
 EXACT = {"loss": 3, "exact": 1}
 
@@ -46,26 +47,23 @@ def studies(steps: int | None = None) -> dict[str, Study]:
     """All studies by their names."""
     captions, frozen, clips = (_recipe(name, steps) for name in ("captions", "frozen", "clips"))
     tested = {"exact": 1} | {f"exact, tested {kind}": 1 for kind in MASKS}
-    masks = [
-        Study(
-            f"mask_{n_tokens}",
-            f"{MASK_QUESTION} ({n_tokens} tokens)",
-            captions,
-            tuple(Arm(kind, masked_model(kind, patch_size)) for kind in MASKS),
-            scores_under_masks,
-            {"loss": 3} | tested,
-        )
-        for n_tokens, patch_size in ((10, 21), (50, 9))
-    ]
+    real = {name: real_pictures(name) for name in HELD_OUT}
     return {
         study.name: study
         for study in (
-            *masks,
+            Study(
+                "mask_10",
+                f"{MASK_QUESTION} (10 tokens, from scratch)",
+                captions,
+                tuple(Arm(kind, with_mask(kind)) for kind in MASKS),
+                scores_under_masks,
+                {"loss": 3} | tested,
+            ),
             Study(
                 "mask_pretrained",
                 f"{MASK_QUESTION} (pretrained encoder)",
                 frozen,
-                tuple(Arm(kind, with_pretrained_encoder(masked_model(kind, 21))) for kind in MASKS),
+                tuple(Arm(kind, with_mask(kind, pretrained_encoder)) for kind in MASKS),
                 scores_under_masks,
                 {"loss": 4} | tested,
                 FROZEN_RATES,
@@ -88,8 +86,7 @@ def studies(steps: int | None = None) -> dict[str, Study]:
                 "Can a model name a colour and a shape that training never shows together?",
                 _recipe("captions", steps or COMPOSITION_STEPS),
                 tuple(
-                    Arm(f"{n} of 45 pairs held out", data=Composition(n).data)
-                    for n in (4, 8, 16, 24)
+                    Arm(f"{n} of 45 pairs held out", data=Composition(n).data) for n in (4, 12, 24)
                 ),
                 composition_scores,
                 EXACT | {"exact, old pairs": 1, "probe, colour": 1, "probe, shape": 1},
@@ -107,16 +104,31 @@ def studies(steps: int | None = None) -> dict[str, Study]:
                 FROZEN_RATES,
             ),
             Study(
-                "temporal_embeddings",
-                "Does a model need temporal embeddings?",
+                "clips",
+                "Which image tokens of a clip must attend to each other, and is their time needed?",
                 clips,
                 (
-                    Arm("learned", pretrained_encoder),
-                    Arm("none", zero_temporal, {"frozen": ("encoder", "temporal_embedding")}),
+                    *(Arm(kind, with_mask(kind, temporal(RANDOM))) for kind in MASKS),
+                    Arm(
+                        "bidirectional, no temporal embeddings",
+                        with_mask("bidirectional", temporal(0.0)),
+                        {"frozen": ("encoder", "temporal_embedding")},
+                    ),
                 ),
-                measure,
-                EXACT,
+                scores_under_masks,
+                {"loss": 3} | tested,
                 FROZEN_RATES,
+            ),
+            Study(
+                "worlds",
+                "Are real pictures harder than the drawn world?",
+                captions,
+                (
+                    Arm("shapes"),
+                    *(Arm(name, start, data=data) for name, (start, data) in real.items()),
+                ),
+                caption_scores,
+                EXACT | {"CIDEr-D": 1},
             ),
             Study(
                 "self_critical",
