@@ -45,8 +45,8 @@ class ExportInfo:
     """How a model was exported.
 
     source: the name by which the source was opened.
-    source_digest: the digest of the source's weights, see `weights_digest`.
-    settings_digest: the digest of the settings that the graphs were made by, see `settings_digest`.
+    source_digest: of the source's weights, see `weights_digest`.
+    settings_digest: of the settings that the graphs were made by, see `settings_digest`.
     samples: the `sampled_digest` of each file, but for config.json.
     version: the version of git-model.
     """
@@ -105,7 +105,9 @@ def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GIT
             f"{where}: its {', '.join(GRAPH_SETTINGS)} are not those of the export, so the graphs "
             "do not follow them: restore the file, or export the source again"
         )
-    for name in {*info.files(config), *info.samples}:
+    for name in sorted(info.samples.keys() - set(FILES)):
+        raise CheckpointError(f"{where}: samples names {name!r}, expected files of this folder")
+    for name in sorted({*info.files(config), *info.samples}):
         _require_sample(folder / name, info.samples.get(name))
     return info, config
 

@@ -84,6 +84,16 @@ def test_a_file_of_another_export_is_refused(exports: Path, tmp_path: Path, name
         Captioner.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("name", ["../secret.txt", "/etc/passwd", "notes.txt"])
+def test_only_files_of_an_export_are_read(exports: Path, tmp_path: Path, name: str) -> None:
+    folder = copy_of(exports, tmp_path)
+    for path in (tmp_path / "secret.txt", folder / "notes.txt"):
+        path.write_text("x")
+    edit(folder, "export", samples={name: sampled_digest(tmp_path / "secret.txt")})
+    with pytest.raises(GITError, match=f"samples names '{name}', expected files of this folder"):
+        Captioner.from_pretrained(folder)
+
+
 def test_large_files_of_two_models_have_different_samples(tmp_path: Path) -> None:
     torch.randn(2_000_000).numpy().tofile(tmp_path / "a")
     torch.randn(2_000_000).numpy().tofile(tmp_path / "b")
