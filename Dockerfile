@@ -1,9 +1,9 @@
 # git-model on a CPU, as a user without rights. Offline once the model is in the mounted cache:
-#   docker build --tag git-model .     # --build-arg TORCH_INDEX= : PyTorch from PyPI, which is larger, since it has CUDA
+#   docker build --tag git-model .     # --build-arg TORCH_INDEX=… : PyTorch's index of CPU builds, a much smaller image
 #   docker run --rm --volume ~/.cache/huggingface:/cache --volume "$PWD":/work git-model caption photo.jpg
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 RUN useradd --create-home --uid 1000 user && mkdir /cache /work && chown user /cache /work
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.7"
 COPY pyproject.toml README.md LICENSE /source/

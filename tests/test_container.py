@@ -1,7 +1,6 @@
 """The container: built, and run offline by its user without rights. Needs docker or podman.
 
-CONTAINER_BUILD_FLAGS are added to the build, such as "--build-arg TORCH_INDEX=" where only PyPI can
-be reached.
+CONTAINER_BUILD_FLAGS are added to the build, such as "--build-arg TORCH_INDEX=…".
 """
 
 import os
