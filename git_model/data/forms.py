@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from git_model.data.example import Annotation, StoredExample
-from git_model.data.manifests import DataError
+from git_model.data.manifests import DataError, require_characters
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.preprocessing.image import open_with_pillow, reason_of
 
@@ -87,10 +87,12 @@ def named_examples(examples: Iterable[StoredExample]) -> Iterator[NamedExample]:
     folder.
 
     Raises:
-        DataError: an image is in no format that Pillow knows.
+        DataError: an image is in no format that Pillow knows, or a text has a lone surrogate, which
+            no form can hold.
     """
     names: set[str] = set()
     for stored in examples:
+        _require_characters(stored)
         path = PurePosixPath(stored.key)
         is_file_name = path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
         stem = str(path.with_suffix("")) if is_file_name else stored.key
@@ -102,6 +104,13 @@ def named_examples(examples: Iterable[StoredExample]) -> Iterator[NamedExample]:
         names.add(name.casefold())
         suffix = path.suffix.lower() if is_file_name else _suffix(stored)
         yield NamedExample(name, suffix, stored)
+
+
+def _require_characters(stored: StoredExample) -> None:
+    """Refuse texts that UTF-8 cannot hold; a source of your own may have some."""
+    for annotation in stored.annotations:
+        for text in (*annotation.texts, annotation.question or "", annotation.key):
+            require_characters(text, f"{stored.where}: a text")
 
 
 def _suffix(stored: StoredExample) -> str:

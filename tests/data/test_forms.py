@@ -102,6 +102,17 @@ def test_no_examples_and_a_video_in_a_form_of_images_are_refused(tmp_path):
         write_form("tsv", tmp_path, [video])
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "annotation",
+    [Annotation(("\ud800",)), Annotation((), "\ud800?"), Annotation((), "what?", "\udc80")],
+)
+def test_half_a_character_of_a_source_of_your_own_is_refused(tmp_path, form, annotation):
+    examples = [CAPTIONS[0], stored_example("x", 2, annotation)]
+    with pytest.raises(GITError, match=r"x: a text is .*expected whole characters"):
+        write_form(form, tmp_path, examples)
+
+
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
 def test_names_are_unique_and_stay_in_their_folder(keys):
