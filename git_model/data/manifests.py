@@ -223,10 +223,13 @@ class FileSource:
         # Imported here, because it loads torch, and the command line uses this file's other parts.
         from git_model.preprocessing.clip import Clip
         from git_model.preprocessing.sampling import ReadOptions
-        from git_model.preprocessing.video import read_media
+        from git_model.preprocessing.video import NotAnImageError, read_media
 
         options = ReadOptions(sampling=self._sampling)
-        media = read_media(entry.path, self._frames, options)
+        try:
+            media = read_media(entry.path, self._frames, options)
+        except NotAnImageError as error:
+            raise DataError(f"{error}; videos need the kind folder, with frames") from None
         frames = media.frames if isinstance(media, Clip) else media
         return Example(entry.key, frames, entry.annotations)
 
