@@ -18,7 +18,7 @@ from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.fetch import fetch
 from git_model.preprocessing.image import ImageError, open_file
 from git_model.preprocessing.sampling import ReadOptions
-from git_model.preprocessing.video import decode_media, read_media
+from git_model.preprocessing.video import decode_media, read_media, with_video_advice
 from git_model.utils.errors import GITError, bounded_line
 
 MAX_NAME_BYTES = 2**12  # of an input's key: a path, an address, a row's key
@@ -140,9 +140,11 @@ class Input:
         Raises:
             GITError: it cannot be opened; the message begins with its position.
         """
-        if isinstance(self.location, Path) and data is None:
-            return read_media(self.location, frames, options)
-        return decode_media(self.read() if data is None else data, self._position, frames, options)
+        with with_video_advice():
+            if isinstance(self.location, Path) and data is None:
+                return read_media(self.location, frames, options)
+            content = self.read() if data is None else data
+            return decode_media(content, self._position, frames, options)
 
     def read(self) -> bytes:
         """The bytes of its file, without a check of their format.

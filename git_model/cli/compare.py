@@ -2,15 +2,16 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from git_model.cli.options import GroupedCommand, option
 
 if TYPE_CHECKING:
-    from git_model.training.compare import Row
+    from git_model.training.compare import Row, Run
 
 
 @click.command(cls=GroupedCommand)
@@ -71,6 +72,8 @@ def compare(
     if not names:
         raise GITError("the runs have no number that all of them logged: nothing to compare")
     rows = compare(arms, names, at)
+    for line in dict.fromkeys(line for name in names for line in _other_ends(logs, name)):
+        click.echo(line, err=True)
     if out is not None:
         with new_file(out) as beside:
             draw_curves(arms, names, beside)
@@ -79,6 +82,23 @@ def compare(
             click.echo(json.dumps(dataclasses.asdict(row)))
     else:
         _print_table(rows, at)
+
+
+def _other_ends(runs: "Sequence[Run]", metric: str) -> Iterator[str]:
+    """A warning for each step at which few runs end, among those that are to have as many steps."""
+    groups: dict[Any, dict[int, list[str]]] = {}
+    for run in runs:
+        last, _ = run.curves[metric][-1]
+        ends = groups.setdefault(run.settings["steps"], {})
+        ends.setdefault(last, []).append(str(run.folder))
+    for ends in groups.values():
+        usual = max(ends, key=lambda step: (len(ends[step]), step))
+        for step, folders in sorted(ends.items()):
+            if step != usual:
+                yield (
+                    f"Warning: {', '.join(folders)}: the last value is of step {step}, those of "
+                    f"{len(ends[usual])} other runs of as many steps are of step {usual}"
+                )
 
 
 def _print_table(rows: "list[Row]", at: str) -> None:

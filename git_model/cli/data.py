@@ -72,7 +72,7 @@ def inspect(source: str, vocabulary: str | None, as_json: bool) -> None:
 
     tokenizer = None if vocabulary is None else named_tokenizer(vocabulary)
     examples = _open(source)
-    report = report_on(_progress(examples), tokenizer, untaken_files(examples))
+    report = report_on(_progress(examples, source), tokenizer, untaken_files(examples))
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
         return
@@ -97,7 +97,7 @@ def convert(source: str, out: Path, form: str, broken_limit: int) -> None:
 
     broken, examples = _Broken(broken_limit), _open(source)
     with new_folder(out) as beside:
-        count = write_form(form, beside, broken.open_all(_progress(examples)))
+        count = write_form(form, beside, broken.open_all(_progress(examples, source)))
     _report_written(form, out, count, broken)
     _report_untaken(examples)
 
@@ -136,7 +136,7 @@ def split(
     with new_folder(out) as beside:
         part_of = [
             None if stored is None else _part(stored.data, shares, seed)
-            for stored in broken.open_each(_progress(opened))
+            for stored in broken.open_each(_progress(opened, source))
         ]
         for name in shares:
             if name not in part_of:
@@ -192,7 +192,7 @@ def vocab(sources: tuple[str, ...], out: Path, size: int, min_count: int) -> Non
     texts = (
         text
         for source in sources
-        for open_stored in _progress(_open(source))
+        for open_stored in _progress(_open(source), source)
         for annotation in open_stored().annotations
         for text in (*annotation.texts, annotation.question or "")
     )
@@ -275,13 +275,22 @@ def _stored(source: "Source | Stream") -> Iterator["OpenStored"]:
     return stored_examples(source)
 
 
-def _progress(source: "Source | Stream") -> Iterator["OpenStored"]:
-    """The examples of a source, with a bar on stderr if it is a terminal."""
+def _progress(source: "Source | Stream", name: str) -> Iterator["OpenStored"]:
+    """The examples of a source, with a bar on stderr if it is a terminal.
+
+    Raises:
+        GITError: there is none; the message begins with `name`.
+    """
     from git_model.data.example import Stream
     from git_model.utils.progress import ProgressBar
 
     total = None if isinstance(source, Stream) else len(source)
-    return iter(ProgressBar(_stored(source), total=total, unit="example", disable=None))
+    number = 0
+    bar = ProgressBar(_stored(source), total=total, unit="example", disable=None)
+    for number, example in enumerate(bar, 1):  # noqa: B007  (used after the loop)
+        yield example
+    if number == 0:
+        raise GITError(f"{name}: there are no examples in it, expected at least one")
 
 
 def _shares(parts: tuple[str, ...]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from git_model.cli.options import (
     option,
 )
 from git_model.config import DecodingOptions
-from git_model.evaluation.scores import METRICS, check_metrics
+from git_model.evaluation.scores import METRICS, WITHOUT_TEXT_SCORES, check_metrics
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import read_mapping
 
@@ -143,6 +143,11 @@ def evaluate(
     Scores are times 100. The COCO tools and papers call CIDEr-D CIDEr. Without Java, Python splits
     captions into words, and the output says "not PTB".
     """
+    if metrics and set(metrics) <= set(WITHOUT_TEXT_SCORES) and (intervals or versus is not None):
+        raise click.UsageError(
+            f"{'--intervals' if intervals else '--versus'} needs scores of single texts, which "
+            f"{' and '.join(metrics)} does not have here: name another --metric"
+        )
     if data is not None and predictions is None:
         _refuse(FILE_OPTIONS, "--predictions")
         if model_run_options["model"] is None:
@@ -158,6 +163,8 @@ def evaluate(
         _refuse(options, "DATA.toml")
         if subset and references is None:
             raise click.UsageError("--subset goes with --references")
+        if versus is not None:
+            _refuse(("intervals",), "one file, so without --versus")
         check_metrics(metrics)
         header = {"predictions": str(predictions)}
         items = _from_files(predictions, references, subset)

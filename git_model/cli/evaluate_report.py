@@ -2,12 +2,19 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from git_model.evaluation.scores import METRICS, best_tokenizer, score
+from git_model.evaluation.scores import (
+    METRICS,
+    WITHOUT_TEXT_SCORES,
+    best_tokenizer,
+    score,
+    tasks_of,
+)
 from git_model.utils.errors import GITError
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ def report(
     """
     tokenizer = best_tokenizer()
     scores = score(predictions, metrics, tokenizer)
+    _name_unscored(predictions, metrics)
     if scores.get("captions", {}).keys() - {"count", "exact"}:  # these two need no words
         header["tokenizer"] = tokenizer.name
     ranges: dict[str, dict[str, Interval]] = {}
@@ -63,6 +71,9 @@ def report_versus(
     """Print the scores of two sets of predictions for the same texts, their difference, and its
     interval by a paired bootstrap.
 
+    Args:
+        metrics: not only METEOR and SPICE, which have no scores of single texts.
+
     Raises:
         GITError: the two are about different texts, or have different references.
     """
@@ -72,9 +83,11 @@ def report_versus(
     from git_model.evaluation.text_scores import text_scores
 
     others = _aligned(predictions, others)
+    metrics = [name for name in metrics if name not in WITHOUT_TEXT_SCORES]
+    _name_unscored(predictions, metrics)
     tokenizer = best_tokenizer()
     tables: dict[str, dict[str, dict[str, Any]]] = {}
-    for task in dict.fromkeys(item.task for item in predictions):
+    for task in tasks_of(predictions, metrics):
         pair = [
             text_scores(_of(items, task), metrics, tokenizer) for items in (predictions, others)
         ]
@@ -132,30 +145,82 @@ def _intervals(predictions: Items, metrics: Sequence[str]) -> dict[str, "Interva
 
 
 def _aligned(predictions: Items, others: Items) -> Items:
-    """The other predictions in the order of the first."""
-    by_name = {(item.task, item.name): item for item in others}
-    names = [(item.task, item.name) for item in predictions]
-    if set(names) != by_name.keys() or len(names) != len(others):
-        missing = sorted(set(names) ^ by_name.keys())
-        raise GITError(
-            f"--versus: the two files are about different texts, such as {missing[0][1]!r}: "
-            "expected the same"
-            if missing
-            else "--versus: a file has two predictions of one name, expected one"
-        )
-    for item in predictions:
-        if by_name[item.task, item.name].answers != item.answers:
+    """The other predictions in the order of the first: by all that names them, or else, as another
+    form of file has less of it, by `Prediction.name`."""
+    _require_same_tasks(predictions, others)
+    pairs = _paired(predictions, others, _full_name) or _paired(predictions, others, _name)
+    if pairs is None:
+        raise GITError(_reason_of_no_pairs(predictions, others))
+    for first, second in pairs:
+        if first.answers != second.answers:
             raise GITError(
-                f"--versus: {item.name!r} has other references in the other file: name one file of "
-                "--references for both"
+                f"--versus: {first.name!r} has other references in the other file: name one file "
+                "of --references for both"
             )
-    return [by_name[name] for name in names]
+    return [second for _, second in pairs]
+
+
+def _name(item: "Prediction") -> tuple[str, ...]:
+    return item.task, item.name
+
+
+def _full_name(item: "Prediction") -> tuple[str, ...]:
+    return item.task, item.key, item.question_key, repr(item.question)
+
+
+def _paired(
+    predictions: Items, others: Items, name_of: Callable[["Prediction"], tuple[str, ...]]
+) -> "list[tuple[Prediction, Prediction]] | None":
+    """The pairs of equal names; None if names differ or are not unique."""
+    by_name = {name_of(item): item for item in others}
+    names = list(map(name_of, predictions))
+    if set(names) != by_name.keys() or not len(names) == len(by_name) == len(others):
+        return None
+    return [(item, by_name[name]) for item, name in zip(predictions, names, strict=True)]
+
+
+def _require_same_tasks(predictions: Items, others: Items) -> None:
+    here, there = (
+        " and ".join(task for task in METRICS if _of(items, task))
+        for items in (predictions, others)
+    )
+    if here != there:
+        raise GITError(
+            f"--versus: there are predictions of {here} in the first file, and of {there} in the "
+            "other: expected the same tasks"
+        )
+
+
+def _reason_of_no_pairs(predictions: Items, others: Items) -> str:
+    here, there = (Counter(map(_name, items)) for items in (predictions, others))
+    missing = sorted(here.keys() ^ there.keys())
+    if missing:
+        task, name = missing[0]
+        return (
+            f"--versus: the two files are about different texts, such as {name!r} of the {task}: "
+            "expected the same"
+        )
+    _, name = next(name for name in here if max(here[name], there[name]) > 1)
+    return (
+        f"--versus: a file has two predictions of one name, {name!r}, which the other file does "
+        "not tell apart: expected one"
+    )
 
 
 def _difference(
     first: Callable[[Any], float], second: Callable[[Any], float]
 ) -> Callable[[Any], float]:
     return lambda index: first(index) - second(index)
+
+
+def _name_unscored(predictions: Items, metrics: Sequence[str]) -> None:
+    """Say on stderr which predictions have none of the metrics."""
+    tasks = tasks_of(predictions, metrics)
+    for task in METRICS:
+        count = len(_of(predictions, task))
+        if count and task not in tasks:
+            names = " and ".join(metrics)
+            click.echo(f"Not scored: {count} {task}, for which {names} is no metric", err=True)
 
 
 def _of(predictions: Items, task: str) -> list["Prediction"]:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from git_model.data.example import Annotation, StoredExample
-from git_model.data.manifests import DataError
+from git_model.data.manifests import DataError, require_characters
 from git_model.preprocessing.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from git_model.preprocessing.image import open_with_pillow, reason_of
 
@@ -87,10 +87,12 @@ def named_examples(examples: Iterable[StoredExample]) -> Iterator[NamedExample]:
     folder.
 
     Raises:
-        DataError: an image is in no format that Pillow knows.
+        DataError: an image is in no format that Pillow knows, or a text has a lone surrogate, which
+            no form can hold.
     """
     names: set[str] = set()
     for stored in examples:
+        _require_characters(stored)
         path = PurePosixPath(stored.key)
         is_file_name = path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
         stem = str(path.with_suffix("")) if is_file_name else stored.key
@@ -102,6 +104,13 @@ def named_examples(examples: Iterable[StoredExample]) -> Iterator[NamedExample]:
         names.add(name.casefold())
         suffix = path.suffix.lower() if is_file_name else _suffix(stored)
         yield NamedExample(name, suffix, stored)
+
+
+def _require_characters(stored: StoredExample) -> None:
+    """Refuse texts that UTF-8 cannot hold; a source of your own may have some."""
+    for annotation in stored.annotations:
+        for text in (*annotation.texts, annotation.question or "", annotation.key):
+            require_characters(text, f"{stored.where}: a text")
 
 
 def _suffix(stored: StoredExample) -> str:
@@ -189,22 +198,16 @@ def write_webdataset(folder: Path, examples: Iterable[NamedExample]) -> None:
 
 def write_parquet(folder: Path, examples: Iterable[NamedExample]) -> None:
     """Parquet files in the form of Hugging Face's data sets: columns `image` (bytes and path),
-    `key`, `texts` (captions) and, if the first example has questions, `questions`."""
+    `key`, `texts` (captions) and `questions`, which all files have, as a later one may need it."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise DataError("writing Parquet needs pyarrow: pip install 'git-model[parquet]'") from None
-    schema = None
+    schema = _schema(pyarrow)
     for number, shard in enumerate(_shards(examples)):
-        first = next(shard)
-        schema = schema or _schema(pyarrow, first)
-        path = folder / f"{number:06}.parquet"
-        rows = (
-            _row(example, has_questions="questions" in schema.names)
-            for example in chain([first], shard)
-        )
-        with parquet.ParquetWriter(path, schema) as file:
+        rows = map(_row, shard)
+        with parquet.ParquetWriter(folder / f"{number:06}.parquet", schema) as file:
             while group := list(islice(rows, ROW_GROUP)):
                 file.write_table(pyarrow.Table.from_pylist(group, schema))
 
@@ -293,29 +296,33 @@ def _shards(examples: Iterable[NamedExample]) -> Iterator[Iterator[NamedExample]
         yield chain([first], islice(stream, SHARD_EXAMPLES - 1))
 
 
-def _schema(pyarrow: Any, example: NamedExample) -> Any:
+def _schema(pyarrow: Any) -> Any:
     text = pyarrow.string()
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
-    fields = [("image", image), ("key", text), ("texts", pyarrow.list_(text))]
+    question = [("question", text), ("answers", pyarrow.list_(text)), ("question_id", text)]
+    fields = [
+        ("image", image),
+        ("key", text),
+        ("texts", pyarrow.list_(text)),
+        ("questions", pyarrow.list_(pyarrow.struct(question))),
+    ]
     # Hugging Face's `datasets` decodes the column of images because of these.
     value = {"dtype": "string", "_type": "Value"}
-    features: Record = {"image": {"_type": "Image"}, "key": value, "texts": [value]}
-    if any(annotation.question is not None for annotation in example.stored.annotations):
-        question = [("question", text), ("answers", pyarrow.list_(text)), ("question_id", text)]
-        fields.append(("questions", pyarrow.list_(pyarrow.struct(question))))
-        features["questions"] = [{"question": value, "answers": [value], "question_id": value}]
+    features: Record = {
+        "image": {"_type": "Image"},
+        "key": value,
+        "texts": [value],
+        "questions": [{"question": value, "answers": [value], "question_id": value}],
+    }
     return pyarrow.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _row(example: NamedExample, *, has_questions: bool) -> Record:
-    image = {"bytes": example.stored.data, "path": example.file_name}
-    row: Record = {"image": image, "key": example.name}
-    if not has_questions:
-        return row | {"texts": example.captions}
-    records = example.records
-    captions = [text for record in records for text in record.get("text", ())]
-    return row | {
-        "texts": captions,
+def _row(example: NamedExample) -> Record:
+    records = [_record(annotation) for annotation in example.stored.annotations]
+    return {
+        "image": {"bytes": example.stored.data, "path": example.file_name},
+        "key": example.name,
+        "texts": [text for record in records for text in record.get("text", ())],
         "questions": [record for record in records if "question" in record],
     }
 

@@ -54,7 +54,8 @@ class Inspection:
     token_counts: Counter[int] = field(default_factory=Counter)  # texts by number of tokens
     words: Counter[str] = field(default_factory=Counter)
     captions: Counter[str] = field(default_factory=Counter)
-    _keys: dict[bytes, str] = field(default_factory=dict)  # the first example of each digest
+    # of each digest the first example: its key, and where it is
+    _first: dict[bytes, tuple[str, str]] = field(default_factory=dict)
     copies: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, open_stored: OpenStored) -> None:
@@ -66,10 +67,17 @@ class Inspection:
             self.unreadable.append(str(error))
             return
         self.n_examples += 1
-        first = self._keys.setdefault(digest_of(stored.data), stored.key)
-        if first != stored.key:
-            self.copies.append((first, stored.key))
+        self._add_copy(stored)
         self._add_texts(stored)
+
+    def _add_copy(self, stored: StoredExample) -> None:
+        """Count an image that another example has, too. Two examples may have the same key, and one
+        that a mixture repeats is at the same place."""
+        first = self._first.setdefault(digest_of(stored.data), (stored.key, stored.where))
+        if first[0] != stored.key:
+            self.copies.append((first[0], stored.key))
+        elif first[1] != stored.where:
+            self.copies.append((first[1], stored.where))
 
     def _add_image(self, stored: StoredExample) -> None:
         is_video = stored.key.lower().endswith(VIDEO_SUFFIXES)

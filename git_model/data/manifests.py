@@ -54,7 +54,13 @@ def value_of(record: Any, name: str, kind: type[T]) -> T:
 
 
 def id_of(record: Any, name: str) -> str:
-    """An id as a text; some data sets write it as a number."""
+    """An id as a text; some data sets write it as a number. A lone surrogate is a DataError."""
+    return require_characters(raw_id_of(record, name), name)
+
+
+def raw_id_of(record: Any, name: str) -> str:
+    """As `id_of`, but lone surrogates are allowed: in predictions about files whose names are not
+    UTF-8."""
     kind = int if isinstance(record, Mapping) and type(record.get(name)) is int else str
     return str(value_of(record, name, kind))
 
@@ -72,13 +78,18 @@ def _require_words(text: str, name: str) -> str:
 
 
 def clean(text: str, name: str) -> str:
-    """A text, stripped. A lone surrogate, half a character that JSON can spell, is a DataError."""
+    """A text, stripped. A lone surrogate is a DataError."""
+    return require_characters(text, name).strip()
+
+
+def require_characters(text: str, name: str) -> str:
+    """The text. A lone surrogate, half a character that JSON can spell, is a DataError."""
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
             raise DataError(f"{name} is {short_repr(text)}, expected whole characters") from None
-    return text.strip()
+    return text
 
 
 def annotation_of(record: Any) -> Annotation:
@@ -150,7 +161,12 @@ def parse(text: str) -> Any:
 
 
 def path_within(folder: Path, name: str) -> Path:
-    """The path of a file that a manifest names. A path that leaves the folder is a DataError."""
+    """The path of a file that a manifest names. A path that leaves the folder, or that no file can
+    have, is a DataError."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise DataError(f"the file name is {short_repr(name)}, expected whole characters") from None
     for kind in (PurePosixPath, PureWindowsPath):  # a manifest may come from either system
         path = kind(name)
         if path.anchor or ".." in path.parts or "\0" in name:
@@ -207,10 +223,13 @@ class FileSource:
         # Imported here, because it loads torch, and the command line uses this file's other parts.
         from git_model.preprocessing.clip import Clip
         from git_model.preprocessing.sampling import ReadOptions
-        from git_model.preprocessing.video import read_media
+        from git_model.preprocessing.video import NotAnImageError, read_media
 
         options = ReadOptions(sampling=self._sampling)
-        media = read_media(entry.path, self._frames, options)
+        try:
+            media = read_media(entry.path, self._frames, options)
+        except NotAnImageError as error:
+            raise DataError(f"{error}; videos need the kind folder, with frames") from None
         frames = media.frames if isinstance(media, Clip) else media
         return Example(entry.key, frames, entry.annotations)
 

@@ -69,9 +69,10 @@ class ParquetData:
         """List the row groups, and check the columns of every file.
 
         Raises:
-            DataError: a file is missing or damaged, or has no column of images.
+            DataError: a file is missing or damaged, or has no column of images; or no file has a
+                row.
         """
-        groups, columns = [], {}
+        groups, columns, n_rows = [], {}, 0
         for path in shard_paths(self.files, "a Parquet file"):
             with open_parquet(path) as file:
                 columns[path] = _columns(path, file, self.image, self.text)
@@ -79,6 +80,9 @@ class ParquetData:
                 for number in range(file.num_row_groups):
                     groups.append((path, number, first))
                     first += file.metadata.row_group(number).num_rows
+                n_rows += first
+        if not n_rows:
+            raise DataError(f"{self.files}: there are no images in it, expected at least one row")
         return ParquetStream(groups, columns, self.shuffle)
 
 

@@ -95,17 +95,20 @@ def stored_examples(source: Source | Stream) -> Iterator[OpenStored]:
     if isinstance(source, StoredSource):
         return source.stored()
     if isinstance(source, Stream):
-        return (partial(_as_png, example) for example in source.stream(0, 0, 0, 1))
-    return (partial(_as_png, partial(source.__getitem__, i)) for i in range(len(source)))
+        examples = source.stream(0, 0, 0, 1)
+    else:
+        examples = (partial(source.__getitem__, index) for index in range(len(source)))
+    return (partial(_as_png, number, example) for number, example in enumerate(examples, 1))
 
 
-def _as_png(open_example: OpenExample) -> StoredExample:
+def _as_png(number: int, open_example: OpenExample) -> StoredExample:
     example = open_example()
     if isinstance(example.media, list):
         raise GITError(f"{example.key}: a clip, expected an image: clips stay where they are")
     buffer = BytesIO()
     example.media.save(buffer, "PNG")
-    return StoredExample(example.key, example.key, buffer.getvalue(), example.annotations)
+    where = f"example {number}, {example.key}"
+    return StoredExample(example.key, where, buffer.getvalue(), example.annotations)
 
 
 DataConfig = ListedData | MixedData | WebDatasetData | ParquetData

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from git_model.data.manifests import DataError, id_of, parse, parse_each, read_lines, value_of
+from git_model.data.manifests import DataError, parse, parse_each, raw_id_of, read_lines, value_of
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import from_dict, to_dict
 
@@ -189,10 +189,10 @@ def _prediction(record: Any) -> Prediction:
     """An entry of any of the forms."""
     names = record.keys() if isinstance(record, dict) else set()
     if names >= {"image_id", "caption"}:
-        return Prediction(key=id_of(record, "image_id"), text=value_of(record, "caption", str))
+        return Prediction(key=raw_id_of(record, "image_id"), text=value_of(record, "caption", str))
     if names >= {"question_id", "answer"}:
         text = value_of(record, "answer", str)
-        return Prediction(key="", question_key=id_of(record, "question_id"), text=text)
+        return Prediction(key="", question_key=raw_id_of(record, "question_id"), text=text)
     if names >= {"key", "text"}:
         return _own_form(record)
     raise DataError(
@@ -222,8 +222,8 @@ def _annotation(record: Any) -> tuple[str, list[str]]:
     if isinstance(record, dict) and "question_id" in record:
         answers = value_of(record, "answers", list)
         texts = parse_each(answers, lambda item: value_of(item, "answer", str), "answer")
-        return id_of(record, "question_id"), list(texts)
-    return id_of(record, "image_id"), [value_of(record, "caption", str)]
+        return raw_id_of(record, "question_id"), list(texts)
+    return raw_id_of(record, "image_id"), [value_of(record, "caption", str)]
 
 
 def _load(path: Path) -> tuple[Any, str]:

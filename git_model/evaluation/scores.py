@@ -40,6 +40,7 @@ CORPUS_METRICS: dict[str, Callable[[Sequence[WordList], Sequence[Sequence[WordLi
     "meteor": coco_tools.meteor,
     "spice": coco_tools.spice,
 }
+WITHOUT_TEXT_SCORES = ("meteor", "spice")  # of which `text_scores` gives no score of a single text
 
 
 class WordTokenizer(NamedTuple):
@@ -82,7 +83,8 @@ def score(
     """The scores of predictions, for each task among them: `count`, and metrics times 100.
 
     Args:
-        metrics: some of `METRICS`; by default all that can be computed without a download.
+        metrics: some of `METRICS`; by default all that can be computed without a download. A task
+            to which none of them applies is left out.
         tokenizer: for captions; by default `best_tokenizer()`.
 
     Raises:
@@ -100,7 +102,7 @@ def score(
 
 
 def tasks_of(predictions: Sequence[Prediction], metrics: Sequence[str]) -> list[Task]:
-    """The tasks of the predictions.
+    """The tasks of the predictions to which the metrics apply; without metrics all tasks.
 
     Raises:
         GITError: as in `score`.
@@ -112,7 +114,7 @@ def tasks_of(predictions: Sequence[Prediction], metrics: Sequence[str]) -> list[
     for name in metrics:
         if not any(name in METRICS[task] for task in tasks):
             raise GITError(f"{name} is no metric for {' and '.join(tasks)}")
-    return tasks
+    return [task for task in tasks if not metrics or set(metrics) & set(METRICS[task])]
 
 
 def metric_names(

@@ -23,7 +23,7 @@ from git_model.explain.explanation import Explanation, TopToken, explain
 from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.image import upright_rgb
 from git_model.preprocessing.inputs import Frames
-from git_model.preprocessing.video import NOT_AN_IMAGE, NotAnImageError, read_media
+from git_model.preprocessing.video import read_media
 from git_model.utils.errors import GITError, one_line
 
 MAX_SESSIONS = 16  # in memory; the scene of a large video model takes about 50 MB
@@ -243,10 +243,7 @@ def read_picture(captioner: Captioner, data: bytes, name: str = "the file") -> P
     start = perf_counter()
     config = captioner.model.config
     with temporary_file(data, name) as path:
-        try:
-            media = read_media(path, config.frames)
-        except NotAnImageError:  # its message names an option of the command line
-            raise GITError(f"{path}: {NOT_AN_IMAGE}") from None
+        media = read_media(path, config.frames)
         stills = media.frames if isinstance(media, Clip) else [media]
         try:
             frames = [upright_rgb(still, config.preprocess) for still in stills]

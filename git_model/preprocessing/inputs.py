@@ -20,7 +20,7 @@ from git_model.preprocessing.clip import Clip, contact_sheet
 from git_model.preprocessing.fetch import fetch, is_url
 from git_model.preprocessing.image import ImageError, is_sideways, is_truncated, preprocess_batch
 from git_model.preprocessing.sampling import ReadOptions, Sampling
-from git_model.preprocessing.video import decode_media, read_media
+from git_model.preprocessing.video import decode_media, read_media, with_video_advice
 from git_model.utils.errors import GITError
 
 Still = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -104,7 +104,10 @@ def load(
         frames = [still for still in stills if isinstance(still, Image.Image)]  # all, with 0 frames
         size = frames[0].size if frames else None
         return LoadedImage(preprocess_batch(frames, config.preprocess), size=size)
-    return load_media(_media(image, frames_to_read(config, options), options), config)
+    n_frames = frames_to_read(config, options)
+    with with_video_advice():
+        media = _media(image, n_frames, options)
+    return load_media(media, config)
 
 
 def frames_to_read(config: GITConfig, options: ReadOptions) -> int:

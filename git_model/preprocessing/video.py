@@ -48,6 +48,18 @@ class NotAnImageError(ImageError):
     """A file that is not an image, for a model that reads no videos: perhaps it is one."""
 
 
+@contextmanager
+def with_video_advice() -> Iterator[None]:
+    """Errors about such a file say how a video can be read, where `ReadOptions` can be chosen."""
+    try:
+        yield
+    except NotAnImageError as error:
+        raise NotAnImageError(
+            f"{error}; videos need a model with temporal embeddings, or --video-as first, middle "
+            "or sheet"
+        ) from None
+
+
 # EXIF's number for what the signs of a display matrix (a, b, c, d) do.
 ORIENTATION_OF = {
     (1, 0, 0, 1): 1,
@@ -115,10 +127,7 @@ def _read_video(file: MediaFile, n_frames: int, sampling: Sampling, options: Rea
     """Frames of a video. It is decoded to its end: once if its container states the true number of
     frames; otherwise, and for sampling by time, once to count the frames and once to take them."""
     if n_frames == 0:
-        raise NotAnImageError(
-            f"{file}: {NOT_AN_IMAGE}; videos need a model with temporal embeddings, or --video-as "
-            "first, middle or sheet"
-        )
+        raise NotAnImageError(f"{file}: {NOT_AN_IMAGE}")
     with _opened(file) as (_, stream):
         n_stated = 0 if sampling == "time" else stream.frames  # 0: the container does not say
     decoder = _Decoder(file, options.truncated, is_timed=sampling == "time")

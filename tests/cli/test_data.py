@@ -1,10 +1,13 @@
 """`git-model data`: inspect, split, convert and vocab."""
 
 import json
+import tarfile
 from pathlib import Path
 
+import pyarrow
 import pytest
 from commands import refusal, run
+from pyarrow import parquet
 from stored_examples import png
 
 from git_model.data.sources import read_data, stored_examples
@@ -59,6 +62,40 @@ def test_files_that_look_like_images_and_are_no_examples_are_named(tmp_path, com
     assert line.startswith(
         "Not taken, though they look like images or videos: 3: noext, raw.CR2, v"
     )
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+@pytest.mark.parametrize("command", ["inspect", "convert", "split", "vocab"])
+def test_data_without_an_example_are_refused(tmp_path, kind, command):
+    path = tmp_path / f"empty.{kind}"
+    if kind == "tar":
+        tarfile.open(path, "w").close()
+    else:
+        columns = {
+            "image": pyarrow.array([], pyarrow.binary()),
+            "text": pyarrow.array([], "string"),
+        }
+        parquet.write_table(pyarrow.table(columns), path)
+    out = {"inspect": (), "vocab": ("--out", tmp_path / "out")}.get(command, (tmp_path / "out",))
+    assert f"{path}: there are no " in refusal("data", command, path, *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspect_advises_nothing_that_it_does_not_have(tmp_path):
+    folder = write_folder(tmp_path / "in", 1)
+    (folder / "0.png").write_bytes(b"a film")
+    report = run("data", "inspect", folder).stdout
+    assert "0.png: not an image" in report
+    assert "--" not in report
+
+
+def test_inspect_counts_identical_images_of_one_id(tmp_path):
+    table = {"image": [png(1), png(1), png(2)], "image_id": [7, 7, 8], "text": ["a", "b", "c"]}
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table(table), path)
+    report = json.loads(run("data", "inspect", path, "--json").stdout)
+    first = [f"{path}: row 1 = {path}: row 2"]
+    assert report["identical_images"] == {"count": 1, "first": first}
 
 
 def test_convert_writes_a_form_that_every_data_command_opens(tmp_path, shapes):

@@ -200,6 +200,12 @@ def test_a_run_that_fails_keeps_the_old_predictions(
         (["--predictions", "p", "--num-beams", "2"], "--num-beams goes with DATA.toml"),
         (["--predictions", "p", "--out", "o.jsonl"], "--out goes with DATA.toml"),
         (["--predictions", "p", "--subset"], "--subset goes with --references"),
+        (["--predictions", "p", "--versus", "q", "--intervals"], "without --versus"),
+        (
+            ["--predictions", "p", "--versus", "q", "--metric", "meteor", "--metric", "spice"],
+            "--versus needs scores of single texts, which meteor and spice does not have",
+        ),
+        (["d.toml", "-m", "demo", "--intervals", "--metric", "spice"], "--intervals needs scores"),
         (["--predictions", "p", "--metric", "x"], "'x' is not one of 'exact', 'bleu'"),
         (["d.toml", "-m", "demo", "--template", "a {}"], "--template goes with --labels"),
         (
@@ -330,6 +336,81 @@ def test_two_files_are_compared_text_by_text(tmp_path: Path) -> None:
     assert (same["difference"], same["interval"]) == (0, [0, 0])
     text = run("evaluate", "--predictions", good, "--versus", bad).stdout
     assert re.search(r"CIDEr-D +\S+ +\S+ +\+\S+  \[\+\S+, \+\S+\]", text)
+
+
+MIXED = [
+    {"key": "a", "text": "a red dog runs", "answers": ["a red dog runs"]},
+    {"key": "a", "question": "how many?", "text": "1"},  # without a reference
+    {"key": "b", "text": "a", "top": ["a"]},
+]
+
+
+def rows_file(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("versus", [False, True])
+def test_tasks_without_the_named_metric_are_left_out_and_named(
+    tmp_path: Path, versus: bool
+) -> None:
+    file = rows_file(tmp_path / "a.jsonl", MIXED)
+    options = ["--predictions", file, "--metric", "rouge_l"]
+    options += ["--versus", file] if versus else ["--intervals"]
+    result = run("evaluate", *options)
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if line[0] != " "] == [
+        line for line in result.stdout.splitlines() if line.startswith("1 captions")
+    ]
+    assert result.stderr == (
+        "Not scored: 1 questions, for which rouge_l is no metric\n"
+        "Not scored: 1 labels, for which rouge_l is no metric\n"
+    )
+    scores = json.loads(run("evaluate", *options, "--json").stdout)
+    assert not {"questions", "labels"} & scores.keys()
+
+
+@pytest.mark.parametrize("questions", [("q", "q"), ("q", "r"), (None, "q")])
+def test_one_question_id_may_stand_twice_if_both_files_tell_them_apart(
+    tmp_path: Path, questions: tuple[str | None, str]
+) -> None:
+    rows = [
+        {"key": key, "question_key": "1", "question": question, "text": "x", "answers": [answer]}
+        for key, question, answer in zip("ab", questions, "xy", strict=True)
+    ]
+    file = rows_file(tmp_path / "a.jsonl", rows)
+    back = rows_file(tmp_path / "b.jsonl", rows[::-1])
+    for other in (file, back):
+        row = scores_of("--predictions", file, "--versus", other)["questions"]["exact"]
+        assert (row["score"], row["versus"], row["difference"]) == (50, 50, 0)
+    less = rows_file(tmp_path / "c.jsonl", [{"question_id": 1, "answer": "x"}])
+    line = refusal("evaluate", "--predictions", file, "--versus", less)
+    assert "a file has two predictions of one name, '1', which the other file does not" in line
+
+
+def test_a_form_with_fewer_names_is_compared_by_the_question_id(tmp_path: Path) -> None:
+    rows = [
+        {"key": key, "question_key": key, "question": "q", "text": "x", "answers": ["x"]}
+        for key in "ab"
+    ]
+    full = rows_file(tmp_path / "a.jsonl", rows)
+    few = [{"question_id": key, "answer": "x"} for key in "ba"]
+    short = rows_file(tmp_path / "b.jsonl", few)
+    refs = ("--references", rows_file(tmp_path / "r.jsonl", rows))
+    scores = scores_of("--predictions", full, "--versus", short, *refs)
+    assert scores["questions"]["exact"]["difference"] == 0
+
+
+def test_predictions_of_different_tasks_are_not_compared(tmp_path: Path) -> None:
+    row = {"key": "a", "text": "x", "answers": ["x"]}
+    captions = rows_file(tmp_path / "c.jsonl", [row])
+    labels = rows_file(tmp_path / "l.jsonl", [row | {"top": ["x"]}])
+    answers = rows_file(tmp_path / "q.jsonl", [row | {"question": "q"}, row])
+    for first, other, words in (
+        (labels, captions, "of labels in the first file, and of captions in the other"),
+        (answers, labels, "of captions and questions in the first file, and of labels in the"),
+    ):
+        assert words in refusal("evaluate", "--predictions", first, "--versus", other)
 
 
 def test_files_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:

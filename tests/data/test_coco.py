@@ -66,6 +66,7 @@ def test_a_test_split_of_coco_has_images_without_captions(coco, tmp_path, annota
         ({"images": [{"file_name": "a.jpg"}]}, "images 1: id is missing"),
         ({"images": [{"id": 1, "file_name": "../a.jpg"}]}, "'../a.jpg' leaves its folder"),
         ({"images": [{"id": 1, "file_name": "/a.jpg"}]}, "'/a.jpg' leaves its folder"),
+        ({"images": [{"id": "\ud800", "file_name": "a.jpg"}]}, "id is '\\ud800', expected whole"),
         ({"images": [COCO["images"][0]] * 2}, "two of the images have the id 9"),
         ({"annotations": [{"image_id": 9}]}, "annotations 1: caption is missing"),
         ({"annotations": [{"caption": "a"}]}, "annotations 1: image_id is missing"),
@@ -179,6 +180,7 @@ def test_an_unknown_split_is_refused(karpathy, split):
         ({"sentences": [], "filename": "a.jpg"}, "images 1: split is missing"),
         (record("d.jpg", "train", "one", ""), "images 1: sentence 2: raw is empty"),
         (record("d.jpg", "train", filepath=".."), "leaves its folder"),
+        (record("d.jpg", "train", filepath="\ud800"), "the file name is '\\ud800/d.jpg', expected"),
         (record("../d.jpg", "train"), "leaves its folder"),
     ],
 )

@@ -74,6 +74,13 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path):
     assert "none: no such folder" in refusal(tmp_path / "none")
 
 
+def test_what_may_be_a_video_is_told_how_videos_are_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"a film")
+    (tmp_path / "a.txt").write_text("a text")
+    with pytest.raises(GITError, match=r"not an image, .*; videos need the kind folder, with f"):
+        open_folder(tmp_path)[0]
+
+
 def test_videos_and_animations_are_clips_if_the_model_takes_frames(tmp_path):
     frames = [Image.new("RGB", (12, 8), (40 * n, 0, 0)) for n in range(6)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

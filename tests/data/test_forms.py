@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from stored_examples import stored_example
 
 from git_model.data.example import Annotation, StoredExample
@@ -55,6 +56,31 @@ def test_forms_with_questions_keep_all_of_them(tmp_path, form):
     assert back == {stored.data: stored.annotations for stored in QUESTIONS}
 
 
+@pytest.mark.parametrize("form", WITH_QUESTIONS)
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_questions_may_come_after_any_number_of_captions(tmp_path, monkeypatch, form, first):
+    monkeypatch.setattr("git_model.data.forms.SHARD_EXAMPLES", 2)  # the third is in another file
+    examples = [*CAPTIONS[:first], QUESTIONS[2], CAPTIONS[2]]
+    write_form(form, tmp_path, examples)
+    back = {stored.data: stored.annotations for stored in read_back(tmp_path)}
+    assert back.keys() == {stored.data for stored in examples}
+    assert back[QUESTIONS[2].data] == QUESTIONS[2].annotations
+
+
+def test_every_parquet_file_has_the_same_columns_and_takes_an_image_without_a_text(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("git_model.data.forms.SHARD_EXAMPLES", 1)
+    empty = stored_example("none", 7, Annotation(()))
+    write_form("parquet", tmp_path, [CAPTIONS[0], QUESTIONS[0], empty])
+    schemas = [parquet.read_schema(path) for path in sorted(tmp_path.iterdir())]
+    assert len(schemas) == 3
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+    assert {stored.annotations for stored in read_back(tmp_path)} == {
+        CAPTIONS[0].annotations, QUESTIONS[0].annotations, (Annotation(()),)
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("form", sorted(FORMS.keys() - set(WITH_QUESTIONS)))
 def test_other_forms_refuse_a_question(tmp_path, form):
     with pytest.raises(GITError, match=r"7: it has questions, .*expected one of metadata, tsv"):
@@ -74,6 +100,17 @@ def test_no_examples_and_a_video_in_a_form_of_images_are_refused(tmp_path):
     video = StoredExample("a.mp4", "a.mp4", b"...", (Annotation(("x",)),))
     with pytest.raises(GITError, match=r"a\.mp4: a video, .*expected folder or metadata"):
         write_form("tsv", tmp_path, [video])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "annotation",
+    [Annotation(("\ud800",)), Annotation((), "\ud800?"), Annotation((), "what?", "\udc80")],
+)
+def test_half_a_character_of_a_source_of_your_own_is_refused(tmp_path, form, annotation):
+    examples = [CAPTIONS[0], stored_example("x", 2, annotation)]
+    with pytest.raises(GITError, match=r"x: a text is .*expected whole characters"):
+        write_form(form, tmp_path, examples)
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])

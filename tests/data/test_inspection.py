@@ -47,6 +47,15 @@ def test_a_report_counts_and_names_what_is_wrong():
     assert "unknown_words" not in result
 
 
+def test_identical_images_may_have_one_key_but_not_one_place():
+    first, second, other = (
+        StoredExample(key, where, png(1), ())
+        for key, where in (("7", "x: row 1"), ("7", "x: row 2"), ("8", "x: row 3"))
+    )
+    result = report(first, second, other, first)  # a mixture may repeat the first
+    assert result["identical_images"] == {"count": 2, "first": ["x: row 1 = x: row 2", "7 = 8"]}
+
+
 def test_a_report_says_which_words_a_vocabulary_lacks():
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "##s"]
     result = report(

@@ -51,6 +51,7 @@ def test_a_record_is_captions_or_a_question(record, annotation):
         ({"question": "a", "answer": 3}, "answer is 3, expected a text"),
         ({"question": "a", "question_id": 1.5}, "question_id is 1.5, expected a text"),
         ({"question": "a", "question_id": True}, "question_id is True, expected a text"),
+        ({"question": "a", "question_id": "\ud800"}, "question_id is '\\ud800', expected whole"),
         (["a cat"], "expected an object"),
         ("a cat", "expected an object"),
         (None, "expected an object"),
@@ -62,7 +63,8 @@ def test_an_invalid_record_is_refused(record, message):
     assert message in str(error.value)
 
 
-plain = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+half = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=1)  # of a character
+plain = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | half
 values = st.recursive(plain, lambda items: st.lists(items, max_size=2), max_leaves=3)
 names = st.sampled_from(["text", "caption", "question", "answer", "answers", "question_id", "x"])
 
@@ -74,7 +76,8 @@ def test_any_record_becomes_an_annotation_or_one_line(record):
     except DataError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert all(isinstance(text, str) for text in annotation.texts)
+        texts = (*annotation.texts, annotation.question or "", annotation.key)
+        assert all(text == text.encode().decode() for text in texts)
 
 
 def test_all_captions_of_an_image_are_one_annotation_and_come_first():

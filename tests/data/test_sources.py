@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from photos import photo
+from PIL import Image
 
-from git_model.data.example import Annotation
+from git_model.data.example import Annotation, Example
 from git_model.data.folder import FolderData
-from git_model.data.sources import Mixed, MixedData, read_data
+from git_model.data.inspection import inspect
+from git_model.data.sources import Mixed, MixedData, read_data, stored_examples
 from git_model.utils.errors import ConfigError
 from git_model.utils.serialize import to_dict
 
@@ -30,6 +32,25 @@ def test_a_table_is_read_by_its_kind():
     data = read_data({"kind": "folder", "path": "a", "frames": 6}, "recipe.toml")
     assert data == FolderData(path="a", frames=6)
     assert read_data(to_dict(data), "recipe.toml") == data
+
+
+class OneKey:
+    """A source of your own whose examples have the same image and key."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return Example("7", Image.new("RGB", (4, 4)), (Annotation(("a text",)),))
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_examples_without_files_are_told_apart_by_their_numbers(repeats):
+    examples = list(stored_examples(Mixed([OneKey()], [repeats])))
+    assert len(examples) == 2 * repeats
+    report = inspect(examples)
+    assert report["identical_images"]["first"][0] == "example 1, 7 = example 2, 7"
+    assert report["identical_images"]["count"] == repeats
 
 
 def test_several_data_sets_stand_in_one_recipe():

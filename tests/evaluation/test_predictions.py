@@ -65,6 +65,9 @@ def test_captions_are_written_in_cocos_form_and_answers_in_evalais(tmp_path: Pat
         ("42", "a dog"),
         ("x1", "é"),
     ]
+    name = "\udcff.jpg"  # a file name that is not UTF-8
+    write_predictions(path, [Prediction(key=name, text="a")], results=True)
+    assert [item.key for item in read_predictions(path)] == [name]
     write_predictions(path, [ANSWER], results=True)
     assert json.loads(path.read_text()) == [{"question_id": 7, "answer": "red"}]
     assert read_predictions(path) == [Prediction(key="", question_key="7", text="red")]

@@ -89,6 +89,20 @@ def test_the_mean_curve_takes_the_steps_that_all_runs_have(tmp_path):
     assert _mean_curve(runs, "captions cider_d") == ([1, 2], [2.0, 4.0])
 
 
+@pytest.mark.parametrize("options", [(), ("--at", "best"), ("--json",)])
+def test_runs_that_ended_at_another_step_are_named(tmp_path, options):
+    curves = [(2.0, 3.0, 4.0), (1.0, 2.0, 3.0), (9.0,)]
+    paths = [str(run_folder(tmp_path / f"a{n}", curve, n)) for n, curve in enumerate(curves)]
+    longer = str(run_folder(tmp_path / "longer", (1.0,) * 5, 0, steps=99))  # another arm
+    result = CliRunner().invoke(main, ["compare", *paths, longer, *options])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == (
+        f"Warning: {paths[2]}: the last value is of step 1, those of 2 other runs of as many steps "
+        "are of step 3\n"
+    )
+    assert not CliRunner().invoke(main, ["compare", *paths[:2], longer, *options]).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
