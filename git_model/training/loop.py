@@ -72,7 +72,7 @@ from git_model.training.state import (
     save_state,
 )
 from git_model.training.trackers import require_trackers
-from git_model.training.validation import require_metric, validate
+from git_model.training.validation import require_validation, validate
 from git_model.utils.distributed import ProcessGroup, StopRequest, init, stop_on_signals
 from git_model.utils.dotted import dotted_name
 from git_model.utils.errors import ConfigError, GITError
@@ -184,13 +184,25 @@ class _Run:
 
     def check_settings(self, source: Source | Stream) -> None:
         """Refuse settings that would end the run later, before a folder is made."""
-        if self.trainer.validation is not None:
-            require_metric(self.recipe, self.trainer.validation)
+        self._require_validation()
         if self.recipe.compute.cache_features:
             require_cachable(self.trainer.model)
             if isinstance(source, Stream):
                 raise ConfigError("cache_features needs examples by index: a stream has none")
             self.trainer.features = FeatureCache(self.out / FEATURES)
+
+    def _require_validation(self) -> None:
+        """Check the validation data on rank 0, which alone uses them; every rank ends if they do
+        not fit."""
+        problem = None
+        if self.group.is_first and self.trainer.validation is not None:
+            try:
+                require_validation(self.recipe, self.trainer.validation)
+            except GITError as error:
+                problem = str(error)
+        problem = self.group.broadcast(problem)
+        if problem is not None:
+            raise ConfigError(problem)
 
     def finish(self, *, resume: bool) -> bool:
         """Run the steps that are left. False if a stop request came before the last one."""
