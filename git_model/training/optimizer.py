@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from git_model.model.git import GIT
 from git_model.training.recipe import OptimConfig, Recipe
-from git_model.utils.dotted import call_object, dotted_name
+from git_model.utils.dotted import call_object, dotted_name, own_code
 from git_model.utils.errors import GITError
 
 FUSED = ("cpu", "cuda", "mps")  # devices for which torch has a fused AdamW
@@ -96,11 +96,19 @@ def make_optimizer(
         make: makes the optimizer from the parameter groups, in place of the recipe's.
 
     Raises:
-        GITError: an optimizer by dotted name cannot be imported or called, or is not an optimizer.
+        GITError: an optimizer by dotted name cannot be imported, one cannot be made, or it is not
+            an optimizer.
     """
     groups = parameter_groups(model, learning)
     if make is not None:
-        return require_optimizer(make(groups), groups)
+        if not callable(make):
+            raise GITError(
+                f"optimizer is {dotted_name(make)}, expected a function or class that makes an "
+                "optimizer from parameter groups"
+            )
+        with own_code(f"the optimizer {dotted_name(make)} cannot be made"):
+            made = make(groups)
+        return require_optimizer(made, groups)
     if learning.optimizer != "adamw":
         name, options = learning.optimizer, learning.optimizer_arguments
         return require_optimizer(call_object(name, "learning.optimizer", groups, **options), groups)
@@ -191,13 +199,17 @@ def update(optimizer: torch.optim.Optimizer, lr_share: float, max_grad_norm: flo
 
     Returns:
         the gradient norm, of all parameters together, before clipping.
+
+    Raises:
+        GITError: the optimizer's step fails, as for one that needs a closure.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     grad_norm = full_tensor(nn.utils.clip_grad_norm_(parameters, max_grad_norm)).item()
     if math.isfinite(grad_norm):
         for group in optimizer.param_groups:
             group["lr"] = lr_share * group["peak_lr"]
-        optimizer.step()
+        with own_code(f"the optimizer {dotted_name(optimizer)} cannot make a step"):
+            optimizer.step()
     optimizer.zero_grad()
     return grad_norm
 

@@ -1,5 +1,7 @@
 """Parameter groups, the schedule, clipping and the moving ema."""
 
+from functools import partial
+
 import pytest
 import torch
 from runs import recipe_of
@@ -196,6 +198,12 @@ def test_an_optimizer_by_name_gets_the_groups_and_its_arguments():
             {"optimizer": "torch.optim.SGD", "optimizer_arguments": {"speed": 1}},
             "cannot be called so: .*unexpected keyword argument 'speed'",
         ),
+        (
+            {"optimizer": "torch.optim.SGD", "optimizer_arguments": {"momentum": -1}},
+            "learning.optimizer is torch.optim.SGD, which cannot be called so: Invalid momentum",
+        ),
+        ({"optimizer": "torch.optim.LBFGS"}, "cannot be called so: LBFGS doesn't support per-par"),
+        ({"optimizer": "torch.optim.Muon"}, "cannot be called so: Muon only supports 2D param"),
         ({"optimizer": "builtins.list"}, "the optimizer is builtins.list, expected a torch.optim"),
     ],
 )
@@ -203,6 +211,28 @@ def test_what_is_no_optimizer_is_refused_in_one_line(changes, message):
     with pytest.raises(GITError, match=message) as error:
         make_optimizer(tiny_model(), learning(**changes))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (3, "optimizer is builtins.int, expected a function or class"),
+        (lambda _: {}["rate"], "the optimizer .*<lambda> cannot be made: 'rate'"),
+        (partial(torch.optim.SGD, momentum=-1), "SGD cannot be made: Invalid momentum value: -1"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_is_one_line(make, message):
+    with pytest.raises(GITError, match=message) as error:
+        make_optimizer(tiny_model(), learning(), make)
+    assert "\n" not in str(error.value)
+
+
+def test_an_optimizer_that_cannot_make_a_step_is_one_line():
+    model = with_gradients(1e-3)
+    own = {"optimizer": "torch.optim.SparseAdam", "optimizer_arguments": {}}
+    optimizer = make_optimizer(model, learning(**own))
+    with pytest.raises(GITError, match=r"SparseAdam cannot make a step: SparseAdam does not supp"):
+        update(optimizer, 1.0, max_grad_norm=1.0)
 
 
 def with_gradients(size: float) -> nn.Module:
