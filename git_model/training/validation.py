@@ -16,6 +16,7 @@ from git_model.evaluation.run import evaluation_mode, open_examples, predict, te
 from git_model.evaluation.scores import PYTHON, score
 from git_model.evaluation.vqa import MIN_ANSWERS
 from git_model.training.loss import batch_loss
+from git_model.training.own_source import require_example
 from git_model.training.recipe import Recipe
 from git_model.training.selection import LOSS
 from git_model.utils.errors import ConfigError, GITError
@@ -153,7 +154,7 @@ def _annotations(source: Source | Stream, recipe: Recipe) -> list[Annotation]:
         except GITError as error:
             broken.add(str(error))
             continue
-        for note in example.annotations:
+        for note in require_example(example, "validation: an example").annotations:
             if not note.texts:
                 text = "caption" if note.question is None else f"answer to {note.question!r}"
                 raise ConfigError(

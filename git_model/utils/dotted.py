@@ -74,3 +74,20 @@ def dotted_name(value: Any) -> str:
     value = value.func if isinstance(value, partial) else value
     target = value if hasattr(value, "__qualname__") else type(value)
     return f"{target.__module__}.{target.__qualname__}"
+
+
+def name_with_arguments(value: Any) -> str:
+    """The dotted name, and the arguments of a `functools.partial`, such as
+    `torch.optim.sgd.SGD(momentum=0.9)`. Of an argument that is no number, text or list it has the
+    type's name only."""
+    if not isinstance(value, partial):
+        return dotted_name(value)
+    named = (f"{name}={_plain(item)}" for name, item in sorted(value.keywords.items()))
+    return f"{dotted_name(value)}({', '.join([*map(_plain, value.args), *named])})"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    is_plain = value is None or type(value) in (bool, int, float, str)
+    return repr(value) if is_plain else dotted_name(value)
