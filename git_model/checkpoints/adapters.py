@@ -9,6 +9,7 @@ Sources: Hu et al. 2021 (LoRA); Liu et al. 2024 (DoRA).
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -29,7 +30,7 @@ from git_model.utils.serialize import from_dict, is_file, read_mapping, short_re
 
 SETTINGS, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 PREFIX = "base_model.model."  # of peft's names in a file
-ATTENTION = ("*.attn.qkv", "*.attn.out")
+ATTENTION = re.compile(r".*\.attn\.\w+")  # the linear layers of every attention
 MAX_RANK = 2**12
 # Settings of peft that determine the computation and that this project supports.
 USED = {"r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "target_modules"}
@@ -49,7 +50,8 @@ class AdapterConfig:
     rank: int = 8  # inner size of the two matrices whose product is added to a weight
     alpha: float = 16.0  # the product is scaled by alpha / rank
     dropout: float = 0.0  # probability of dropout on the adapter's input
-    # patterns of linear layers' names; empty: query, key, value and output of every attention
+    # patterns of linear layers' names; empty: query, key, value and output of every attention, in
+    # an encoder of another kind all linear layers of the modules `attn`
     targets: tuple[str, ...] = ()
     last: int | None = None  # instead of targets: every linear layer of the last n decoder blocks
 
@@ -113,12 +115,15 @@ def target_names(model: GIT, config: AdapterConfig) -> list[str]:
     """The linear layers that an adapter changes, by name.
 
     Raises:
-        ConfigError: a pattern matches no layer, or the decoder has fewer blocks than `last`.
+        ConfigError: a pattern matches no layer, or one that is not called; or the decoder has fewer
+            blocks than `last`.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if model.config.decoder.tied:  # merged, it would change the token embedding, too
         linear.remove("decoder.lm_head")
-    patterns = config.targets or ATTENTION
+    if config.last is None and not config.targets:
+        return sorted(n for n in linear if ATTENTION.fullmatch(n) and _is_called(model, n))
+    patterns = config.targets
     if config.last is not None:
         n_blocks = len(model.decoder.blocks)
         if config.last > n_blocks:
@@ -126,12 +131,28 @@ def target_names(model: GIT, config: AdapterConfig) -> list[str]:
         patterns = tuple(f"decoder.blocks.{n_blocks - n}.*" for n in range(1, config.last + 1))
     matches = {p: {name for name in linear if fnmatchcase(name, p)} for p in patterns}
     for pattern, names in matches.items():
-        if not names and patterns is not ATTENTION:
+        if not names:
             raise ConfigError(
                 f"adapter: targets has {pattern!r}, which matches no linear layer, expected a "
                 f"pattern of names such as {linear[-1]}"
             )
-    return sorted(set().union(*matches.values()))
+    targets = sorted(set().union(*matches.values()))
+    for name in targets:
+        if not _is_called(model, name):
+            raise ConfigError(
+                f"adapter: targets has {name}, whose weight this encoder uses without calling the "
+                "layer, so an adapter would have no effect: expected other layers, such as *.proj"
+            )
+    return targets
+
+
+def _is_called(model: GIT, name: str) -> bool:
+    """Whether an attention calls this layer. With a query bias of its own, attentions of timm
+    (BEiT, Swin 2) multiply by the layer's weight themselves."""
+    owner, _, layer = name.rpartition(".")
+    attention = model.get_submodule(owner)
+    has_bias = getattr(attention, "q_bias", None) is not None
+    return layer != "qkv" or not has_bias or bool(getattr(attention, "qkv_bias_separate", False))
 
 
 def adapter_tensors(model: GIT) -> dict[str, Tensor]:

@@ -29,8 +29,9 @@ class Callback:
             scores: by name, such as "captions cider_d"; empty without validation data.
         """
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """What to save with the state: JSON values."""
+    def state_dict(self) -> dict[str, Any]:
+        """What to save with the state: JSON values (texts, numbers, True, False, None, lists, and
+        dicts with texts as keys). It is also called once before the first step."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -44,9 +45,44 @@ def call_all(callbacks: Sequence[Callback], name: str, *arguments: Any) -> bool:
 
 
 def states_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """The states of callbacks that have one, by the names of their classes."""
-    states = {dotted_name(callback): callback.state_dict() for callback in callbacks}
-    return {name: dict(state) for name, state in states.items() if state}
+    """The states of callbacks that have one, by the names of their classes.
+
+    Raises:
+        ConfigError: a state would not come back from a JSON file as it is.
+    """
+    states: dict[str, Any] = {}
+    for callback in callbacks:
+        name, state = dotted_name(callback), callback.state_dict()
+        problem = _other_than_json(state) if isinstance(state, dict) else _description(state)
+        if problem is not None:
+            raise ConfigError(
+                f"the state_dict of callback {name} has {problem}, expected JSON values: a dict of "
+                "texts, numbers, True, False, None, lists, and dicts with texts as keys"
+            )
+        states |= {name: state} if state else {}
+    return states
+
+
+def _other_than_json(value: Any, where: str = "") -> str | None:
+    """The first part of a value that JSON cannot hold, or would change; None if there is none."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return f"{_description(key)} as a key{where and f' of {where}'}"
+            problem = _other_than_json(item, f"{where}.{key}" if where else key)
+            if problem is not None:
+                return problem
+        return None
+    if isinstance(value, list):
+        problems = (_other_than_json(item, where) for item in value)
+        return next((problem for problem in problems if problem is not None), None)
+    is_plain = value is None or isinstance(value, str | int | float)
+    return None if is_plain else f"{_description(value)} as {where}"
+
+
+def _description(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def restore(callbacks: Sequence[Callback], states: Mapping[str, Any]) -> None:
@@ -62,9 +98,11 @@ def restore(callbacks: Sequence[Callback], states: Mapping[str, Any]) -> None:
         by_name[name].load_state_dict(state)
 
 
-def require_callbacks(callbacks: Sequence[Any]) -> None:
-    """Refuse objects that are not callbacks, and two callbacks of one class: their states would
+def require_callbacks(callbacks: Any) -> None:
+    """Refuse what is not a list of callbacks, and two callbacks of one class: their states would
     have one name."""
+    if not isinstance(callbacks, list | tuple):
+        raise ConfigError(f"callbacks is {dotted_name(callbacks)}, expected a list of callbacks")
     names = [dotted_name(callback) for callback in callbacks]
     for callback, name in zip(callbacks, names, strict=True):
         if not isinstance(callback, Callback):

@@ -51,6 +51,7 @@ from git_model.training.optimizer import (
     schedule,
     update,
 )
+from git_model.training.own_source import checked
 from git_model.training.parallel import (
     checkpoint_activations,
     empty_batch,
@@ -72,9 +73,9 @@ from git_model.training.state import (
     save_state,
 )
 from git_model.training.trackers import require_trackers
-from git_model.training.validation import require_metric, validate
+from git_model.training.validation import require_validation, validate
 from git_model.utils.distributed import ProcessGroup, StopRequest, init, stop_on_signals
-from git_model.utils.dotted import dotted_name
+from git_model.utils.dotted import dotted_name, name_with_arguments
 from git_model.utils.errors import ConfigError, GITError
 
 Initializer = Callable[[Recipe], tuple[GIT, Tokenizer]]
@@ -123,7 +124,7 @@ def train(
         stop_on_signals() as stop,
     ):
         require_same_recipe(recipe, group)
-        source = recipe.open_data() if source is None else source
+        source = checked(recipe.open_data() if source is None else source)
         trainer = Trainer(recipe, group, source=source, loss=loss, optimizer=optimizer)
         config = trainer.model.config
         loader = StepLoader(source, trainer.tokenizer, config, recipe.loader, seed=recipe.seed)
@@ -148,7 +149,8 @@ def _name_untaken(*sources: Source | Stream | None) -> None:
 
 
 def _objects(recipe: Recipe, **arguments: Any) -> dict[str, str]:
-    """The dotted names of the objects that `train` was called with, by argument.
+    """The dotted names of the objects that `train` was called with, by argument; of a partial also
+    its arguments.
 
     Raises:
         ConfigError: the recipe sets the same thing as an argument.
@@ -158,7 +160,9 @@ def _objects(recipe: Recipe, **arguments: Any) -> dict[str, str]:
         "loss": recipe.loss != CrossEntropyConfig() and "loss",
         "optimizer": recipe.learning.optimizer != "adamw" and "learning.optimizer",
     }
-    objects = {name: dotted_name(value) for name, value in arguments.items() if value is not None}
+    objects = {
+        name: name_with_arguments(value) for name, value in arguments.items() if value is not None
+    }
     for name in objects:
         if settings[name]:
             raise ConfigError(
@@ -184,13 +188,26 @@ class _Run:
 
     def check_settings(self, source: Source | Stream) -> None:
         """Refuse settings that would end the run later, before a folder is made."""
-        if self.trainer.validation is not None:
-            require_metric(self.recipe, self.trainer.validation)
+        self._require_validation()
+        states_of(self.callbacks)
         if self.recipe.compute.cache_features:
             require_cachable(self.trainer.model)
             if isinstance(source, Stream):
                 raise ConfigError("cache_features needs examples by index: a stream has none")
             self.trainer.features = FeatureCache(self.out / FEATURES)
+
+    def _require_validation(self) -> None:
+        """Check the validation data on rank 0, which alone uses them; every rank ends if they do
+        not fit."""
+        problem = None
+        if self.group.is_first and self.trainer.validation is not None:
+            try:
+                require_validation(self.recipe, self.trainer.validation)
+            except GITError as error:
+                problem = str(error)
+        problem = self.group.broadcast(problem)
+        if problem is not None:
+            raise ConfigError(problem)
 
     def finish(self, *, resume: bool) -> bool:
         """Run the steps that are left. False if a stop request came before the last one."""

@@ -8,6 +8,7 @@ these: `kind = "python"` takes a function by its dotted name.
 
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ from git_model.training.recipe import (
     ScstConfig,
 )
 from git_model.training.scst import Scst, document_frequencies
-from git_model.utils.dotted import dotted_name, import_object
+from git_model.utils.dotted import call_object, dotted_name, import_object
 from git_model.utils.errors import ConfigError, GITError
 
 
@@ -58,7 +59,8 @@ def open_loss(
         source = recipe.open_data() if source is None else source
         return Scst(config, tokenizer, document_frequencies(config, source))
     if isinstance(config, DistillationConfig):
-        teacher = open_teacher(config.teacher, model, tokenizer)
+        n_tokens = recipe.loader.max_tokens + (2 if model.config.style == "microsoft" else 0)
+        teacher = open_teacher(config.teacher, model, tokenizer, n_tokens)
         return Distillation(teacher, config.weight, config.temperature, smoothing)
     if isinstance(config, ContrastiveConfig):
         return Contrastive(config.weight, config.temperature, smoothing)
@@ -71,15 +73,26 @@ def own_loss(config: PythonLossConfig) -> Loss:
     """A loss by dotted name: a class is called with the arguments, a function is bound to them."""
     value: Any = import_object(config.loss, "loss.loss")
     if not inspect.isclass(value):
+        _require_arguments(value, config)
         return cast(Loss, functools.partial(value, **config.arguments))
+    made = call_object(config.loss, "loss.loss", **config.arguments)
+    require_loss(made)
+    return cast(Loss, made)
+
+
+def _require_arguments(loss: Callable[..., Any], config: PythonLossConfig) -> None:
+    """Refuse a function that does not take a model, a batch and the recipe's arguments."""
     try:
-        loss = cast(Loss, value(**config.arguments))
+        signature = inspect.signature(loss)
+    except ValueError:  # a function in C may have none
+        return
+    try:
+        signature.bind(None, None, **config.arguments)
     except TypeError as error:
         raise ConfigError(
-            f"loss.loss is {config.loss}, which cannot be called so: {error}"
+            f"loss.loss is {config.loss}, which cannot be called with a model, a batch and these "
+            f"arguments: {error}"
         ) from None
-    require_loss(loss)
-    return loss
 
 
 def require_loss(loss: Any) -> None:
@@ -125,26 +138,34 @@ class Distillation:
         )
 
 
-def open_teacher(name: str, model: GIT, tokenizer: Tokenizer) -> GIT:
+def open_teacher(name: str, model: GIT, tokenizer: Tokenizer, n_tokens: int = 1) -> GIT:
     """The teacher model, in eval mode.
 
+    Args:
+        n_tokens: of the longest text.
+
     Raises:
-        GITError: it has another vocabulary, another preprocessing, or fewer frames than the model.
+        GITError: it has another vocabulary, other special tokens, another number of logits, another
+            preprocessing, fewer frames than the model, or no position for the longest text.
     """
     teacher, vocabulary = open_model(name, style=model.config.style)
     config, expected = teacher.config, model.config
     if vocabulary is None or vocabulary.vocabulary() != tokenizer.vocabulary():
         raise GITError(f"teacher {name} has another vocabulary than the model, expected the same")
-    if config.preprocess != expected.preprocess:
-        raise GITError(
-            f"teacher {name} preprocesses images differently from the model: {config.preprocess}, "
-            f"expected {expected.preprocess}"
-        )
-    if config.frames < expected.frames:
-        raise GITError(
-            f"teacher {name} has {config.frames} temporal embeddings, expected at least "
-            f"{expected.frames}"
-        )
+    for key, value, of_model in (
+        ("vocab_size", config.decoder.vocab_size, expected.decoder.vocab_size),
+        ("bos_id", config.bos_id, expected.bos_id),
+        ("eos_id", config.eos_id, expected.eos_id),
+        ("preprocess", config.preprocess, expected.preprocess),
+    ):
+        if value != of_model:
+            raise GITError(f"teacher {name} has {key} {value}, expected the model's: {of_model}")
+    for key, value, least in (
+        ("temporal embeddings", config.frames, expected.frames),
+        ("positions of text", config.decoder.positions, n_tokens),
+    ):
+        if value < least:
+            raise GITError(f"teacher {name} has {value} {key}, expected at least {least}")
     return teacher.requires_grad_(False).eval()
 
 

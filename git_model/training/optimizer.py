@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from git_model.model.git import GIT
 from git_model.training.recipe import OptimConfig, Recipe
-from git_model.utils.dotted import call_object, dotted_name
+from git_model.utils.dotted import call_object, dotted_name, own_code
 from git_model.utils.errors import GITError
 
 FUSED = ("cpu", "cuda", "mps")  # devices for which torch has a fused AdamW
-EMBEDDINGS = ("token", "position", "temporal_embedding")  # parts of the names of embeddings
+BLOCK = re.compile(r"(.*?\bblocks\.\d+)\.")  # the outermost block in a parameter's name
 ParameterGroups = list[dict[str, Any]]
 MakeOptimizer = Callable[[ParameterGroups], torch.optim.Optimizer]
 
@@ -47,10 +47,11 @@ def _freeze_first_blocks(model: GIT, part: str, last: int) -> None:
         last: the number of trained blocks; 0: only the layers after them are trained.
 
     Raises:
-        GITError: the part has fewer blocks than `last`.
+        GITError: the part has fewer blocks than `last`, or none at all.
     """
     named = list(getattr(model, part).named_parameters())
     depths, n_blocks = _depths([name for name, _ in named])
+    _require_blocks(n_blocks, part, f"{part}_last")
     if not 0 <= last <= n_blocks:
         raise GITError(
             f"{part}_last is {last}, but the {part} has {n_blocks} blocks: expected at most as many"
@@ -63,22 +64,27 @@ def _freeze_first_blocks(model: GIT, part: str, last: int) -> None:
 def _depths(names: Sequence[str]) -> tuple[list[int], int]:
     """The depth of each parameter of a tower, and its number of blocks.
 
-    The depth is 0 for the embeddings before the blocks, 1 for the first block, and so on. The
-    layers after the blocks are one deeper than the last block.
+    The depth is 0 before the blocks, 1 in the first block, and so on, through all stages of a tower
+    that has its blocks in stages. Layers between two blocks, such as a stage's downsampling, have
+    the depth of the next one. The layers after the blocks are one deeper than the last block.
 
     Args:
         names: in the order of the modules.
     """
-    numbers = [re.search(r"\bblocks\.(\d+)\.", name) for name in names]
-    n_blocks = max((int(match[1]) + 1 for match in numbers if match), default=0)
-    depths, depth = [], 0
-    for match in numbers:
-        if match is not None:
-            depth = int(match[1]) + 1
-        elif depth:
-            depth = n_blocks + 1
-        depths.append(depth)
-    return depths, n_blocks
+    blocks: dict[str, int] = {}  # the depth of each block by its full name
+    depths = []
+    for name in names:
+        block = BLOCK.match(name)
+        following = len(blocks) + 1 if blocks else 0
+        depths.append(blocks.setdefault(block[1], len(blocks) + 1) if block else following)
+    return depths, len(blocks)
+
+
+def _require_blocks(n_blocks: int, part: str, key: str) -> None:
+    if n_blocks == 0:
+        raise GITError(
+            f"{key} needs blocks, but this {part} has none (modules such as blocks.0): leave it out"
+        )
 
 
 def make_optimizer(
@@ -90,11 +96,19 @@ def make_optimizer(
         make: makes the optimizer from the parameter groups, in place of the recipe's.
 
     Raises:
-        GITError: an optimizer by dotted name cannot be imported or called, or is not an optimizer.
+        GITError: an optimizer by dotted name cannot be imported, one cannot be made, or it is not
+            an optimizer.
     """
     groups = parameter_groups(model, learning)
     if make is not None:
-        return require_optimizer(make(groups), groups)
+        if not callable(make):
+            raise GITError(
+                f"optimizer is {dotted_name(make)}, expected a function or class that makes an "
+                "optimizer from parameter groups"
+            )
+        with own_code(f"the optimizer {dotted_name(make)} cannot be made"):
+            made = make(groups)
+        return require_optimizer(made, groups)
     if learning.optimizer != "adamw":
         name, options = learning.optimizer, learning.optimizer_arguments
         return require_optimizer(call_object(name, "learning.optimizer", groups, **options), groups)
@@ -122,9 +136,13 @@ def require_optimizer(optimizer: Any, groups: ParameterGroups) -> torch.optim.Op
 def parameter_groups(model: GIT, learning: OptimConfig) -> ParameterGroups:
     """Every trained parameter once, by its learning rate and weight decay.
 
-    Weight matrices decay. Norms, biases, embeddings and the class token do not. With `layer_decay`
+    Weight matrices decay: tensors `weight` or `…_weight` of linear layers and convolutions. Norms,
+    biases, embeddings, class tokens and tables of positions do not. With `layer_decay`
     the encoder's rate is multiplied by it once for each layer above a weight: the blocks, and the
     final norm as one more layer, as in the fine-tuning of BEiT and MAE.
+
+    Raises:
+        GITError: `layer_decay` is set, but the encoder has no blocks.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     shares = _encoder_shares(model, learning.layer_decay)
@@ -133,8 +151,7 @@ def parameter_groups(model: GIT, learning: OptimConfig) -> ParameterGroups:
             continue
         share = shares.get(name)
         rate = learning.decoder_lr if share is None else learning.encoder_lr * share
-        is_embedding = any(part in name for part in EMBEDDINGS)
-        decay = 0.0 if is_embedding or parameter.ndim < 2 else learning.weight_decay
+        decay = learning.weight_decay if _is_matrix(model, name, parameter) else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
@@ -142,13 +159,21 @@ def parameter_groups(model: GIT, learning: OptimConfig) -> ParameterGroups:
     ]
 
 
+def _is_matrix(model: GIT, name: str, parameter: nn.Parameter) -> bool:
+    owner, _, last = name.rpartition(".")
+    is_other = isinstance(model.get_submodule(owner), nn.Embedding | nn.LayerNorm)
+    return parameter.ndim >= 2 and last.endswith("weight") and not is_other
+
+
 def _encoder_shares(model: GIT, layer_decay: float | None) -> dict[str, float]:
     """The share of the encoder's learning rate, for each of its parameters."""
     names = [name for name, _ in model.named_parameters() if name.startswith("encoder.")]
+    if layer_decay is None:
+        return dict.fromkeys(names, 1.0)
     depths, n_blocks = _depths(names)
+    _require_blocks(n_blocks, "encoder", "layer_decay")
     top = n_blocks + 1
-    decay = 1.0 if layer_decay is None else layer_decay
-    return {name: decay ** (top - depth) for name, depth in zip(names, depths, strict=True)}
+    return {name: layer_decay ** (top - depth) for name, depth in zip(names, depths, strict=True)}
 
 
 def schedule(step: int, recipe: Recipe) -> float:
@@ -174,13 +199,17 @@ def update(optimizer: torch.optim.Optimizer, lr_share: float, max_grad_norm: flo
 
     Returns:
         the gradient norm, of all parameters together, before clipping.
+
+    Raises:
+        GITError: the optimizer's step fails, as for one that needs a closure.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     grad_norm = full_tensor(nn.utils.clip_grad_norm_(parameters, max_grad_norm)).item()
     if math.isfinite(grad_norm):
         for group in optimizer.param_groups:
             group["lr"] = lr_share * group["peak_lr"]
-        optimizer.step()
+        with own_code(f"the optimizer {dotted_name(optimizer)} cannot make a step"):
+            optimizer.step()
     optimizer.zero_grad()
     return grad_norm
 

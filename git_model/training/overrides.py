@@ -11,9 +11,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from git_model.training.recipe import Recipe
 from git_model.utils.errors import ConfigError
 
-BARE = re.compile(r"[A-Za-z_./~][\w./:+~-]*")  # texts that need no quotes here
+BARE = re.compile(r"[A-Za-z_./~][\w./:+~-]*")  # texts that need no quotes for any key
 # A key that stands for several.
 SHORTHANDS = {"learning.rate": ("learning.encoder_lr", "learning.decoder_lr")}
+
+
+class SettingError(ConfigError):
+    """A key or value of `--set` that cannot be used."""
 
 
 def with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -21,17 +25,17 @@ def with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, A
 
     Args:
         settings: such as "steps=100" or "learning.rate=3e-4": a dotted key, and a TOML value, in
-            which a text of letters, digits and ./:+- needs no quotes. A later setting overrides
-            an earlier one.
+            which a text needs no quotes if its key takes texts only, such as
+            "selection.metric=captions cider_d". A later setting overrides an earlier one.
 
     Raises:
-        ConfigError: there is no such key (the message names the nearest one), or the value is not
+        SettingError: there is no such key (the message names the nearest one), or the value is not
             TOML.
     """
     for setting in settings:
         key, equals, text = (part.strip() for part in setting.partition("="))
         if not equals or not key:
-            raise ConfigError(f"--set {setting}: expected key=value, such as --set steps=100")
+            raise SettingError(f"--set {setting}: expected key=value, such as --set steps=100")
         _require_key(key)
         for name in SHORTHANDS.get(key, (key,)):
             table = _changed(table, name.split("."), _value(key, text), key)
@@ -41,16 +45,21 @@ def with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, A
 def recipe_keys() -> list[str]:
     """All keys of a recipe, dotted, in their order, with those of every kind of data set and
     loss."""
-    return list(dict.fromkeys(_keys(Recipe, "")))
+    return list(dict.fromkeys(name for name, _ in _keys(Recipe, "")))
 
 
-def _keys(cls: Any, prefix: str) -> Iterator[str]:
+def _text_keys() -> set[str]:
+    return {name for name, hint in _keys(Recipe, "") if str in _choices(hint)}
+
+
+def _keys(cls: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The dotted keys, and their types."""
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
         name = f"{prefix}{item.name}"
         tables = [table for table in _choices(hints[item.name]) if dataclasses.is_dataclass(table)]
         if not tables:
-            yield name
+            yield name, hints[item.name]
         for table in tables:
             yield from _keys(table, f"{name}.")
 
@@ -71,7 +80,7 @@ def _require_key(key: str) -> None:
         last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], last, 1)
     ]
     hint = f"did you mean {close[0]}?" if close else "docs/recipe.md lists all"
-    raise ConfigError(f"--set {key}: a recipe has no such key, {hint}")
+    raise SettingError(f"--set {key}: a recipe has no such key, {hint}")
 
 
 def _value(key: str, text: str) -> Any:
@@ -79,9 +88,11 @@ def _value(key: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
-        if BARE.fullmatch(text):
+        starts_as_text = text[:1] not in ("", '"', "'", "[", "{")
+        is_text = starts_as_text and text.isprintable() and key in _text_keys()
+        if BARE.fullmatch(text) or is_text:
             return text
-    raise ConfigError(f'--set {key}: {text!r} is no TOML value, such as 3e-4, true, "a" or [1, 2]')
+    raise SettingError(f'--set {key}: {text!r} is no TOML value, such as 3e-4, true, "a" or [1, 2]')
 
 
 def _changed(table: dict[str, Any], path: Sequence[str], value: Any, key: str) -> dict[str, Any]:
@@ -91,5 +102,5 @@ def _changed(table: dict[str, Any], path: Sequence[str], value: Any, key: str) -
         return table | {name: value}
     inner = table.get(name, {})
     if not isinstance(inner, dict):
-        raise ConfigError(f"--set {key}: {name} is no table in this recipe")
+        raise SettingError(f"--set {key}: {name} is no table in this recipe")
     return table | {name: _changed(inner, rest, value, key)}

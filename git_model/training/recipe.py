@@ -3,6 +3,7 @@
 configs/train/ holds recipes that name the source of their numbers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,19 @@ def _check(config: Any, *rules: FieldRule) -> None:
     for name, valid, expected in rules:
         if not valid:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected {expected}")
+
+
+def _require_finite(value: Any, where: str = "") -> None:
+    """Refuse inf and nan as a number of any key. Arguments of the user's own objects may be so."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}, expected a finite number")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not name.endswith("arguments"):
+                _require_finite(item, f"{where}.{name}" if where else name)
+    if isinstance(value, list | tuple):
+        for item in value:
+            _require_finite(item, where)
 
 
 def _at_least_one(config: Any, *names: str) -> list[FieldRule]:
@@ -269,6 +283,7 @@ class Recipe:
     reports: ReportConfig = field(default_factory=ReportConfig)  # logs and checkpoints
 
     def __post_init__(self) -> None:
+        _require_finite(to_dict(self))
         _check(
             self,
             *_at_least_one(self, "steps"),
@@ -366,12 +381,23 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
         settings: changes, such as "learning.decoder_lr=3e-4"; see overrides.py.
 
     Raises:
-        ConfigError: the file is missing or damaged, or a key or value is wrong; the message names
-            it.
+        SettingError: a key or value of `settings` is wrong; the message names it.
+        ConfigError: the file is missing or damaged, or has a wrong key or value.
     """
-    from git_model.training.overrides import with_settings
+    from git_model.training.overrides import SettingError, with_settings
 
-    return from_dict(Recipe, with_settings(read_mapping(path), settings), str(path))
+    table = read_mapping(path)
+    changed = with_settings(table, settings)
+    if not settings:
+        return from_dict(Recipe, table, str(path))
+    try:
+        return from_dict(Recipe, changed, f"{path} with --set")
+    except ConfigError as error:
+        try:
+            from_dict(Recipe, table, str(path))
+        except ConfigError:
+            raise error from None  # the file is wrong by itself
+        raise SettingError(str(error)) from None
 
 
 def difference(left: Recipe, right: Recipe, *, ignore: Sequence[str] = ()) -> str | None:

@@ -1,6 +1,6 @@
 """The scores of a checkpoint on the validation data."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from git_model.evaluation.run import evaluation_mode, open_examples, predict, te
 from git_model.evaluation.scores import PYTHON, score
 from git_model.evaluation.vqa import MIN_ANSWERS
 from git_model.training.loss import batch_loss
+from git_model.training.own_source import require_example
 from git_model.training.recipe import Recipe
 from git_model.training.selection import LOSS
 from git_model.utils.errors import ConfigError, GITError
@@ -107,21 +108,30 @@ def check_scores(predictions: Sequence[Prediction], metric: str | None = None) -
     }
 
 
-def require_metric(recipe: Recipe, source: Source | Stream) -> None:
-    """Refuse, before training, a metric that the validation data do not allow.
+def require_validation(recipe: Recipe, source: Source | Stream) -> None:
+    """Refuse, before training, validation data that would end the run at its first check, and a
+    metric that the data do not allow. Opens the examples of a check.
 
     Raises:
-        ConfigError: the message says what the data hold.
+        GITError: more than `broken_limit` examples are broken, none has an annotation, or an
+            annotation has no reference; or the data do not fit the metric, and the message says
+            what they hold.
     """
-    metric = recipe.selection.metric
-    if metric is None:
-        return
-    notes = list(_annotations(source, recipe.reports.check_examples))
-    captions = any(note.question is None and note.texts for note in notes)
-    questions = [note for note in notes if note.question is not None and note.texts]
+    notes = _annotations(source, recipe)
+    if not notes:
+        raise ConfigError(
+            "validation: no example has a caption or a question, expected at least one"
+        )
+    if recipe.selection.metric is not None:
+        _require_metric(recipe.selection.metric, notes)
+
+
+def _require_metric(metric: str, notes: Sequence[Annotation]) -> None:
+    captions = any(note.question is None for note in notes)
+    questions = [note for note in notes if note.question is not None]
     several = all(len(note.texts) >= MIN_ANSWERS for note in questions)
     task = metric.partition(" ")[0]
-    possible = {"captions": captions, "questions": bool(questions)}.get(task, bool(notes))
+    possible = {"captions": captions, "questions": bool(questions)}.get(task, True)
     if possible and (metric != "questions vqa" or several):
         return
     content = [
@@ -130,14 +140,26 @@ def require_metric(recipe: Recipe, source: Source | Stream) -> None:
           if questions else []),
     ]  # fmt: skip
     raise ConfigError(
-        f"selection: metric is {metric!r}, but the validation data has "
-        f"{' and '.join(content) or 'no reference'}"
+        f"selection: metric is {metric!r}, but the validation data has {' and '.join(content)}"
     )
 
 
-def _annotations(source: Source | Stream, limit: int) -> Iterable[Annotation]:
-    for open_example in islice(open_examples(source), limit):
+def _annotations(source: Source | Stream, recipe: Recipe) -> list[Annotation]:
+    """Those of the first examples; each has a reference. Broken examples are left out."""
+    broken = BrokenExamples(recipe.loader.broken_limit)
+    notes: list[Annotation] = []
+    for open_example in islice(open_examples(source), recipe.reports.check_examples):
         try:
-            yield from open_example().annotations
-        except GITError:
+            example = open_example()
+        except GITError as error:
+            broken.add(str(error))
             continue
+        for note in require_example(example, "validation: an example").annotations:
+            if not note.texts:
+                text = "caption" if note.question is None else f"answer to {note.question!r}"
+                raise ConfigError(
+                    f"validation: {example.key} has no {text}, expected at least one, with which "
+                    "the model's text is compared: add it, or leave the example out"
+                )
+        notes += example.annotations
+    return notes

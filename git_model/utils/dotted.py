@@ -5,11 +5,13 @@ checkpoint or a data set.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
 
-from git_model.utils.errors import ConfigError
+from git_model.utils.errors import ConfigError, GITError
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
@@ -45,13 +47,26 @@ def call_object(name: str, where: str, *arguments: Any, **options: Any) -> Any:
     """Call the object of a dotted name.
 
     Raises:
-        ConfigError: as in `import_object`, or it does not take these arguments.
+        ConfigError: as in `import_object`, or the call fails.
     """
     function = import_object(name, where)
-    try:
+    with own_code(f"{where} is {name}, which cannot be called so"):
         return function(*arguments, **options)
-    except TypeError as error:
-        raise ConfigError(f"{where} is {name}, which cannot be called so: {error}") from None
+
+
+@contextmanager
+def own_code(problem: str) -> Iterator[None]:
+    """Turn whatever an object of the user's raises into one line, which begins with `problem`.
+    Errors of this project, and those of memory, stay as they are."""
+    try:
+        yield
+    except (GITError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error):  # of a GPU
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{problem}: {reason}") from error
 
 
 def dotted_name(value: Any) -> str:
@@ -59,3 +74,20 @@ def dotted_name(value: Any) -> str:
     value = value.func if isinstance(value, partial) else value
     target = value if hasattr(value, "__qualname__") else type(value)
     return f"{target.__module__}.{target.__qualname__}"
+
+
+def name_with_arguments(value: Any) -> str:
+    """The dotted name, and the arguments of a `functools.partial`, such as
+    `torch.optim.sgd.SGD(momentum=0.9)`. Of an argument that is no number, text or list it has the
+    type's name only."""
+    if not isinstance(value, partial):
+        return dotted_name(value)
+    named = (f"{name}={_plain(item)}" for name, item in sorted(value.keywords.items()))
+    return f"{dotted_name(value)}({', '.join([*map(_plain, value.args), *named])})"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    is_plain = value is None or type(value) in (bool, int, float, str)
+    return repr(value) if is_plain else dotted_name(value)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from runs import losses_of, recipe_of, recipe_table, start_folder
 from safetensors.torch import load_file, save_file
 from tiny import tiny_config
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader
 
 from git_model import GIT, Captioner, GITError
@@ -137,6 +137,39 @@ def test_a_run_resumes_with_the_same_bits(
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "part")
+
+
+class OtherAttention(nn.Module):
+    """An attention as timm's: with a bias of the queries the layer qkv is not called."""
+
+    def __init__(self, q_bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.q_bias = nn.Linear(8, 24), nn.Linear(8, 8), q_bias
+        self.position_mlp = nn.Sequential(nn.Linear(2, 1))
+
+
+def test_the_default_targets_are_the_layers_of_every_attention_in_any_encoder() -> None:
+    model = GIT(tiny_config())
+    own = set(target_names(model, AdapterConfig()))
+    assert own == {
+        f"{part}.blocks.{n}.attn.{layer}"
+        for part in ("encoder", "decoder") for n in range(2) for layer in ("qkv", "out")
+    }  # fmt: skip
+    model.encoder = nn.ModuleDict({"attn": OtherAttention(), "mlp": nn.Linear(8, 8)})
+    others = set(target_names(model, AdapterConfig())) - own
+    assert others == {"encoder.attn.qkv", "encoder.attn.proj"}
+    model.encoder = nn.Conv2d(3, 16, 8)  # no attention: the decoder's only
+    assert set(target_names(model, AdapterConfig())) < own
+
+
+def test_a_layer_that_is_not_called_gets_no_adapter() -> None:
+    model = GIT(tiny_config())
+    model.encoder = nn.ModuleDict({"attn": OtherAttention(torch.zeros(8))})
+    targets = target_names(model, AdapterConfig())
+    assert "encoder.attn.proj" in targets
+    assert "encoder.attn.qkv" not in targets
+    with pytest.raises(ConfigError, match=r"targets has encoder\.attn\.qkv, whose weight this enc"):
+        target_names(model, AdapterConfig(targets=("*.qkv",)))
 
 
 def test_a_run_whose_base_has_changed_does_not_resume(start: Path, tmp_path: Path) -> None:

@@ -10,13 +10,21 @@ from runs import log_of, losses_of, recipe_of, recipe_table, start_folder
 from tiny import bite, tiny_config
 from torch.nn import functional as F
 
+from git_model.checkpoints.loading import open_model
+from git_model.checkpoints.native import write_checkpoint
 from git_model.data.collation import Batch
 from git_model.evaluation.metrics import DocumentFrequencies, cider_d_scores, split_words
 from git_model.model.git import GIT
 from git_model.preprocessing.tokenizer import Tokenizer
 from git_model.training.loop import train
 from git_model.training.loss import CrossEntropy, LossModule, LossOutput, batch_loss, units_of
-from git_model.training.losses import Contrastive, Distillation, own_loss, require_loss
+from git_model.training.losses import (
+    Contrastive,
+    Distillation,
+    open_teacher,
+    own_loss,
+    require_loss,
+)
 from git_model.training.recipe import PythonLossConfig, Recipe, ScstConfig
 from git_model.training.scst import Scst, document_frequencies, sequence_logprobs
 from git_model.utils.errors import GITError
@@ -279,6 +287,12 @@ def test_a_function_or_a_class_is_bound_to_its_arguments() -> None:
         GITError, match=r"own_objects\.PerImage, which cannot be called so: .*speed"
     ):
         own_loss(PythonLossConfig(loss="own_objects.PerImage", arguments={"speed": 2.0}))
+    for name, arguments in (("squared", {"speed": 2.0}), ("no_source", {})):
+        message = rf"own_objects\.{name}, which cannot be called with"
+        with pytest.raises(GITError, match=message):
+            own_loss(PythonLossConfig(loss=f"own_objects.{name}", arguments=arguments))
+    with pytest.raises(GITError, match=r"collections\.deque, which cannot be called so: maxlen"):
+        own_loss(PythonLossConfig(loss="collections.deque", arguments={"maxlen": -1}))
 
 
 @pytest.mark.parametrize(
@@ -346,6 +360,29 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path, start) -> None:
     with pytest.raises(GITError, match="teacher demo "):
         train(from_dict(Recipe, table), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "changes", "message"),
+    [
+        ({"vocab_size": 8}, {}, r"teacher \S+ has vocab_size \d+, expected the model's: \d+"),
+        ({}, {"bos_id": 1}, "has bos_id 1, expected the model's: 2"),
+        ({"positions": -1}, {}, "has 39 positions of text, expected at least 40"),
+        ({}, {"frames": 2}, "has 2 temporal embeddings, expected at least 6"),
+    ],
+)
+def test_a_teacher_with_the_models_vocabulary_must_fit_in_all_else(
+    tmp_path, start, decoder, changes, message
+) -> None:
+    model, tokenizer = open_model(str(start))
+    config = model.config
+    sizes = {name: getattr(config.decoder, name) + n for name, n in decoder.items()}
+    other = dataclasses.replace(config.decoder, **sizes)
+    config = dataclasses.replace(config, decoder=other, **changes)
+    files = {"tokenizer.json": tokenizer.to_json()}
+    write_checkpoint(tmp_path / "teacher", config, GIT(config).tensors(), files)
+    with pytest.raises(GITError, match=message):
+        open_teacher(str(tmp_path / "teacher"), model, tokenizer, 40)
 
 
 def test_a_loss_of_ones_own_that_gives_nan_is_named(tmp_path, start) -> None:

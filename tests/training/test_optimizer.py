@@ -1,5 +1,7 @@
 """Parameter groups, the schedule, clipping and the moving ema."""
 
+from functools import partial
+
 import pytest
 import torch
 from runs import recipe_of
@@ -111,6 +113,72 @@ def test_layer_decay_halves_the_rate_of_the_encoder_with_each_block_below_the_la
     assert by_name["decoder.blocks.0.attn.qkv.weight"] == by_name["projector.linear.weight"] == 5e-5
 
 
+class Stage(nn.Module):
+    def __init__(self, n_blocks: int, *, downsample: bool) -> None:
+        super().__init__()
+        self.downsample = nn.Conv2d(4, 4, 2) if downsample else nn.Identity()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(n_blocks))
+
+
+def staged_model() -> nn.Module:
+    """A model whose encoder has blocks in two stages, as ConvNeXt and Swin, and tables and tokens
+    under timm's names."""
+    model = tiny_model()
+    model.encoder = nn.Module()
+    model.encoder.pos_embed = nn.Parameter(torch.zeros(1, 5, 4))
+    model.encoder.stem = nn.Conv2d(3, 4, 2)
+    model.encoder.stages = nn.ModuleList([Stage(2, downsample=False), Stage(1, downsample=True)])
+    model.encoder.blocks_token_only = nn.Linear(4, 4)
+    model.encoder.mlp_tokens = nn.Linear(4, 4)
+    model.encoder.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+    model.encoder.logit_scale = nn.Parameter(torch.zeros(2, 1, 1))
+    model.encoder.norm = nn.LayerNorm((4, 4))
+    return model
+
+
+def test_layer_decay_counts_the_blocks_through_all_stages():
+    model = staged_model()
+    groups = parameter_groups(model, learning(layer_decay=0.5))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    by_name = {name: rates[id(p)] / 1e-5 for name, p in model.encoder.named_parameters()}
+    assert by_name["norm.weight"] == 1
+    assert by_name["stages.1.blocks.0.0.weight"] == by_name["stages.1.downsample.weight"] == 1 / 2
+    assert by_name["stages.0.blocks.1.0.bias"] == 1 / 4
+    assert by_name["stages.0.blocks.0.0.weight"] == 1 / 8
+    assert by_name["stem.weight"] == by_name["pos_embed"] == 1 / 16
+
+
+def test_the_last_blocks_of_a_staged_encoder_are_those_of_its_top_stages():
+    model = staged_model()
+    freeze(model, learning(encoder_last=2))
+    frozen = {n for n, p in model.encoder.named_parameters() if not p.requires_grad}
+    assert frozen == {
+        "pos_embed", "relative_position_bias_table", "logit_scale", "stem.weight", "stem.bias",
+        "stages.0.blocks.0.0.weight", "stages.0.blocks.0.0.bias",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"encoder_last": 0}, {"layer_decay": 0.9}])
+def test_an_encoder_without_blocks_has_no_layer_decay_and_no_last_blocks(changes):
+    model = tiny_model()
+    model.encoder = nn.Sequential(nn.Conv2d(3, 16, 8, 8), nn.Flatten(2))
+    message = f"{next(iter(changes))} needs blocks, but this encoder has none"
+    use = freeze if "encoder_last" in changes else parameter_groups
+    with pytest.raises(GITError, match=message):
+        use(model, learning(**changes))
+
+
+def test_only_matrices_of_layers_decay_whatever_an_encoder_calls_its_tables():
+    model = staged_model()
+    groups = parameter_groups(model, learning(weight_decay=0.5))
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert {name for name, p in model.encoder.named_parameters() if id(p) in decayed} == {
+        "stem.weight", "stages.0.blocks.0.0.weight", "stages.0.blocks.1.0.weight",
+        "stages.1.downsample.weight", "stages.1.blocks.0.0.weight", "blocks_token_only.weight",
+        "mlp_tokens.weight",
+    }  # fmt: skip
+
+
 def test_an_optimizer_by_name_gets_the_groups_and_its_arguments():
     changes = {"optimizer": "torch.optim.SGD", "optimizer_arguments": {"momentum": 0.5}}
     optimizer = make_optimizer(tiny_model(), learning(**changes))
@@ -130,6 +198,12 @@ def test_an_optimizer_by_name_gets_the_groups_and_its_arguments():
             {"optimizer": "torch.optim.SGD", "optimizer_arguments": {"speed": 1}},
             "cannot be called so: .*unexpected keyword argument 'speed'",
         ),
+        (
+            {"optimizer": "torch.optim.SGD", "optimizer_arguments": {"momentum": -1}},
+            "learning.optimizer is torch.optim.SGD, which cannot be called so: Invalid momentum",
+        ),
+        ({"optimizer": "torch.optim.LBFGS"}, "cannot be called so: LBFGS doesn't support per-par"),
+        ({"optimizer": "torch.optim.Muon"}, "cannot be called so: Muon only supports 2D param"),
         ({"optimizer": "builtins.list"}, "the optimizer is builtins.list, expected a torch.optim"),
     ],
 )
@@ -137,6 +211,28 @@ def test_what_is_no_optimizer_is_refused_in_one_line(changes, message):
     with pytest.raises(GITError, match=message) as error:
         make_optimizer(tiny_model(), learning(**changes))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (3, "optimizer is builtins.int, expected a function or class"),
+        (lambda _: {}["rate"], "the optimizer .*<lambda> cannot be made: 'rate'"),
+        (partial(torch.optim.SGD, momentum=-1), "SGD cannot be made: Invalid momentum value: -1"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_is_one_line(make, message):
+    with pytest.raises(GITError, match=message) as error:
+        make_optimizer(tiny_model(), learning(), make)
+    assert "\n" not in str(error.value)
+
+
+def test_an_optimizer_that_cannot_make_a_step_is_one_line():
+    model = with_gradients(1e-3)
+    own = {"optimizer": "torch.optim.SparseAdam", "optimizer_arguments": {}}
+    optimizer = make_optimizer(model, learning(**own))
+    with pytest.raises(GITError, match=r"SparseAdam cannot make a step: SparseAdam does not supp"):
+        update(optimizer, 1.0, max_grad_norm=1.0)
 
 
 def with_gradients(size: float) -> nn.Module:

@@ -1,10 +1,14 @@
 """`--set` changes a recipe, and names the nearest key of one that is wrong."""
 
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import recipe_table
+from runs import recipe_table, write_recipe
 
+from git_model.cli.main import main
 from git_model.training.overrides import recipe_keys, with_settings
 from git_model.training.recipe import Recipe
 from git_model.utils.errors import ConfigError
@@ -32,6 +36,44 @@ def test_numbers_texts_lists_and_tables_are_set() -> None:
     assert recipe.learning.frozen == ("encoder",)
     assert recipe.loader.augment is not None
     assert recipe.loader.augment.flip == 0.5
+
+
+def test_a_text_needs_no_quotes_even_with_spaces() -> None:
+    recipe = recipe_with(
+        "validation.kind=shapes", "selection.metric=captions cider_d", "checkpoint=my runs/a#1",
+        'purpose="captions of drawings"', "reports.project=two words",
+    )  # fmt: skip
+    assert recipe.selection.metric == "captions cider_d"
+    assert (recipe.checkpoint, recipe.purpose) == ("my runs/a#1", "captions of drawings")
+    assert recipe.reports.project == "two words"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["learning.rate=inf", "learning.weight_decay=inf", "learning.betas=[0.9, nan]",
+     "adapter.alpha=inf", "learning.max_grad_norm=inf"],
+)  # fmt: skip
+def test_every_number_of_a_recipe_is_finite(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected a finite number|expected each from 0"):
+        recipe_with(setting)
+
+
+def test_a_wrong_setting_is_wrong_usage_and_a_wrong_file_is_not(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "recipe.json", recipe_table("nowhere"))
+    wrong = write_recipe(tmp_path / "wrong.json", recipe_table("nowhere") | {"steps": "two"})
+    for settings, recipe, code in (
+        (["seed=two"], path, 2),
+        (["learning.rate=inf"], path, 2),
+        (["sede=2"], path, 2),
+        (["seed=1 2"], path, 2),
+        (["seed=2"], wrong, 1),
+        ([], wrong, 1),
+    ):
+        options = [option for setting in settings for option in ("--set", setting)]
+        command = ["train", str(recipe), "--out", str(tmp_path / "run"), *options]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.output
 
 
 def test_learning_rate_stands_for_both_rates() -> None:
@@ -63,6 +105,8 @@ def test_a_table_that_the_recipe_lacks_is_made() -> None:
         ("seed", "--set seed: expected key=value"),
         ("=3", "expected key=value"),
         ("seed=1 2", "--set seed: '1 2' is no TOML value"),
+        ('checkpoint="a', "is no TOML value"),
+        ("checkpoint=", "is no TOML value"),
         ("seed=[1", "is no TOML value"),
         ("seed=two", "seed is 'two', expected int"),
         ("steps.more=1", "no such key"),

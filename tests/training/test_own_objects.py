@@ -6,10 +6,13 @@ from functools import partial
 import own_objects
 import pytest
 import torch
+from PIL import Image
 from runs import losses_of, recipe_table, same_weights, start_folder
 
-from git_model.training.callbacks import Callback
+from git_model.data.example import Annotation, Example
+from git_model.training.callbacks import Callback, states_of
 from git_model.training.loop import CHECKPOINT, Trainer, train
+from git_model.training.own_source import checked
 from git_model.training.recipe import Recipe
 from git_model.training.state import OBJECTS, last_step
 from git_model.utils.dotted import dotted_name, import_object
@@ -79,12 +82,12 @@ def test_objects_by_name_and_objects_as_arguments_give_the_same_run_and_resume(
     assert losses_of(tmp_path / "named") == losses_of(passed)
     assert json.loads((passed / OBJECTS).read_text()) == {
         "source": "own_objects.Source",
-        "loss": "own_objects.scaled",
-        "optimizer": "torch.optim.sgd.SGD",
+        "loss": "own_objects.scaled(scale=3.0)",
+        "optimizer": "torch.optim.sgd.SGD(momentum=0.9)",
     }
     with pytest.raises(ConfigError, match=r"was started with optimizer torch\.optim.*, not of its"):
         train(plain, passed, resume=True, **(objects | {"optimizer": None}))
-    with pytest.raises(ConfigError, match=r"started with loss own_objects\.scaled, not own_obj"):
+    with pytest.raises(ConfigError, match=r"with loss own_objects\.scaled\(scale=3\.0\), not own"):
         train(plain, passed, resume=True, **(objects | {"loss": own_objects.squared}))
 
 
@@ -136,6 +139,86 @@ def test_callbacks_that_do_nothing_change_nothing(tmp_path, start):
     assert same_weights(tmp_path / "plain", tmp_path / "other")
 
 
+class Stateful(Callback):
+    def __init__(self, state) -> None:
+        self.state = state
+
+    def state_dict(self):
+        return self.state
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            {"loss": torch.zeros(1)},
+            "callback .*Stateful has a Tensor as loss, expected JSON values",
+        ),
+        ({"by_step": {1: 2}}, "has an int as a key of by_step, expected JSON values"),
+        ({"pairs": [[1, (2, 3)]]}, "has a tuple as pairs,"),
+        ({2: 3}, "has an int as a key, expected"),
+        (None, "has a NoneType, expected"),
+        ({"last": {"a": b"x"}}, r"has a bytes as last\.a, expected"),
+    ],
+)
+def test_a_state_that_json_would_change_is_refused_with_the_callbacks_name(state, message):
+    with pytest.raises(ConfigError, match=message):
+        states_of([Stateful(state)])
+
+
+def test_an_accepted_state_comes_back_from_json_as_it_was():
+    state = {"lowest": float("inf"), "é": [None, True, 2**70, {"": [], "a": {"b": "\ud800"}}]}
+    states = states_of([Stateful(state), Callback()])
+    assert list(json.loads(json.dumps(states)).values()) == [state]
+
+
+IMAGE = Image.new("RGB", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ({"image": IMAGE}, r"source\[0\] is \{'image': .*, expected an Example"),
+        (None, r"source\[0\] is None, expected an Example"),
+        (Example("a", "a.png", ()), r"source\[0\]: media is 'a.png', expected a Pillow image"),
+        (Example("a", [], ()), r"media is \[\], expected a Pillow image, or a list"),
+        (Example(3, IMAGE, ()), "key is 3, expected a text"),
+        (
+            Example("a", IMAGE, ("a star",)),
+            r"annotations is \('a star',\), expected a tuple of Ann",
+        ),
+        (Example("a", IMAGE, (Annotation("a star"),)), "texts is 'a star', expected a tuple of"),
+        (Example("a", IMAGE, (Annotation((3,)),)), r"texts is \(3,\), expected a tuple of texts"),
+        (Example("a", IMAGE, (Annotation(("a",), 3),)), "question is 3, expected a text or None"),
+    ],
+)
+def test_an_example_of_a_wrong_type_is_named_before_the_first_step(example, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        checked([example])
+    assert "\n" not in str(error.value)
+
+
+def test_later_examples_and_those_of_streams_are_checked_as_they_come():
+    good = Example("a", IMAGE, (Annotation(("a star",)),))
+    source = checked([good, 3])
+    assert source[0] is good
+    with pytest.raises(ConfigError, match=r"source\[1\] is 3, expected an Example"):
+        source[1]
+
+    class Own:
+        def stream(self, epoch, seed, reader, n_readers):
+            yield from (lambda: good, lambda: {})
+
+    first, second = checked(Own()).stream(0, 0, 0, 1)
+    assert first() is good
+    with pytest.raises(ConfigError, match=r"source's stream is \{\}, expected an Exam"):
+        second()
+    for value, message in ((3, "source gives int"), ([], "source has no example"),
+                           ({"a": 1}, r"source\[0\] cannot be opened: 0")):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            checked(value)
+
+
 @pytest.mark.parametrize(
     ("changes", "objects", "message"),
     [
@@ -150,6 +233,9 @@ def test_callbacks_that_do_nothing_change_nothing(tmp_path, start):
             {"loss": own_objects.squared},
             "the recipe has loss, and loss is given",
         ),
+        ({}, {"callbacks": Callback()}, r"callbacks is .*\.Callback, expected a list of callbacks"),
+        ({}, {"callbacks": [Stateful({1: 2})]}, "Stateful has an int as a key"),
+        ({"data": None}, {"source": 3}, "source gives int, expected an object with __len__"),
         ({}, {"callbacks": [3]}, "callbacks has builtins.int, expected objects of a class of Call"),
         ({}, {"callbacks": [Callback(), Callback()]}, r"callbacks has 2 of .*Callback, expected"),
         ({}, {"loss": own_objects.no_source}, "no_source"),

@@ -5,18 +5,21 @@ import os
 import signal
 
 import pytest
+from PIL import Image
 from runs import log_of, recipe_of, same_weights, start_folder
 
 from git_model.captioner import Captioner
 from git_model.data.collation import Collator
+from git_model.data.example import Annotation, Example
 from git_model.evaluation.predictions import Prediction
+from git_model.shapes.source import ShapesData
 from git_model.training import loop as loop_module
 from git_model.training.callbacks import Callback
 from git_model.training.loop import Trainer, train
 from git_model.training.loss import batch_loss
 from git_model.training.selection import Selection
 from git_model.training.state import BEST, CHECKPOINT, last_step
-from git_model.training.validation import Validation, check_scores
+from git_model.training.validation import Validation, check_scores, require_validation
 from git_model.utils.errors import GITError
 
 VALIDATION = {"kind": "shapes", "split": "held_out", "size": 3, "tasks": ["captions"]}
@@ -239,5 +242,59 @@ def test_a_metric_that_the_data_cannot_have_is_refused_before_training(
     validation = VALIDATION | {"tasks": tasks}
     recipe = recipe_of(start, validation=validation, selection={"metric": metric})
     with pytest.raises(GITError, match=f"metric is '{metric}', but .*{message}"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Listed:
+    """Examples in a list; None is one that cannot be read."""
+
+    def __init__(self, *notes: tuple[Annotation, ...] | None) -> None:
+        self.notes = notes
+
+    def __len__(self) -> int:
+        return len(self.notes)
+
+    def __getitem__(self, index: int) -> Example:
+        if self.notes[index] is None:
+            raise GITError(f"{index}.png is broken")
+        return Example(f"{index}.png", Image.new("RGB", (8, 8)), self.notes[index])
+
+
+CAPTION, QUESTION = Annotation(("a star",)), Annotation(("two",), "how many?")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            Listed((CAPTION,), (Annotation((), "what?"),)),
+            r"1\.png has no answer to 'what\?', expec",
+        ),
+        (
+            Listed(
+                (CAPTION, Annotation(())),
+            ),
+            r"0\.png has no caption, expected at least one",
+        ),
+        (Listed((), ()), "no example has a caption or a question"),
+        (Listed(None), "no example has a caption or a question"),
+        (Listed((CAPTION,), None, None), "2 examples cannot be read, expected at most 1; the last"),
+    ],
+)
+def test_validation_data_that_would_end_a_run_at_its_first_check_are_refused(source, message):
+    recipe = recipe_of("start", validation=VALIDATION, loader={"broken_limit": 1})
+    with pytest.raises(GITError, match=message) as error:
+        require_validation(recipe, source)
+    assert "\n" not in str(error.value)
+    require_validation(recipe, Listed((CAPTION,), (CAPTION, QUESTION), (), None))
+
+
+def test_an_example_without_a_reference_ends_a_run_before_its_first_step(
+    tmp_path, start, monkeypatch
+):
+    recipe = recipe_of(start, validation=VALIDATION)
+    monkeypatch.setattr(ShapesData, "open", lambda _: Listed(*[(Annotation((), "what?"),)] * 64))
+    with pytest.raises(GITError, match=r"validation: 0\.png has no answer"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
