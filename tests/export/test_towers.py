@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,7 @@ from torch import Tensor
 
 from git_model import GIT, GITConfig
 from git_model.config import EncoderConfig, PreprocessConfig, TowerConfig
-from git_model.export.engines import open_engine
-from git_model.export.folder import ExportInfo
-from git_model.export.graphs import SEE, STEP, programs, signatures
-from git_model.export.onnx_files import write_onnx
+from git_model.export.graphs import SEE, STEP, programs
 from git_model.generation.padded_session import flat
 
 pytest.importorskip("timm")
@@ -124,26 +120,3 @@ def test_the_graphs_of_siglip_take_images_of_any_size() -> None:
     images = dataclasses.replace(model.config.preprocess, crop=None)
     model.config = dataclasses.replace(model.config, preprocess=images)
     require_equal_programs(model, (16, 16), (24, 16), (16, 40))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("encoder", "norm", "norm_kind", "mask"),
-    [
-        pytest.param(SIGLIP, "pre", "rms", "causal", id="siglip"),
-        pytest.param(TEST_VIT, "pre", "rms", "isolated", id="timm"),
-    ],
-)
-def test_onnx_runtime_gives_the_results_of_the_model(
-    tmp_path: Path, encoder: EncoderConfig | TowerConfig, norm: str, norm_kind: str, mask: str
-) -> None:
-    model = model_of(encoder, norm, norm_kind, mask)
-    write_onnx(programs(model), signatures(model.config), tmp_path)
-    info = ExportInfo("onnx", "float32", "source", "digest", "digest", "version")
-    engine = open_engine(tmp_path, info, model.config, "cpu")
-    size = encoder.image_size, encoder.image_size
-
-    def see(pixels: Tensor) -> list[Tensor]:
-        return flat(engine.see(pixels))
-
-    require_equal(model, see, engine.step, 2, 3, size)
