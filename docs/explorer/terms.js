@@ -17,7 +17,7 @@ const TERMS = {
  "greedy": "A search that takes the most probable token at each step.",
  "sampling": "To draw the next token at random, with the model's probabilities.",
  "beam search": "A search that keeps several texts at each step, those with the best scores.",
- "label smoothing": "Targets that give the right token less than 1, here about 0.9, and share the rest among all tokens.",
+ "label smoothing": "Targets that give the right token less than 1, here about 0.9, and share the rest among all tokens, or, in the paper's code, the others.",
  "class token": "A learned vector that stands before the patches of an image, from CLIP. Not [CLS].",
  "[SEP]": "The end token of a text.",
  "WordPiece": "The way to split a text into tokens of a vocabulary: the longest piece first, pieces that continue a word with ##. Schuster and Nakajima 2012; BERT.",

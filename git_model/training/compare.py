@@ -15,7 +15,7 @@ from typing import Any, Literal
 from git_model.evaluation.intervals import Interval, t_interval
 from git_model.training.recipe import Recipe
 from git_model.training.reports import LOG
-from git_model.training.state import RECIPE
+from git_model.training.state import OBJECTS, RECIPE
 from git_model.training.trackers import settings_of
 from git_model.utils.errors import GITError
 from git_model.utils.serialize import from_dict, read_mapping, read_text
@@ -26,12 +26,14 @@ NOT_COMPARED = ("seed", "compute.", "reports.", "selection.")
 # The beginnings of keys that decide what a score is of.
 SCORED_BY = ("validation", "reports.check_examples")
 IN_LOGS = ("step", "grad_norm", "encoder_lr", "decoder_lr", "images_per_s")  # not scores
-FALLING = ("loss",)  # endings of the names of metrics of which a smaller value is better
+# Endings of the names of metrics of which a smaller value is better: losses, and their parts.
+FALLING = ("loss", "cross_entropy", "divergence", "contrastive")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's settings by dotted key, and each number of its log: (step, value), in order."""
+    """A run's settings by dotted key, the names of the objects that it was called with among them,
+    and each number of its log: (step, value), in order."""
 
     folder: Path
     seed: int
@@ -94,17 +96,26 @@ def read_run(folder: Path) -> Run:
         for name, value in settings.items()
         if name.startswith(SCORED_BY) or not name.startswith(NOT_COMPARED)
     }
-    return Run(folder, recipe.seed, compared, curves)
+    return Run(folder, recipe.seed, compared | _objects(folder), curves)
+
+
+def _objects(folder: Path) -> dict[str, Any]:
+    """The dotted names of the objects that a run was called with, by argument, such as `loss=`."""
+    path = folder / OBJECTS
+    return dict(read_mapping(path)) if path.is_file() else {}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    for number, text in enumerate(read_text(path, max_bytes=None).splitlines(), 1):
+    lines = read_text(path, max_bytes=None).splitlines(keepends=True)
+    for number, text in enumerate(lines, 1):
         try:
             line = json.loads(text)
             int(line["step"])
-        except (ValueError, RecursionError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError, OverflowError):
+            if number == len(lines) and not text.endswith("\n"):
+                return  # a kill cut the last line short
             raise GITError(f"{path}: line {number} is damaged, expected its step") from None
         yield line
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from git_model import GIT, GITConfig
 from git_model.config import EncoderConfig, PreprocessConfig, TowerConfig
-from git_model.export.graphs import SEE, STEP, programs
-from git_model.generation.padded_session import flat
+from git_model.export.engines import open_engine
+from git_model.export.folder import ExportInfo
+from git_model.export.graphs import SEE, STEP, programs, signatures
+from git_model.export.onnx_files import write_onnx
+from git_model.generation.padded_session import flat, layers_of
 
 pytest.importorskip("timm")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -120,3 +124,24 @@ def test_the_graphs_of_siglip_take_images_of_any_size() -> None:
     images = dataclasses.replace(model.config.preprocess, crop=None)
     model.config = dataclasses.replace(model.config, preprocess=images)
     require_equal_programs(model, (16, 16), (24, 16), (16, 40))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", [SIGLIP, TEST_VIT], ids=["siglip", "timm"])
+def test_onnx_runtime_gives_the_results_of_the_model(
+    tmp_path: Path, encoder: EncoderConfig | TowerConfig
+) -> None:
+    model = model_of(encoder, "pre", "rms", "causal")
+    write_onnx(programs(model), signatures(model.config), tmp_path)
+    info = ExportInfo(
+        engine="onnx", dtype="float32", source="", source_digest="", settings_digest="", version=""
+    )
+    engine = open_engine(tmp_path, info, model.config, "cpu")
+
+    def see(pixels: Tensor) -> list[Tensor]:
+        return flat(engine.see(pixels))
+
+    def step(tokens: Tensor, mask: Tensor, image: list[Tensor], past: Tensor) -> Any:
+        return engine.step(tokens, mask, layers_of(image), past)
+
+    require_equal(model, see, step, 2, 3, (encoder.image_size, encoder.image_size))

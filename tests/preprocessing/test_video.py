@@ -17,7 +17,7 @@ from videos import SIZE, animate, film, grey, index_of
 from git_model.preprocessing.clip import Clip
 from git_model.preprocessing.image import ImageError, open_image
 from git_model.preprocessing.sampling import ReadOptions, sample_indices
-from git_model.preprocessing.video import read_media
+from git_model.preprocessing.video import read_media, with_video_advice
 from git_model.utils.errors import ConfigError
 
 N = 20
@@ -283,7 +283,12 @@ def test_a_phones_video_is_shown_as_its_display_matrix_says(name, method):
 
 def test_without_temporal_embeddings_a_video_is_refused(tmp_path, mp4):
     (tmp_path / "a.mp4").write_bytes(mp4)
-    assert "videos need a model with temporal embeddings" in refusal(tmp_path / "a.mp4", n_frames=0)
+    assert refusal(tmp_path / "a.mp4", n_frames=0).startswith("not an image, expected JPEG")
+    with (
+        pytest.raises(ImageError, match="videos need a model with temporal embeddings"),
+        with_video_advice(),
+    ):
+        read_media(tmp_path / "a.mp4", 0)
 
 
 def test_without_pyav_a_video_names_the_extra_and_images_still_open(tmp_path, mp4, monkeypatch):

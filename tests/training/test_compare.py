@@ -89,6 +89,29 @@ def test_the_mean_curve_takes_the_steps_that_all_runs_have(tmp_path):
     assert _mean_curve(runs, "captions cider_d") == ([1, 2], [2.0, 4.0])
 
 
+@pytest.mark.parametrize("name", ["loss", "optimizer", "source"])
+def test_runs_that_were_called_with_other_objects_are_other_arms(tmp_path, name):
+    paths = [run_folder(tmp_path / f"a{n}", (1.0,), n) for n in range(2)]
+    (paths[1] / "objects.json").write_text(json.dumps({name: "mine.Own"}))
+    assert list(arms_of([read_run(path) for path in paths])) == [f"{name}=None", f"{name}=mine.Own"]
+
+
+@pytest.mark.parametrize("name", ["loss", "cross_entropy", "divergence", "contrastive"])
+def test_the_best_of_a_part_of_the_loss_is_the_least(tmp_path, name):
+    run = run_folder(tmp_path / "a", (), 0)
+    lines = [{"step": step, name: value} for step, value in ((1, 0.5), (2, 0.2), (3, 0.3))]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_run(run).value(name, "best") == 0.2
+
+
+@pytest.mark.parametrize("n_bytes", [1, 10, 25])
+def test_a_last_line_that_a_kill_cut_is_left_out(tmp_path, n_bytes):
+    run = run_folder(tmp_path / "a", (5.0, 7.0), 0)
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "captions cider_d": 9.0}'[:n_bytes])
+    assert read_run(run).curves["captions cider_d"] == [(1, 5.0), (2, 7.0)]
+
+
 @pytest.mark.parametrize("options", [(), ("--at", "best"), ("--json",)])
 def test_runs_that_ended_at_another_step_are_named(tmp_path, options):
     curves = [(2.0, 3.0, 4.0), (1.0, 2.0, 3.0), (9.0,)]
@@ -113,6 +136,7 @@ def test_runs_that_ended_at_another_step_are_named(tmp_path, options):
         (["a0", "other"], "the runs differ in validation.kind, so their scores cannot be compared"),
         (["a0", "few"], "the runs differ in reports.check_examples, so their scores cannot be"),
         (["damaged"], "log.jsonl: line 1 is damaged"),
+        (["endless"], "log.jsonl: line 1 is damaged"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(folders, tmp_path, monkeypatch, arguments, message):
@@ -122,6 +146,8 @@ def test_what_cannot_be_compared_is_one_line(folders, tmp_path, monkeypatch, arg
     run_folder(tmp_path / "few", (1.0,), 0, reports={"check_examples": 5})
     run_folder(tmp_path / "damaged", (1.0,), 0)
     (tmp_path / "damaged" / "log.jsonl").write_text("[]\n")
+    run_folder(tmp_path / "endless", (1.0,), 0)
+    (tmp_path / "endless" / "log.jsonl").write_text('{"step": Infinity}\n')
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["compare", *arguments])
     assert result.exit_code in (1, 2)
