@@ -40,7 +40,7 @@ def test_every_page_of_the_documentation_is_there(site: Path) -> None:
         name = path.relative_to(ROOT / "docs").with_suffix("")
         assert (site / name.with_suffix(".html")).is_file(), path
     assert "How the tests are laid out" in (site / "contributing.html").read_text()
-    assert "Unreleased" in (site / "changelog.html").read_text()
+    assert "0.2.0" in (site / "changelog.html").read_text()
     assert "GIT in 150 lines" in (site / "notebook.html").read_text()
 
 
