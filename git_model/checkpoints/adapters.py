@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from git_model.checkpoints.native import DIGESTS, digests_of, read_tensors
+from git_model.checkpoints.native import DIGESTS, read_tensors, write_digests
 from git_model.config import Style
 from git_model.model.git import GIT
 from git_model.utils.atomic import new_folder
@@ -187,8 +187,7 @@ def write_adapter(
             text = json.dumps(values, indent=2, default=str) + "\n"
             (temporary / name).write_text(text, encoding="utf-8")
         save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
-        lines = [f"{digest}  {name}\n" for name, digest in digests_of(temporary).items()]
-        (temporary / DIGESTS).write_text("".join(lines), encoding="utf-8")
+        write_digests(temporary)
 
 
 def is_adapter(folder: Path) -> bool:

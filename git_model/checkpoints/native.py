@@ -181,8 +181,13 @@ def write_checkpoint(
             (temporary / name).write_text(text, encoding="utf-8")
         tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-        lines = [f"{digest}  {name}\n" for name, digest in digests_of(temporary).items()]
-        (temporary / DIGESTS).write_text("".join(lines), encoding="utf-8")
+        write_digests(temporary)
+
+
+def write_digests(folder: Path) -> None:
+    """Write SHA256SUMS, with the digest of every other file in a folder."""
+    lines = [f"{digest}  {name}\n" for name, digest in digests_of(folder).items()]
+    (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -1,14 +1,13 @@
 """Signals of `batch` and `train`: they end with one line, whatever they do when a signal comes."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from git_model.utils.distributed import StopRequest
 from git_model.utils.errors import GITError
-from git_model.utils.signals import handling
+from git_model.utils.signals import handling_ends
 
 
 @contextmanager
@@ -26,17 +25,14 @@ class StoppedError(GITError):
 
 @contextmanager
 def stop_signals() -> Iterator["RunStop"]:
-    """Handle SIGTERM, from a cluster, and SIGHUP, from a terminal that is closed. After `begun` is
-    set they are recorded, so that the run ends with the current batch; before that they raise an
-    error at once. A signal that is ignored, as under nohup, stays ignored. Only the main thread
-    gets signals.
+    """Handle the signals of `handling_ends`. After `begun` is set they are recorded, so that the
+    run ends with the current batch; before that they raise an error at once.
 
     Raises:
         StoppedError: a signal came before the run had begun.
     """
     request = RunStop()
-    is_main = threading.current_thread() is threading.main_thread()
-    with handling(request.on_signal, *((signal.SIGTERM, signal.SIGHUP) if is_main else ())):
+    with handling_ends(request.on_signal):
         yield request
 
 

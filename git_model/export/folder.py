@@ -16,8 +16,8 @@ from git_model.checkpoints.native import (
     CONFIG,
     DIGESTS,
     EXPORT_FORMAT,
-    digests_of,
     require_digests,
+    write_digests,
 )
 from git_model.config import GITConfig
 from git_model.export.graphs import SEE, SEE_CLIP, STEP, signatures
@@ -71,8 +71,7 @@ def write_info(folder: Path, info: ExportInfo, config: GITConfig) -> None:
     info = replace(info, samples={name: sampled_digest(folder / name) for name in others})
     settings = {"format": EXPORT_FORMAT, "export": to_dict(info), **to_dict(config)}
     (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    lines = [f"{digest}  {name}\n" for name, digest in digests_of(folder).items()]
-    (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
+    write_digests(folder)
 
 
 def read_info(folder: Path, *, integrity: bool = False) -> tuple[ExportInfo, GITConfig]:

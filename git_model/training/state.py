@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from git_model.checkpoints.adapters import AdapterBase, adapter_tensors
-from git_model.checkpoints.native import DIGESTS, digests_of, require_digests
+from git_model.checkpoints.native import DIGESTS, require_digests, write_digests
 from git_model.model.git import GIT
 from git_model.training.optimizer import EMA
 from git_model.training.recipe import MUTABLE, Recipe, difference
@@ -165,8 +165,7 @@ def save_state(
             save(state.tensors(), checkpoint_id=beside, no_dist=group.size == 1)
         if made is not None:
             (made / PROGRESS).write_text(json.dumps(progress or {}) + "\n", encoding="utf-8")
-            lines = [f"{digest}  {name}\n" for name, digest in digests_of(made).items()]
-            (made / DIGESTS).write_text("".join(lines), encoding="utf-8")
+            write_digests(made)
     if group.is_first:
         for old in saved_steps(out)[KEPT_STATES:]:
             shutil.rmtree(_folder(out, old), ignore_errors=True)

@@ -24,13 +24,21 @@ def handling(handler: Callable[[int, FrameType | None], None], *numbers: int) ->
 
 
 @contextmanager
+def handling_ends(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """As `handling`, of SIGTERM, from a cluster, and SIGHUP, from a terminal that is closed. Only
+    the main thread gets signals."""
+    is_main = threading.current_thread() is threading.main_thread()
+    with handling(handler, *((signal.SIGTERM, signal.SIGHUP) if is_main else ())):
+        yield
+
+
+@contextmanager
 def cleanup_on_signals() -> Iterator[None]:
-    """Let SIGTERM, from a cluster, and SIGHUP, from a terminal that is closed, end the process as
-    an exception does, so that half-written files are deleted. Only the main thread gets signals."""
+    """Let the signals of `handling_ends` end the process as an exception does, so that half-written
+    files are deleted."""
 
     def stop(number: int, _: FrameType | None) -> Never:
         raise SystemExit(128 + number)
 
-    is_main = threading.current_thread() is threading.main_thread()
-    with handling(stop, *((signal.SIGTERM, signal.SIGHUP) if is_main else ())):
+    with handling_ends(stop):
         yield
