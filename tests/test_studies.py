@@ -138,9 +138,11 @@ def test_runs_share_the_tokens_of_a_frozen_encoder(monkeypatch):
     monkeypatch.setattr(study_module, "SAMPLES", study_module.SampleCache())
     monkeypatch.setattr(study_module, "CURVE_EXAMPLES", 2)
     recipe = dataclasses.replace(study.recipe, data=dataclasses.replace(study.recipe.data, size=16))
-    encode, encoded = GIT.encode, []
+    encode, encoded = GIT.frame_tokens, []
     monkeypatch.setattr(
-        GIT, "encode", lambda model, pixels: encoded.append(len(pixels)) or encode(model, pixels)
+        GIT,
+        "frame_tokens",
+        lambda model, pixels: encoded.append(len(pixels)) or encode(model, pixels),
     )
 
     def scores(seed: int, *, cached: bool):

@@ -48,7 +48,7 @@ class Batch:
     tokens: Tensor  # (R, T): start, question, answer, end, padding
     mask: Tensor  # (R, T): True for the tokens that have a loss: the answer and the end
     indices: tuple[int, ...] = ()  # of the examples in their source; empty for a stream
-    features: Tensor | None = None  # (B, I, D): the encoder's tokens, where they are cached
+    features: Tensor | None = None  # the encoder's `frame_tokens`, where they are cached
 
     @property
     def n_predicted(self) -> int:

@@ -149,14 +149,34 @@ class GIT(nn.Module):
             GITError: the pixels have another shape, or a clip has more frames than the model has
                 temporal embeddings and `interpolate_frames` is off.
         """
+        return self.with_temporal_embeddings(self.frame_tokens(pixels))
+
+    def frame_tokens(self, pixels: Tensor) -> Tensor:
+        """The first half of `encode`, what the encoder alone gives: tokens (B, I, D) of images, or
+        (B, F, I, D) of clips of F frames.
+
+        Raises:
+            GITError: as in `encode`.
+        """
         if pixels.ndim == 4:
-            return self._still(self._image_tokens(pixels))
+            return self._image_tokens(pixels)
         if pixels.ndim != 5:
             raise wrong_pixels(pixels)
         frames = pixels.shape[1]  # not `len`, which would fix the number in an exported graph
-        temporal = self._temporal(frames)  # (F, D)
-        tokens = self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, frames))
-        return (tokens + temporal[:, None]).flatten(1, 2)  # (B, F, 1 + N, D) -> (B, F (1 + N), D)
+        self._temporal(frames)  # a clip that is too long is refused before it is encoded
+        return self._image_tokens(pixels.flatten(0, 1)).unflatten(0, (-1, frames))
+
+    def with_temporal_embeddings(self, tokens: Tensor) -> Tensor:
+        """The second half of `encode`: from the result of `frame_tokens` to (B, I, D), or
+        (B, F I, D) of clips.
+
+        Raises:
+            GITError: a clip has more frames than there are temporal embeddings, as in `encode`.
+        """
+        if tokens.ndim == 3:
+            return self._still(tokens)
+        temporal = self._temporal(tokens.shape[1])  # (F, D)
+        return (tokens + temporal[:, None]).flatten(1, 2)
 
     def _temporal(self, frames: int) -> Tensor:
         """The temporal embeddings (F, D) of a clip's frames. With `interpolate_frames` those of a

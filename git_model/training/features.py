@@ -1,13 +1,16 @@
-"""The tokens of a frozen encoder, computed once for each image and kept in a file.
+"""The tokens of a frozen encoder, computed once for each image or clip and kept in a file.
 
 If the encoder is frozen and no augmentation changes an image, its tokens are the same in every
-epoch. Each image is encoded alone, so its tokens do not depend on the other images of its first
-batch, and a resumed run has the same bits.
+epoch. The temporal embeddings, which may be trained, are added later. Each image is encoded alone,
+so its tokens do not depend on the other images of its first batch, and a resumed run has the same
+bits.
 """
 
 import shutil
 import zlib
+from math import prod
 from pathlib import Path
+from struct import Struct
 from typing import BinaryIO
 
 import numpy as np
@@ -20,13 +23,16 @@ from git_model.model.git import GIT
 from git_model.utils.errors import GITError
 
 FEATURES = "features"  # a folder in that of the run
-N_CHECK = 4  # bytes of the checksum after each record
+HEADER = Struct("<II")  # the number of frames, and the checksum
 
 
 class FeatureCache:
-    """The encoder's tokens (I, D) of each example, in float32: a record for each index.
+    """The encoder's tokens of each example, in float32: a record for each index.
 
-    A record that was never written, or only in part, fails its checksum and is computed again.
+    A record is the number of frames, 0 for a still image; a checksum; and the tokens (I, D) of the
+    image or of each frame. Every record takes the place of the longest clip that the model accepts;
+    what it leaves is a hole in the file, which takes no space on the disk. A record that was never
+    written, or only in part, fails its checksum and is computed again.
 
     Args:
         folder: made when the first tokens are written.
@@ -35,16 +41,16 @@ class FeatureCache:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "tokens.bin"
         self._file: BinaryIO | None = None
-        self._shape: torch.Size | None = None
+        self._shape: torch.Size | None = None  # (I, D)
 
     @torch.no_grad()
     def with_features(self, model: GIT, batch: Batch) -> Batch:
-        """The batch with the encoder's tokens of its images, on the batch's device.
+        """The batch with the `frame_tokens` of its images or clips, on the batch's device.
 
         Raises:
-            GITError: the batch has clips or images of another size, or the file cannot be written.
+            GITError: the batch has images of another size, or the file cannot be written.
         """
-        if batch.pixels.ndim != 4 or len(batch.indices) != len(batch.pixels):
+        if len(batch.indices) != len(batch.pixels):
             return batch  # of a process that has fewer batches than another
         pairs = zip(batch.indices, batch.pixels, strict=True)
         rows = [self._tokens(model, index, pixels) for index, pixels in pairs]
@@ -52,40 +58,53 @@ class FeatureCache:
         return Batch(batch.pixels, batch.tokens, batch.mask, batch.indices, features)
 
     def _tokens(self, model: GIT, index: int, pixels: Tensor) -> Tensor:
-        stored = self._read(index)
+        slots = max(1, model.config.frames)
+        stored = self._read(index, slots)
         if stored is None:
             with evaluation_mode(model):
-                stored = model.encode(pixels[None])[0].float().cpu()
-            self._write(index, stored)
+                stored = model.frame_tokens(pixels[None])[0].float().cpu()
+            self._write(index, stored, slots)
         return stored
 
-    def _read(self, index: int) -> Tensor | None:
+    def _read(self, index: int, slots: int) -> Tensor | None:
         if self._shape is None:
             return None
-        n_bytes = 4 * self._shape.numel()
-        self._opened().seek(index * (n_bytes + N_CHECK))
-        record = self._opened().read(n_bytes + N_CHECK)
-        if len(record) < n_bytes + N_CHECK or _checksum(record[:n_bytes]) != record[n_bytes:]:
+        file = self._at(index, slots, self._shape)
+        header = file.read(HEADER.size)
+        if len(header) < HEADER.size:
             return None
-        values = np.frombuffer(record, np.float32, self._shape.numel()).copy()
-        return torch.from_numpy(values).view(self._shape)
+        n_frames, checksum = HEADER.unpack(header)
+        if n_frames > slots:
+            return None
+        shape = (n_frames, *self._shape) if n_frames else self._shape
+        data = file.read(4 * prod(shape))
+        if len(data) < 4 * prod(shape) or zlib.crc32(data) != checksum:
+            return None
+        return torch.from_numpy(np.frombuffer(data, np.float32).copy()).view(shape)
 
-    def _write(self, index: int, tokens: Tensor) -> None:
+    def _write(self, index: int, tokens: Tensor, slots: int) -> None:
+        shape = tokens.shape[-2:]
         if self._shape is None:
-            self._shape = tokens.shape
-        if tokens.shape != self._shape:
+            self._shape = shape
+        if shape != self._shape:
             raise GITError(
-                f"cache_features: example {index} has {tuple(tokens.shape)} image tokens, expected "
+                f"cache_features: example {index} has {tuple(shape)} image tokens, expected "
                 f"{tuple(self._shape)} as others: leave cache_features out for images of many sizes"
             )
         data = tokens.contiguous().numpy().tobytes()
+        n_frames = len(tokens) if tokens.ndim == 3 else 0
         try:
-            file = self._opened()
-            file.seek(index * (len(data) + N_CHECK))
-            file.write(data + _checksum(data))
+            file = self._at(index, slots, shape)
+            file.write(HEADER.pack(n_frames, zlib.crc32(data)) + data)
             file.flush()
         except OSError as error:
             raise GITError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+    def _at(self, index: int, slots: int, shape: torch.Size) -> BinaryIO:
+        """The file, at the beginning of a record."""
+        file = self._opened()
+        file.seek(index * (HEADER.size + 4 * slots * prod(shape)))
+        return file
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
@@ -111,13 +130,10 @@ def require_cachable(model: GIT) -> None:
     """Refuse a model whose encoder does not give the same tokens each time.
 
     Raises:
-        GITError: it has temporal embeddings, or dropout in the encoder.
+        GITError: it has dropout in the encoder, or accepts clips of any length.
     """
-    if model.temporal_embedding is not None:
-        raise GITError(
-            "cache_features is for models without temporal embeddings: set frames = 0, or leave "
-            "cache_features out"
-        )
+    if model.interpolate_frames:
+        raise GITError("cache_features needs clips of a bounded length: no interpolate_frames")
     rates = [
         getattr(module, name, 0.0)
         for module in model.encoder.modules()
@@ -125,7 +141,3 @@ def require_cachable(model: GIT) -> None:
     ]
     if any(isinstance(rate, float) and rate > 0 for rate in rates):
         raise GITError("cache_features is for encoders without dropout, expected dropout 0")
-
-
-def _checksum(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(N_CHECK, "little")

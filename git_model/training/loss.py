@@ -94,8 +94,9 @@ def scene_of(model: GIT, batch: Batch) -> Scene:
 
 def visual_of(model: GIT, batch: Batch) -> Tensor:
     """The projected image tokens (B, I, D) of a batch."""
-    encoded = model.encode(batch.pixels) if batch.features is None else batch.features
-    return model.projector(encoded)
+    if batch.features is None:
+        return model.projector(model.encode(batch.pixels))
+    return model.projector(model.with_temporal_embeddings(batch.features))
 
 
 def predicted(model: GIT, batch: Batch, scene: Scene) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from git_model.data.collation import Batch
 from git_model.model.encoder import Encoder
 from git_model.training.features import FEATURES, FeatureCache, require_cachable
 from git_model.training.loop import train
-from git_model.training.loss import batch_loss
+from git_model.training.loss import batch_loss, visual_of
 from git_model.utils.errors import GITError
 
 
@@ -20,12 +20,12 @@ def start(tmp_path_factory):
     return start_folder(tmp_path_factory.mktemp("start") / "start")
 
 
-def recipe_with(start, **compute):
+def recipe_with(start, *, tasks=("captions",), frames=0, **compute):
     return recipe_of(
         start,
         steps=6,  # three epochs
-        frames=0,
-        data={"tasks": ["captions"], "size": 4},
+        frames=frames,
+        data={"tasks": list(tasks), "size": 4},
         loader={"batch_size": 2},
         learning={"frozen": ["encoder"]},
         compute=compute,
@@ -102,6 +102,32 @@ def test_a_record_that_is_damaged_is_computed_again(tmp_path):
     assert not (tmp_path / FEATURES).exists()
 
 
+def test_clips_of_several_lengths_and_images_share_a_cache(tmp_path):
+    """The temporal embeddings are added to what is cached, so they can be trained."""
+    model = tiny_model(frames=3).float()
+    cache = FeatureCache(tmp_path / FEATURES)
+    clips = [
+        dataclasses.replace(batch_of(0, (index,)), pixels=torch.randn(1, n_frames, 3, 16, 16))
+        for index, n_frames in enumerate((2, 3, 1))
+    ]
+    for _ in range(2):
+        torch.nn.init.normal_(model.temporal_embedding)
+        for batch in (batch_of(0, (5,)), *clips):
+            tokens = visual_of(model, cache.with_features(model, batch))
+            assert torch.allclose(tokens, visual_of(model, batch), atol=1e-5)
+
+
+def test_a_run_on_clips_and_images_is_the_same_and_encodes_them_once(tmp_path, start, monkeypatch):
+    n_passes, real = [], Encoder.forward
+    settings = {"tasks": ("clips", "captions"), "frames": 6}
+    train(recipe_with(start, **settings), tmp_path / "plain")
+    monkeypatch.setattr(Encoder, "forward", lambda *given: n_passes.append(1) or real(*given))
+    train(recipe_with(start, **settings, cache_features=True), tmp_path / "cached")
+    assert len(n_passes) == 4
+    losses = losses_of(tmp_path / "cached")
+    assert losses == pytest.approx(losses_of(tmp_path / "plain"), rel=1e-4)
+
+
 def test_images_of_another_size_are_refused(tmp_path):
     model = tiny_model().float()
     cache = FeatureCache(tmp_path / FEATURES)
@@ -112,9 +138,11 @@ def test_images_of_another_size_are_refused(tmp_path):
 
 
 def test_models_whose_tokens_change_are_refused():
-    with pytest.raises(GITError, match="without temporal embeddings: set frames = 0"):
-        require_cachable(tiny_model(frames=2))
-    require_cachable(tiny_model())
+    require_cachable(tiny_model(frames=2))
+    model = tiny_model(frames=2)
+    model.interpolate_frames = True
+    with pytest.raises(GITError, match="clips of a bounded length"):
+        require_cachable(model)
     model = tiny_model()
     model.encoder.blocks[0].attn.dropout = 0.1
     with pytest.raises(GITError, match="encoders without dropout"):
