@@ -23,9 +23,11 @@ from runs import (
     weights_of,
     write_recipe,
 )
+from safetensors.torch import load_file
 
 from git_model.data.loader import StepLoader
 from git_model.training.initialization import initial_model
+from git_model.training.loop import CHECKPOINT
 from git_model.training.state import last_step
 from git_model.utils.distributed import ProcessGroup, init, stop_on_signals
 
@@ -129,6 +131,23 @@ def test_shards_of_a_model_with_frozen_parts_compute_what_a_single_process_does(
     }
     run_together(sharded, tmp_path / "two", count=2)
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), **ROUNDING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_an_adapter_that_two_processes_train_is_the_same(tmp_path, table, sharding):
+    adapter = table | {"adapter": {"rank": 4}}
+    run_together(adapter, tmp_path / "one", count=1)
+    compute = {"device": "cpu", "sharding": sharding}
+    run_together(adapter | {"compute": compute}, tmp_path / "two", count=2)
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), **ROUNDING)
+    ours, expected = (
+        load_file(tmp_path / run / CHECKPOINT / "adapter_model.safetensors")
+        for run in ("two", "one")
+    )
+    assert ours.keys() == expected.keys()
+    for name, weight in ours.items():
+        assert torch.allclose(weight, expected[name], atol=1e-4), name
 
 
 @pytest.mark.parametrize(
