@@ -87,8 +87,6 @@ class LossModule(nn.Module):
 
 def scene_of(model: GIT, batch: Batch) -> Scene:
     """The image prefix of a batch, from its pixels or the cached tokens of its encoder."""
-    if batch.features is None:
-        return model.see(batch.pixels)
     return Scene(model.decoder.prefill(visual_of(model, batch)))
 
 
